@@ -1,0 +1,104 @@
+/*
+ * An engine runs guest instructions: soft, kvm, hvf, null. One small interface for all.
+ *
+ * vm_* on the thread that builds the VM. run, get, set on the vCPU's own thread (get and set on any
+ * thread while the VM is paused). kick from any thread, async: run returns soon, or does not begin.
+ * The engine calls bus_read/bus_write and the local APIC itself and completes the instruction;
+ * vcpu_exit is for what the VM must decide.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "bus/irq.h"
+#include "mem/gmem.h"
+#include "x86/cpuid.h"
+#include "x86/state.h"
+
+enum vcpu_exit_reason {
+    VCPU_EXIT_INTERRUPTED, /* kicked; nothing happened */
+    VCPU_EXIT_BUDGET,      /* as many instructions as asked have run */
+    VCPU_EXIT_HLT,         /* halted; state's mp_state says so; interrupts may be off */
+    VCPU_EXIT_SHUTDOWN,    /* triple fault */
+    VCPU_EXIT_PIO,         /* nothing claims the port (strictio); completed as all ones */
+    VCPU_EXIT_MMIO,        /* nothing claims the address; completed as all ones */
+    VCPU_EXIT_MSR,         /* unknown MSR, #GP not yet raised; see .msr */
+    VCPU_EXIT_DEBUG,       /* breakpoint or single step that the debugger asked for */
+    VCPU_EXIT_PAUSE,       /* vmexit_on_pause */
+    VCPU_EXIT_FAIL,        /* the engine cannot go on; .text says why */
+};
+
+struct vcpu_exit {
+    enum vcpu_exit_reason reason;
+    uint64_t rip;
+    union {
+        struct {
+            uint64_t addr;
+            uint8_t size;
+            bool write;
+            uint64_t value;
+        } io;
+        struct {
+            uint32_t index;
+            bool write;
+            uint64_t value;
+        } msr;
+    };
+    bool interrupts_off; /* HLT with IF = 0 */
+    char text[256];      /* FAIL: what, RIP, bytes */
+};
+
+struct engine_env {
+    struct log *log;
+    struct gmem *mem;
+    struct bus *bus;
+    struct irq_router *irqs;
+    const struct lapic_cpu_ops *lapic; /* NULL: none (nolapic boards, null engine) */
+    void *lapic_ctx;
+    const struct x86_cpuid *cpuid; /* frozen table, borrowed */
+    unsigned cpus;
+    bool strict_msr; /* unknown MSRs raise #GP; else read 0, drop writes */
+    bool strict_io;  /* exit on unclaimed ports */
+    bool exit_on_pause;
+};
+
+#define ENGINE_CAP_LAPIC 1u /* has its own local APIC */
+#define ENGINE_CAP_STEP 2u  /* can single-step: run(budget) is exact */
+
+/* Counters since creation, for --stats and benchmarks. */
+struct vcpu_stats {
+    uint64_t instructions, blocks, tlb_misses, pio, mmio, exceptions, interrupts, halts;
+};
+
+struct engine_ops {
+    const char *name;
+    const char *summary;
+    unsigned caps;
+    /* 0 if this host can; otherwise -errno and why not. */
+    int (*probe)(struct error *err);
+    int (*vm_create)(const struct engine_env *env, void **vm, struct error *err);
+    void (*vm_destroy)(void *vm);
+    int (*vcpu_create)(void *vm, unsigned id, void **vcpu, struct error *err);
+    void (*vcpu_destroy)(void *vcpu);
+    void (*get)(void *vcpu, struct x86_state *out);
+    int (*set)(void *vcpu, const struct x86_state *in, struct error *err);
+    /* Runs until an exit; budget: at most that many instructions, 0 = no limit. */
+    int (*run)(void *vcpu, uint64_t budget, struct vcpu_exit *exit);
+    void (*kick)(void *vcpu);
+    /* `lapic->pending` may have become true: look before the next instruction. Any thread. */
+    void (*interrupt)(void *vcpu);
+    void (*nmi)(void *vcpu); /* any thread */
+    uint64_t (*tsc)(void *vcpu); /* guest TSC now; any thread */
+    void (*stats)(void *vcpu, struct vcpu_stats *out);
+};
+
+/* NULL-terminated, in order of preference for "auto". */
+extern const struct engine_ops *const engine_table[];
+
+#endif

@@ -1,0 +1,22 @@
+/* Anonymous and executable host memory. Any thread. Sizes are rounded up to pages. */
+#ifndef HOST_MEMORY_H
+#define HOST_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* Zeroed, lazily backed memory, huge pages asked for. NULL and err on failure. */
+void *host_memory_alloc(size_t size, struct error *err);
+void host_memory_free(void *p, size_t size);
+
+/* Gives the backing of whole pages back to the host; they read zero afterwards. */
+void host_memory_discard(void *p, size_t size);
+
+/* Page-aligned code memory: writable now, executable after host_code_seal, never both. */
+void *host_code_alloc(size_t size, struct error *err);
+int host_code_seal(void *p, size_t size, struct error *err);
+int host_code_unseal(void *p, size_t size, struct error *err);
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * Guest RAM: the guest-physical address space's memory part, and the only way to it. RAM is 0 to
+ * lowmem (at most 3 GiB) and from 4 GiB up; further read-only or RAM ranges (ROMs) can be added
+ * before the VM runs. Access never reaches MMIO: an address that is not RAM gives -EFAULT.
+ *
+ * Any thread. The map is fixed once vCPUs run. Data races on guest memory are the guest's own;
+ * single aligned accesses up to 8 bytes are atomic.
+ */
+#ifndef MEM_GMEM_H
+#define MEM_GMEM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define GMEM_PAGE 4096u
+#define GMEM_LOWMEM_MAX 0xC0000000ull /* 3 GiB; MMIO from here to 4 GiB */
+#define GMEM_HIGH_BASE 0x100000000ull
+
+struct gmem;
+
+/* size is total RAM in bytes, a multiple of the page size. NULL and err if it cannot be had. */
+struct gmem *gmem_create(uint64_t size, struct error *err);
+void gmem_destroy(struct gmem *m);
+
+uint64_t gmem_size(const struct gmem *m);
+uint64_t gmem_lowmem(const struct gmem *m);  /* bytes below 3 GiB */
+uint64_t gmem_highmem(const struct gmem *m); /* bytes from 4 GiB */
+
+/* Adds a ROM of `size` bytes (pages) at gpa with this content; guests' writes are dropped. */
+int gmem_add_rom(struct gmem *m, uint64_t gpa, const void *data, uint64_t size, struct error *err);
+
+/* Copies len bytes; -EFAULT (nothing copied) unless all of it is RAM (for reads: RAM or ROM). */
+int gmem_read(struct gmem *m, uint64_t gpa, void *to, size_t len);
+int gmem_write(struct gmem *m, uint64_t gpa, const void *from, size_t len);
+int gmem_fill(struct gmem *m, uint64_t gpa, int byte, size_t len);
+
+/* Little-endian scalars; an unreadable one reads all ones. */
+uint16_t gmem_read16(struct gmem *m, uint64_t gpa);
+uint32_t gmem_read32(struct gmem *m, uint64_t gpa);
+uint64_t gmem_read64(struct gmem *m, uint64_t gpa);
+
+/*
+ * The host address of [gpa, gpa+len) if it lies in one RAM range, else NULL. Valid until
+ * gmem_destroy. Who writes through it must call gmem_written afterwards (gmem_write does itself).
+ */
+void *gmem_ptr(struct gmem *m, uint64_t gpa, size_t len);
+const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len); /* RAM or ROM */
+
+/*
+ * Code marks, for engines that cache decoded instructions. A marked page's next write by anyone but
+ * a vCPU calls the engine's hook (once for each page written; on the writer's thread, which may
+ * hold a device lock; the hook takes no lock but its own).
+ */
+void gmem_written(struct gmem *m, uint64_t gpa, size_t len);
+void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx);
+void gmem_mark_code(struct gmem *m, uint64_t gpa_page);
+void gmem_unmark_code(struct gmem *m, uint64_t gpa_page);
+bool gmem_is_code(const struct gmem *m, uint64_t gpa_page);
+
+/* One range, for engines that map memory themselves. n from 0; false past the last. */
+struct gmem_range {
+    uint64_t gpa, size;
+    void *hva;
+    bool rom;
+};
+bool gmem_range(const struct gmem *m, unsigned n, struct gmem_range *out);
+
+#endif

@@ -1,0 +1,9 @@
+/* The virtio devices' tables, transitional and modern over PCI. virtio 1.2. */
+#ifndef VIRTIO_VIRTIO_H
+#define VIRTIO_VIRTIO_H
+
+#include "pci/pci.h"
+
+extern const struct pci_ops virtio_rnd_ops; /* "virtio-rnd" 1AF4:1005 */
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * The CPUID table of a VM: made once from a model name and the host, then frozen. Engines answer
+ * from it; the executor asks it which instructions exist. Pure but for x86_cpuid_host, which reads
+ * the host's leaves (8 µs each inside a VM, so once).
+ */
+#ifndef X86_CPUID_H
+#define X86_CPUID_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "x86/decode.h"
+
+struct x86_cpuid_leaf {
+    uint32_t leaf, subleaf; /* subleaf UINT32_MAX: any */
+    uint32_t eax, ebx, ecx, edx;
+};
+
+#define X86_CPUID_MAX 64u
+struct x86_cpuid {
+    struct x86_cpuid_leaf leaf[X86_CPUID_MAX];
+    unsigned count;
+    uint32_t max_basic, max_ext;
+    uint64_t tsc_hz;
+    unsigned phys_bits, lin_bits;
+    uint64_t xcr0_mask;                      /* bits a guest may set */
+    uint32_t mxcsr_mask;
+    bool feature[X86_FEAT_HIDDEN + 1];       /* indexed by enum x86_feature */
+    /* what the model's control registers allow */
+    uint64_t cr4_mask, efer_mask;
+};
+
+/*
+ * model: "host", "v2", "v3", "portable". tsc_hz is the frequency told to the guest. The vendor is
+ * GenuineIntel. -EINVAL with the known names for another model.
+ */
+int x86_cpuid_create(struct x86_cpuid *out, const char *model, uint64_t tsc_hz, struct error *err);
+
+/* What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE, APIC id). */
+void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf, unsigned cpu,
+                     unsigned cpus, uint64_t cr4, uint64_t xcr0, uint64_t xss, uint32_t out[4]);
+
+#endif
