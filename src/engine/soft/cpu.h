@@ -1,0 +1,201 @@
+/*
+ * One processor of the soft engine: architectural state, soft TLB, decoded blocks; and the helpers
+ * that instruction handlers are written with.
+ *
+ * Everything here is called on the vCPU's own thread from inside an instruction handler. A handler
+ * that faults does not return: soft_raise jumps back to the run loop, which delivers the exception
+ * with RIP at the instruction. So a handler changes guest state only when nothing can fault any more
+ * ("memory first, registers after").
+ */
+#ifndef ENGINE_SOFT_CPU_H
+#define ENGINE_SOFT_CPU_H
+
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bits.h"
+#include "engine/engine.h"
+#include "x86/decode.h"
+#include "x86/state.h"
+
+struct soft_cpu;
+struct soft_vm;
+struct uop;
+struct native_stub;
+
+typedef void (*uop_fn)(struct soft_cpu *cpu, const struct uop *u);
+
+/* A decoded instruction in the form the interpreter runs: handler and operands. */
+struct uop {
+    uop_fn fn;
+    uint64_t imm;
+    int64_t disp;
+    const struct native_stub *native; /* of natively executed instructions */
+    uint16_t op;                      /* enum x86_op */
+    uint8_t len;
+    uint8_t seg;         /* effective segment */
+    uint8_t base, index; /* GPR or X86_REG_NONE; X86_REG_RIP is resolved into pc_rel */
+    uint8_t shift;       /* log2 of scale */
+    uint8_t asize, osize;
+    uint8_t dst, src;    /* register operands; meaning is the handler's */
+    uint8_t cc;          /* condition, or another small constant */
+    uint8_t rep;
+    bool lock;
+    bool rip_rel;
+    uint8_t flags;       /* UOP_* */
+    uint64_t imm2;
+};
+
+#define UOP_END 1u /* ends a block */
+
+/* ---- soft TLB: tags hold page | generation, which no address has while the entry is empty ---- */
+
+#ifdef XHYVE_HOSTILE
+#define SOFT_TLB_BITS 1u
+#else
+#define SOFT_TLB_BITS 10u
+#endif
+#define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
+
+struct tlb_entry {
+    uint64_t rtag, wtag, xtag; /* page address | generation; 0 = empty */
+    uintptr_t addend;          /* hva - linear address */
+};
+
+/* Which table an access uses. */
+enum tlb_mode {
+    TLB_KERNEL,    /* CPL < 3, SMAP in force */
+    TLB_KERNEL_AC, /* CPL < 3, no SMAP or AC = 1 */
+    TLB_USER,      /* CPL = 3 */
+    TLB_MODES
+};
+
+struct soft_block;
+struct soft_jump {
+    uint64_t rip;
+    uint64_t key; /* generation and mode */
+    struct soft_block *block;
+};
+#define SOFT_JUMP_BITS 12u
+
+struct soft_cpu {
+    struct x86_state st; /* rflags' arithmetic bits are in .cc while instructions run */
+    /*
+     * Arithmetic flags as LAHF and SETO leave them in AX: CF 8, PF 10, AF 12, ZF 14, SF 15, OF 0.
+     */
+    uint32_t cc;
+    uint32_t cpl;
+    uint64_t next_rip;      /* of the instruction after the running one */
+    uint64_t rip_mask;      /* IP width: 64-bit, or what CS.D says */
+    uint64_t base[X86_SEG_COUNT]; /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
+    bool long_code;         /* 64-bit mode */
+    bool flat;              /* no limit or type check can fail on ES CS SS DS (and FS, GS in 64) */
+    uint8_t mode;           /* enum x86_mode */
+    uint8_t sp_size;        /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_mode;       /* of data accesses now */
+    struct tlb_entry *tlb;  /* tables[tlb_mode] */
+    uint64_t gen;           /* TLB generation, 1..4095 */
+    struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
+
+    const struct uop *uop;     /* running */
+    const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
+    struct soft_block *block;  /* running; its uops stay valid until it is left */
+    struct soft_jump jumps[1u << SOFT_JUMP_BITS];
+
+    _Atomic(uint32_t) pending; /* SOFT_PENDING_* */
+    jmp_buf env;               /* where soft_raise goes */
+    struct {
+        uint8_t vector, type;
+        bool has_error;
+        uint32_t error;
+        uint64_t payload;
+    } fault;
+    bool halt_wanted;          /* HLT ran */
+    bool exit_wanted;          /* an exit for the VM stands in *exit */
+    struct vcpu_exit *exit;
+    int64_t budget;            /* instructions left, if budgeted */
+    bool budgeted;
+
+    struct soft_vm *vm;
+    unsigned id;
+    struct vcpu_stats stats;
+    void *native; /* native.c's own state of this CPU */
+    void *blocks; /* block.c's */
+};
+
+#define SOFT_PENDING_KICK 1u
+#define SOFT_PENDING_IRQ 2u
+#define SOFT_PENDING_NMI 4u
+#define SOFT_PENDING_INVAL 8u
+#define SOFT_PENDING_SLOW 16u /* TF, shadow, breakpoints: one instruction at a time */
+
+struct soft_vm {
+    struct engine_env env;
+    struct soft_cpu *cpu[256];
+    uint64_t phys_mask; /* valid physical address bits */
+};
+
+/* ---- faults ---- */
+
+_Noreturn void soft_raise(struct soft_cpu *cpu, uint8_t vector);
+_Noreturn void soft_raise_error(struct soft_cpu *cpu, uint8_t vector, uint32_t error);
+
+/*
+ * Something that is not built: ends the VM (status 4) with RIP and the instruction's bytes.
+ */
+_Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what);
+
+/* ---- addresses ---- */
+
+static inline uint64_t soft_ea(const struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t ea = (uint64_t)u->disp;
+
+    if (u->base != X86_REG_NONE)
+        ea += cpu->st.gpr[u->base];
+    if (u->index != X86_REG_NONE)
+        ea += cpu->st.gpr[u->index] << u->shift;
+    if (u->rip_rel)
+        ea += cpu->next_rip;
+    if (u->asize == 8)
+        return ea;
+    return u->asize == 4 ? (uint32_t)ea : (uint16_t)ea;
+}
+
+/* ---- guest memory by segment and offset; faults as the manual says; any alignment ---- */
+
+uint8_t soft_ld8(struct soft_cpu *cpu, unsigned seg, uint64_t ea);
+uint16_t soft_ld16(struct soft_cpu *cpu, unsigned seg, uint64_t ea);
+uint32_t soft_ld32(struct soft_cpu *cpu, unsigned seg, uint64_t ea);
+uint64_t soft_ld64(struct soft_cpu *cpu, unsigned seg, uint64_t ea);
+void soft_st8(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint8_t v);
+void soft_st16(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint16_t v);
+void soft_st32(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint32_t v);
+void soft_st64(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint64_t v);
+
+/* Any length up to a page; the whole range is checked before a byte moves. */
+void soft_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, void *to, unsigned len);
+void soft_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, const void *from, unsigned len);
+/* Faults now if a later soft_write of this range would; sets A and D bits. */
+void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
+/* The linear address of an access (segment limits and types checked). */
+uint64_t soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, bool write);
+
+/* ---- native.c and fpu.c: x87, MMX, SSE, AVX ---- */
+
+/*
+ * Fills u->fn and u->native for an instruction that runs natively, or one of the FPU's C handlers
+ * (FXSAVE ... EMMS in ops.def). The address fields of u are set already. Returns false if this
+ * instruction is in no table: the caller makes it an UNIMPLEMENTED or, if the guest's CPUID hides
+ * its feature, a #UD. bytes: the instruction as in memory.
+ */
+bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t *bytes,
+                    struct uop *u);
+
+/* Executable memory and stubs of one vCPU. -errno. fini accepts one that was never initialised. */
+int native_init(struct soft_cpu *cpu, struct error *err);
+void native_fini(struct soft_cpu *cpu);
+
+#endif
