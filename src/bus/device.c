@@ -1,5 +1,6 @@
 #include "bus/device.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
