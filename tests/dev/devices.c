@@ -3,5 +3,5 @@
 #include "runner.h"
 
 const struct dev_ops *const runner_devices[] = {
-    &i8254_ops, &i8259_ops, &mc146818_ops, &pmtimer_ops, NULL,
+    &hpet_ops, &i8254_ops, &i8259_ops, &mc146818_ops, &pmtimer_ops, NULL,
 };
