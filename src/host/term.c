@@ -47,7 +47,7 @@ int term_raw(int fd, struct error *err)
     raw.c_cc[VTIME] = 0;
     terminal.fd = fd;
     atomic_store(&terminal.raw, true); /* before the change: a crash in between restores */
-    if (tcsetattr(fd, TCSADRAIN, &raw) < 0) {
+    if (tcsetattr(fd, TCSANOW, &raw) < 0) {
         int code = -errno;
 
         atomic_store(&terminal.raw, false);
