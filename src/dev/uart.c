@@ -1,5 +1,6 @@
 #include "dev/uart.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,12 +82,12 @@ struct uart {
 };
 
 const struct state_field uart_state[] = {
-    STATE_FIELD(1, struct uart, ier),        STATE_FIELD(2, struct uart, fcr),
-    STATE_FIELD(3, struct uart, lcr),        STATE_FIELD(4, struct uart, mcr),
-    STATE_FIELD(5, struct uart, scr),        STATE_FIELD(6, struct uart, dll),
-    STATE_FIELD(7, struct uart, dlm),        STATE_FIELD(8, struct uart, errors),
-    STATE_FIELD(9, struct uart, msr),        STATE_FIELD(10, struct uart, thre),
-    STATE_FIELD(11, struct uart, fifo),      STATE_FIELD(12, struct uart, fifo_head),
+    STATE_FIELD(1, struct uart, ier),         STATE_FIELD(2, struct uart, fcr),
+    STATE_FIELD(3, struct uart, lcr),         STATE_FIELD(4, struct uart, mcr),
+    STATE_FIELD(5, struct uart, scr),         STATE_FIELD(6, struct uart, dll),
+    STATE_FIELD(7, struct uart, dlm),         STATE_FIELD(8, struct uart, errors),
+    STATE_FIELD(9, struct uart, msr),         STATE_FIELD(10, struct uart, thre),
+    STATE_FIELD(11, struct uart, fifo),       STATE_FIELD(12, struct uart, fifo_head),
     STATE_FIELD(13, struct uart, fifo_count),
 };
 const size_t uart_state_count = countof(uart_state);

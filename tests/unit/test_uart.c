@@ -382,9 +382,8 @@ static void test_com2_bare(void **state)
 {
     struct fixture *f = *state;
     struct config *config = config_create();
-    struct options opts = {.node = config,
-                           .table = ns16550_ops.options,
-                           .count = ns16550_ops.option_count};
+    struct options opts = {
+        .node = config, .table = ns16550_ops.options, .count = ns16550_ops.option_count};
     struct dev_env env = {.name = NULL};
     struct device com2;
     uint64_t before;
@@ -419,9 +418,8 @@ static void test_refused(void **state)
 {
     struct fixture *f = *state;
     struct config *config = config_create();
-    struct options opts = {.node = config,
-                           .table = ns16550_ops.options,
-                           .count = ns16550_ops.option_count};
+    struct options opts = {
+        .node = config, .table = ns16550_ops.options, .count = ns16550_ops.option_count};
     struct device bad;
 
     assert_int_equal(device_create(&ns16550_ops, &f->env, NULL, &bad, &f->err), -EEXIST);
