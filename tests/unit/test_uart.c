@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -414,6 +418,103 @@ static void test_com2_bare(void **state)
     config_destroy(config);
 }
 
+struct peer {
+    char path[64];
+    unsigned got;
+};
+
+#define ECHO_BYTES 200000u
+
+static uint8_t pattern(unsigned i)
+{
+    return (uint8_t)(i * 7 + i / 251);
+}
+
+/* Sends a lot, gets it back, counts what is right. */
+static void *peer_thread(void *arg)
+{
+    struct peer *p = arg;
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    unsigned sent = 0;
+
+    memcpy(sun.sun_path, p->path, sizeof(p->path));
+    if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0)
+        return NULL;
+    while (p->got < ECHO_BYTES) {
+        uint8_t buf[1000];
+        size_t want = min_u64(sizeof(buf), ECHO_BYTES - sent);
+        ssize_t n;
+
+        for (size_t i = 0; i < want; i++)
+            buf[i] = pattern(sent + (unsigned)i);
+        n = send(fd, buf, want, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent += n > 0 ? (unsigned)n : 0;
+        n = recv(fd, buf, sizeof(buf), sent == ECHO_BYTES ? 0 : MSG_DONTWAIT);
+        for (ssize_t i = 0; i < n; i++) {
+            if (buf[i] != pattern(p->got++))
+                goto out;
+        }
+        if (n == 0 || (n < 0 && errno != EAGAIN))
+            break;
+    }
+out:
+    close(fd);
+    return NULL;
+}
+
+static void *loop_thread(void *arg)
+{
+    loop_run(arg);
+    return NULL;
+}
+
+/* The whole way, three threads: a peer on a socket, the loop, and a guest that echoes by polling.
+ */
+static void test_echo(void **state)
+{
+    struct fixture *f = *state;
+    struct config *config = config_create();
+    struct options opts = {
+        .node = config, .table = ns16550_ops.options, .count = ns16550_ops.option_count};
+    char spec[80], dir[] = "/tmp/uart.XXXXXX";
+    struct loop *loop = loop_create(&f->err);
+    struct peer peer = {.got = 0};
+    pthread_t peer_id, loop_id;
+    uint64_t start;
+    unsigned echoed = 0;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(peer.path, sizeof(peer.path), "%s/x", dir);
+    snprintf(spec, sizeof(spec), "unix=%s", peer.path);
+    assert_int_equal(config_set(config, "backend", spec, &f->err), 0);
+    device_destroy(&f->dev);
+    f->env.loop = loop;
+    assert_int_equal(device_create(&ns16550_ops, &f->env, &opts, &f->dev, &f->err), 0);
+    pthread_create(&loop_id, NULL, loop_thread, loop);
+    pthread_create(&peer_id, NULL, peer_thread, &peer);
+    out(f, 3, 3);
+    out(f, 2, 0xC1);
+    start = host_clock_ns();
+    while (echoed < ECHO_BYTES && host_clock_ns() - start < 60 * NSEC_PER_SEC) {
+        if (!(in(f, 5) & 1)) {
+            sched_yield();
+            continue;
+        }
+        out(f, 0, in(f, 0));
+        echoed++;
+    }
+    pthread_join(peer_id, NULL);
+    assert_int_equal(echoed, ECHO_BYTES);
+    assert_int_equal(peer.got, ECHO_BYTES);
+    device_destroy(&f->dev);
+    loop_stop(loop);
+    pthread_join(loop_id, NULL);
+    loop_destroy(loop);
+    rmdir(dir);
+    config_destroy(config);
+}
+
 static void test_refused(void **state)
 {
     struct fixture *f = *state;
@@ -451,6 +552,7 @@ int main(void)
         CASE(test_save_load),
         CASE(test_device_reset),
         CASE(test_com2_bare),
+        CASE(test_echo),
         CASE(test_refused),
     };
 
