@@ -64,9 +64,9 @@ struct x86_row {
     uint16_t op;
     uint16_t access; /* two bits for each operand, the first lowest */
     struct x86_spec opnd[5];
+    uint16_t gpr_read, gpr_written; /* implicit */
     uint8_t feature;
     uint8_t flags; /* in x86_flagsets */
-    uint8_t gpr_read, gpr_written;
 };
 
 struct x86_flagset {
