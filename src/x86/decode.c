@@ -880,7 +880,7 @@ static int finish(struct decoder *d)
         o->opnd_count++;
     }
     if (o->evex_aaa != 0 && !o->evex_z && o->opnd[0].rclass == X86_RC_VEC &&
-        (o->opnd[0].access & X86_ACC_W) != 0)
+        (o->opnd[0].access & X86_ACC_W) != 0 && (row->attr & X86_AT_BLEND) == 0)
         o->opnd[0].access |= X86_ACC_R; /* elements masked out stay */
     if ((row->attr & X86_AT_DIST) != 0 && !distinct(d))
         return X86_DECODE_INVALID;

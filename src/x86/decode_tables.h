@@ -47,6 +47,7 @@ enum x86_dim {
 #define X86_AT_DIST 0x800000u    /* vector or tile operands must differ */
 #define X86_AT_QUAD 0x1000000u   /* vvvv names an aligned group of four registers */
 #define X86_AT_L1AVX2 0x2000000u /* AVX2 at length 32 */
+#define X86_AT_BLEND 0x40000000u /* the mask chooses; nothing of the destination stays */
 /* disp8 counts elements of this size, not the whole operand */
 #define X86_AT_ELEM1 0x4000000u
 #define X86_AT_ELEM2 0x8000000u

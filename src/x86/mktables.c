@@ -62,18 +62,18 @@ static const struct {
     {"rk", X86_AT_RK},         {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},
     {"vs4", X86_AT_VS4},       {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG},
     {"sib", X86_AT_SIB},       {"dist", X86_AT_DIST},   {"quad", X86_AT_QUAD},
-    {"l1avx2", X86_AT_L1AVX2}, {"elem1", X86_AT_ELEM1}, {"elem2", X86_AT_ELEM2},
-    {"elem4", X86_AT_ELEM4},   {"elem8", X86_AT_ELEM8},
+    {"l1avx2", X86_AT_L1AVX2}, {"blend", X86_AT_BLEND}, {"elem1", X86_AT_ELEM1},
+    {"elem2", X86_AT_ELEM2},   {"elem4", X86_AT_ELEM4}, {"elem8", X86_AT_ELEM8},
 };
 
 static const struct {
     const char *name;
     struct x86_spec spec;
 } fixed[] = {
-    {"AL", {'$', 'b'}}, {"rAX", {'$', 'v'}}, {"CL", {'%', 'b'}}, {"DX", {'&', 'w'}},
-    {"1", {'1', 'b'}},  {"ES", {'#', 0}},    {"CS", {'#', 1}},   {"SS", {'#', 2}},
-    {"DS", {'#', 3}},   {"FS", {'#', 4}},    {"GS", {'#', 5}},   {"f", {'f', 't'}},
-    {"F", {'F', 't'}},  {"eAX", {'$', 'i'}}, {"X0", {'0', 'o'}},
+    {"AL", {'$', 'b'}}, {"rAX", {'$', 'v'}}, {"AX", {'$', 'w'}},  {"CL", {'%', 'b'}},
+    {"DX", {'&', 'w'}}, {"1", {'1', 'b'}},   {"ES", {'#', 0}},    {"CS", {'#', 1}},
+    {"SS", {'#', 2}},   {"DS", {'#', 3}},    {"FS", {'#', 4}},    {"GS", {'#', 5}},
+    {"f", {'f', 't'}},  {"F", {'F', 't'}},   {"eAX", {'$', 'i'}}, {"X0", {'0', 'o'}},
 };
 
 static uint32_t flag_bits(const char *letters)
@@ -186,7 +186,7 @@ static void attribute(struct line *l, const char *t, struct x86_flagset *flags)
 {
     if (t[0] == '=') {
         for (unsigned i = 0; t[i + 1] != 0; i++)
-            l->row.access &= (uint16_t)~(3u << (2 * i));
+            l->row.access &= (uint16_t) ~(3u << (2 * i));
         for (unsigned i = 0; t[i + 1] != 0; i++)
             l->row.access |= (uint16_t)((strchr("nrwx", t[i + 1]) - &"nrwx"[0]) & 3) << (2 * i);
         return;
