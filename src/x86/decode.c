@@ -860,6 +860,8 @@ static int finish(struct decoder *d)
         else if ((row->attr & X86_AT_D64) != 0 && o->osize == 4)
             o->osize = 8;
     }
+    if ((row->attr & X86_AT_MODREG) != 0) /* MOV to and from CR, DR */
+        o->osize = d->mode == X86_MODE_64 ? 8 : 4;
     o->vsib = (row->attr & (X86_AT_VS4 | X86_AT_VS8)) != 0;
     if (o->enc != X86_ENC_LEGACY && !vector_rules(d))
         return X86_DECODE_INVALID;
