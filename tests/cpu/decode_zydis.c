@@ -539,12 +539,101 @@ static void check_flags(struct checker *c, const struct pair *p)
         report(c, p, "flags read", o->flags_read, tested);
 }
 
+/* The CPUID feature by Zydis' instruction set; ISA sets that mix features are not here. */
+static void check_feature(struct checker *c, const struct pair *p)
+{
+    static const uint8_t features[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
+        [ZYDIS_ISA_SET_ADOX_ADCX] = X86_FEAT_ADX,
+        [ZYDIS_ISA_SET_AES] = X86_FEAT_AES,
+        [ZYDIS_ISA_SET_AVXAES] = X86_FEAT_AES,
+        [ZYDIS_ISA_SET_AVX2] = X86_FEAT_AVX2,
+        [ZYDIS_ISA_SET_AVX2GATHER] = X86_FEAT_AVX2,
+        [ZYDIS_ISA_SET_AVX_VNNI] = X86_FEAT_AVXVNNI,
+        [ZYDIS_ISA_SET_BMI1] = X86_FEAT_BMI1,
+        [ZYDIS_ISA_SET_BMI2] = X86_FEAT_BMI2,
+        [ZYDIS_ISA_SET_CLFLUSHOPT] = X86_FEAT_CLFLUSHOPT,
+        [ZYDIS_ISA_SET_CLWB] = X86_FEAT_CLWB,
+        [ZYDIS_ISA_SET_CMOV] = X86_FEAT_CMOV,
+        [ZYDIS_ISA_SET_CMPXCHG16B] = X86_FEAT_CX16,
+        [ZYDIS_ISA_SET_F16C] = X86_FEAT_F16C,
+        [ZYDIS_ISA_SET_FCMOV] = X86_FEAT_X87,
+        [ZYDIS_ISA_SET_FMA] = X86_FEAT_FMA,
+        [ZYDIS_ISA_SET_FXSAVE] = X86_FEAT_FXSR,
+        [ZYDIS_ISA_SET_FXSAVE64] = X86_FEAT_FXSR,
+        [ZYDIS_ISA_SET_GFNI] = X86_FEAT_GFNI,
+        [ZYDIS_ISA_SET_AVX_GFNI] = X86_FEAT_GFNI,
+        [ZYDIS_ISA_SET_INVPCID] = X86_FEAT_INVPCID,
+        [ZYDIS_ISA_SET_LZCNT] = X86_FEAT_LZCNT,
+        [ZYDIS_ISA_SET_MONITOR] = X86_FEAT_MONITOR,
+        [ZYDIS_ISA_SET_MOVBE] = X86_FEAT_MOVBE,
+        [ZYDIS_ISA_SET_PCLMULQDQ] = X86_FEAT_PCLMUL,
+        [ZYDIS_ISA_SET_PKU] = X86_FEAT_PKU,
+        [ZYDIS_ISA_SET_POPCNT] = X86_FEAT_POPCNT,
+        [ZYDIS_ISA_SET_RDPID] = X86_FEAT_RDPID,
+        [ZYDIS_ISA_SET_RDRAND] = X86_FEAT_RDRAND,
+        [ZYDIS_ISA_SET_RDSEED] = X86_FEAT_RDSEED,
+        [ZYDIS_ISA_SET_RDTSCP] = X86_FEAT_RDTSCP,
+        [ZYDIS_ISA_SET_RDWRFSGS] = X86_FEAT_FSGSBASE,
+        [ZYDIS_ISA_SET_RTM] = X86_FEAT_TSX,
+        [ZYDIS_ISA_SET_SHA] = X86_FEAT_SHA,
+        [ZYDIS_ISA_SET_SMAP] = X86_FEAT_SMAP,
+        [ZYDIS_ISA_SET_SSE] = X86_FEAT_SSE,
+        [ZYDIS_ISA_SET_SSEMXCSR] = X86_FEAT_SSE,
+        [ZYDIS_ISA_SET_SSE2] = X86_FEAT_SSE2,
+        [ZYDIS_ISA_SET_SSE2MMX] = X86_FEAT_SSE2,
+        [ZYDIS_ISA_SET_SSE3] = X86_FEAT_SSE3,
+        [ZYDIS_ISA_SET_SSE3X87] = X86_FEAT_SSE3,
+        [ZYDIS_ISA_SET_SSE4] = X86_FEAT_SSE41,
+        [ZYDIS_ISA_SET_SSE42] = X86_FEAT_SSE42,
+        [ZYDIS_ISA_SET_SSE4A] = X86_FEAT_SSE4A,
+        [ZYDIS_ISA_SET_SSSE3] = X86_FEAT_SSSE3,
+        [ZYDIS_ISA_SET_SSSE3MMX] = X86_FEAT_SSSE3,
+        [ZYDIS_ISA_SET_VAES] = X86_FEAT_VAES,
+        [ZYDIS_ISA_SET_VPCLMULQDQ] = X86_FEAT_VPCLMUL,
+        [ZYDIS_ISA_SET_X87] = X86_FEAT_X87,
+        [ZYDIS_ISA_SET_XSAVE] = X86_FEAT_XSAVE,
+        [ZYDIS_ISA_SET_XSAVEC] = X86_FEAT_XSAVEC,
+        [ZYDIS_ISA_SET_XSAVEOPT] = X86_FEAT_XSAVEOPT,
+        [ZYDIS_ISA_SET_XSAVES] = X86_FEAT_XSAVES,
+        [ZYDIS_ISA_SET_AVX512F_128] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_AVX512F_512] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_AVX512F_KOP] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_FMA4] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_SGX] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_CET] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_WAITPKG] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_MONITORX] = X86_FEAT_HIDDEN,
+    };
+    uint8_t expected = features[p->z.meta.isa_set];
+
+    if (expected != X86_FEAT_BASE && p->ours.feature != expected)
+        report(c, p, "feature", p->ours.feature, expected);
+}
+
+/* Zydis counts a byte operation as operand size 8, and ports by the data's size. */
+static bool osize_comparable(const struct pair *p)
+{
+    switch (p->ours.op) {
+    case X86_IN:
+    case X86_OUT:
+    case X86_INS:
+    case X86_OUTS:
+    case X86_SYSCALL:
+    case X86_CMPXCHG8B: /* fixed, whatever 66 says */
+        return false;
+    default:
+        return p->z.operand_width != 8 && p->ours.feature == X86_FEAT_BASE && !is_hint(p);
+    }
+}
+
 static void check_sizes(struct checker *c, const struct pair *p)
 {
     if (is_family(p))
         return;
     if (p->ours.asize * 8 != p->z.address_width)
         report(c, p, "asize", p->ours.asize * 8u, p->z.address_width);
+    if (osize_comparable(p) && p->ours.osize * 8 != p->z.operand_width)
+        report(c, p, "osize", p->ours.osize * 8u, p->z.operand_width);
     if (p->ours.off_disp != p->z.raw.disp.offset || p->ours.disp_size * 8 != p->z.raw.disp.size)
         report(c, p, "disp offset", p->ours.off_disp, p->z.raw.disp.offset);
     if (p->ours.off_imm != p->z.raw.imm[0].offset || p->ours.imm_size * 8 != p->z.raw.imm[0].size)
@@ -599,6 +688,7 @@ static unsigned check(struct checker *c, const uint8_t *code, size_t avail, enum
     check_gprs(c, &p);
     check_flags(c, &p);
     check_sizes(c, &p);
+    check_feature(c, &p);
     if ((c->cases & 15) == 0)
         check_truncation(c, &p);
     return skip;
