@@ -4,7 +4,8 @@
  *
  * Everything here is called on the vCPU's own thread from inside an instruction handler. A handler
  * that faults does not return: soft_raise jumps back to the run loop, which delivers the exception
- * with RIP at the instruction. So a handler changes guest state only when nothing can fault any more
+ * with RIP at the instruction. So a handler changes guest state only when nothing can fault any
+ * more
  * ("memory first, registers after").
  */
 #ifndef ENGINE_SOFT_CPU_H
@@ -39,12 +40,12 @@ struct uop {
     uint8_t base, index; /* GPR or X86_REG_NONE; X86_REG_RIP is resolved into pc_rel */
     uint8_t shift;       /* log2 of scale */
     uint8_t asize, osize;
-    uint8_t dst, src;    /* register operands; meaning is the handler's */
-    uint8_t cc;          /* condition, or another small constant */
+    uint8_t dst, src; /* register operands; meaning is the handler's */
+    uint8_t cc;       /* condition, or another small constant */
     uint8_t rep;
     bool lock;
     bool rip_rel;
-    uint8_t flags;       /* UOP_* */
+    uint8_t flags; /* UOP_* */
     uint64_t imm2;
 };
 
@@ -87,16 +88,16 @@ struct soft_cpu {
      */
     uint32_t cc;
     uint32_t cpl;
-    uint64_t next_rip;      /* of the instruction after the running one */
-    uint64_t rip_mask;      /* IP width: 64-bit, or what CS.D says */
+    uint64_t next_rip;            /* of the instruction after the running one */
+    uint64_t rip_mask;            /* IP width: 64-bit, or what CS.D says */
     uint64_t base[X86_SEG_COUNT]; /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
-    bool long_code;         /* 64-bit mode */
-    bool flat;              /* no limit or type check can fail on ES CS SS DS (and FS, GS in 64) */
-    uint8_t mode;           /* enum x86_mode */
-    uint8_t sp_size;        /* 2, 4, 8: width of the stack pointer */
-    uint8_t tlb_mode;       /* of data accesses now */
-    struct tlb_entry *tlb;  /* tables[tlb_mode] */
-    uint64_t gen;           /* TLB generation, 1..4095 */
+    bool long_code;               /* 64-bit mode */
+    bool flat;             /* no limit or type check can fail on ES CS SS DS (and FS, GS in 64) */
+    uint8_t mode;          /* enum x86_mode */
+    uint8_t sp_size;       /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_mode;      /* of data accesses now */
+    struct tlb_entry *tlb; /* tables[tlb_mode] */
+    uint64_t gen;          /* TLB generation, 1..4095 */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
 
     const struct uop *uop;     /* running */
@@ -112,10 +113,10 @@ struct soft_cpu {
         uint32_t error;
         uint64_t payload;
     } fault;
-    bool halt_wanted;          /* HLT ran */
-    bool exit_wanted;          /* an exit for the VM stands in *exit */
+    bool halt_wanted; /* HLT ran */
+    bool exit_wanted; /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
-    int64_t budget;            /* instructions left, if budgeted */
+    int64_t budget; /* instructions left, if budgeted */
     bool budgeted;
 
     struct soft_vm *vm;
