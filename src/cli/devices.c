@@ -26,7 +26,7 @@ static int parse_slot(const char *text, struct slot *out, struct error *err)
         char number[24];
 
         snprintf(number, sizeof(number), "%.*s", (int)(len < 23 ? len : 23), p);
-        if (n == 3 || parse_u64(number, &part[n]) < 0)
+        if (n == 3 || len >= sizeof(number) || parse_u64(number, &part[n]) < 0)
             return error_set(err, -EINVAL,
                              "-s: '%s' is not a slot; wanted SLOT, SLOT:FUNC or BUS:SLOT:FUNC",
                              text);

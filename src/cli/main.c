@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/version.h"
 #include "vmm/devices.h"
 
 /* Arguments may hold anything; the sentence stays one line and moves no cursor. */

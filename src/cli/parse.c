@@ -90,7 +90,7 @@ static int expand_all(struct cli *cli, const struct config *node, const char *pr
 
             if (value == NULL)
                 rc = error_prefix(err, "%s", key);
-            else if (!cli_is_variable(cli->raw, key))
+            else if (strcmp(key, "config.dump") != 0 && !cli_is_variable(cli->raw, key))
                 rc = config_set(cli->cfg, key, value, err);
             free(value);
         }
