@@ -362,15 +362,12 @@ static int check_name(const char *name, struct error *err)
 int cli_check(const struct config *cfg, const struct cli_tables *tables, struct error *err)
 {
     struct check c = {.cfg = cfg, .tables = tables};
-    char memory[64];
     int rc = check_keys(&c, cfg, "", err);
 
     if (rc == 0 && c.lpc_bridges > 1)
         rc = error_set(err, -EINVAL, "a machine has one LPC bridge, not %u", c.lpc_bridges);
     if (rc == 0)
         rc = check_name(config_get(cfg, "name"), err);
-    if (rc == 0)
-        rc = cli_memory(config_get(cfg, "memory.size"), memory, sizeof(memory), err);
     if (rc == 0)
         rc = check_cpus(cfg, err);
     if (rc == 0 && config_get(cfg, "uuid") != NULL)

@@ -73,15 +73,6 @@ int cli_memory(const char *text, char *to, size_t room, struct error *err)
     return 0;
 }
 
-static int set_memory(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)
-{
-    char text[64];
-    int rc = cli_memory(arg, text, sizeof(text), err);
-
-    (void)f;
-    return rc < 0 ? rc : config_set(cli->raw, "memory.size", text, err);
-}
-
 static int set_name(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)
 {
     (void)f;
@@ -198,8 +189,8 @@ const struct cli_flag cli_flags[] = {
      "what to boot: kexec,KERNEL[,INITRD[,CMDLINE]]\n(the command line may hold commas)",
      set_firmware, NULL, NULL},
     {'m', "memory", "SIZE",
-     "memory, 256M if not given; suffixes k m g t,\na bare number below 1048576 means MiB",
-     set_memory, NULL, NULL},
+     "memory, 256M if not given; suffixes k m g t,\na bare number below 1048576 means MiB", set_key,
+     "memory.size", NULL},
     {'c', "cpus", "N", "vCPUs: [cpus=]N[,sockets=N][,cores=N][,threads=N]", set_cpus, NULL, NULL},
     {'s', "slot", "SLOT,DEV",
      "PCI device: [BUS:]SLOT[:FUNC],DEVICE[,OPTIONS];\n-s help lists the devices", cli_slot, NULL,

@@ -12,7 +12,6 @@
 int cli_config_set(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)
 {
     const char *equals = strchr(arg, '=');
-    char memory[64];
     char *key;
     int rc;
 
@@ -22,14 +21,7 @@ int cli_config_set(struct cli *cli, const struct cli_flag *f, const char *arg, s
     key = strndup(arg, (size_t)(equals - arg));
     if (key == NULL)
         return error_set(err, -ENOMEM, "no memory for a configuration key");
-    /* as for -m, a bare small number means MiB; with %(key) in it the check after expansion sees */
-    if (strcmp(key, "memory.size") == 0 && strchr(equals, '%') == NULL) {
-        rc = cli_memory(equals + 1, memory, sizeof(memory), err);
-        if (rc == 0)
-            rc = config_set(cli->raw, key, memory, err);
-    } else {
-        rc = config_set(cli->raw, key, equals + 1, err);
-    }
+    rc = config_set(cli->raw, key, equals + 1, err);
     free(key);
     return rc;
 }
@@ -151,6 +143,15 @@ static int take_name(struct cli *cli, struct error *err)
     return 0;
 }
 
+/* The VM reads memory.size as a plain size, without -m's rule for bare numbers. */
+static int settle_memory(struct config *cfg, struct error *err)
+{
+    char text[64];
+    int rc = cli_memory(config_get(cfg, "memory.size"), text, sizeof(text), err);
+
+    return rc < 0 ? rc : config_set(cfg, "memory.size", text, err);
+}
+
 static int finish(struct cli *cli, struct error *err)
 {
     bool dump = false;
@@ -158,6 +159,8 @@ static int finish(struct cli *cli, struct error *err)
 
     if (rc == 0)
         rc = expand_all(cli, cli->raw, "", err);
+    if (rc == 0)
+        rc = settle_memory(cli->cfg, err);
     if (rc == 0)
         rc = default_cpus(cli->cfg, err);
     if (rc == 0)

@@ -153,7 +153,8 @@ static void test_memory(void **state)
     fails("-m|0k", "memory size '0k': a VM needs memory");
     fails("-m|1P", "memory size '1P' is not a number, perhaps with one of the suffixes k m g t");
     fails("-m|5k", "memory size '5k' is not a multiple of 4 KiB");
-    fails("-m|", "memory size '' is not a number, perhaps with one of the suffixes k m g t");
+    fails("-m|", "--memory needs SIZE, not an empty word");
+    means("-o|x=64|-m|%(x)|vm", "cpus=1\nmemory.size=64M\nname=vm\n");
 }
 
 static void test_slots(void **state)
