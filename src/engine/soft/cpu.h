@@ -31,25 +31,29 @@ typedef void (*uop_fn)(struct soft_cpu *cpu, const struct uop *u);
 /* A decoded instruction in the form the interpreter runs: handler and operands. */
 struct uop {
     uop_fn fn;
-    uint64_t imm;
-    int64_t disp;
-    const struct native_stub *native; /* of natively executed instructions */
-    uint16_t op;                      /* enum x86_op */
+    union {
+        uint64_t imm;
+        const struct native_stub *native; /* of natively executed instructions */
+    };
+    int64_t disp; /* RIP-relative: already relative to the block's start */
+    uint16_t op;  /* enum x86_op */
+    uint16_t off; /* of the instruction in its block */
     uint8_t len;
     uint8_t seg;         /* effective segment */
-    uint8_t base, index; /* GPR or X86_REG_NONE; X86_REG_RIP is resolved into pc_rel */
+    uint8_t base, index; /* GPR or X86_REG_NONE */
     uint8_t shift;       /* log2 of scale */
     uint8_t asize, osize;
     uint8_t dst, src; /* register operands; meaning is the handler's */
     uint8_t cc;       /* condition, or another small constant */
     uint8_t rep;
-    bool lock;
-    bool rip_rel;
     uint8_t flags; /* UOP_* */
-    uint64_t imm2;
 };
 
-#define UOP_END 1u /* ends a block */
+#define UOP_END 1u    /* ends a block */
+#define UOP_LOCK 2u   /* atomic */
+#define UOP_RIP 4u    /* disp is from cpu->block_rip */
+#define UOP_REG 8u    /* the r/m operand is a register: dst, or src where it is the source */
+#define UOP_ALONE 16u /* may change what decoding depends on: must be a block's last */
 
 /* ---- soft TLB: tags hold page | generation, which no address has while the entry is empty ---- */
 
@@ -103,16 +107,28 @@ struct soft_cpu {
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
     struct soft_block *block;  /* running; its uops stay valid until it is left */
+    bool cold;                 /* block is a scratch one, outside the cache */
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
 
-    _Atomic(uint32_t) pending; /* SOFT_PENDING_* */
-    jmp_buf env;               /* where soft_raise goes */
+    _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
+    /*
+     * An interrupt may wait in the local APIC. Kept apart from pending, which must be clear while
+     * IF is: whoever sets IF looks here (pairs with soft_interrupt, which sets this first).
+     */
+    atomic_bool irq_waits;
+    _Atomic(uint32_t) inval_lock; /* spin lock of inval[] */
+    unsigned inval_count;         /* above SOFT_INVALS: everything */
+    uint64_t inval[16];           /* physical pages that others have written */
+    jmp_buf env;                  /* where soft_raise goes */
     struct {
         uint8_t vector, type;
         bool has_error;
         uint32_t error;
         uint64_t payload;
     } fault;
+    bool delivering; /* an event is being delivered; a fault now makes a double fault */
+    uint8_t delivering_vector;
+    uint8_t delivering_type;
     bool halt_wanted; /* HLT ran */
     bool exit_wanted; /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
@@ -150,16 +166,22 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what);
 
 /* ---- addresses ---- */
 
+/* RIP of the running instruction. */
+static inline uint64_t soft_rip(const struct soft_cpu *cpu)
+{
+    return (cpu->block_rip + cpu->uop->off) & cpu->rip_mask;
+}
+
 static inline uint64_t soft_ea(const struct soft_cpu *cpu, const struct uop *u)
 {
     uint64_t ea = (uint64_t)u->disp;
 
+    if (u->flags & UOP_RIP)
+        ea += cpu->block_rip;
     if (u->base != X86_REG_NONE)
         ea += cpu->st.gpr[u->base];
     if (u->index != X86_REG_NONE)
         ea += cpu->st.gpr[u->index] << u->shift;
-    if (u->rip_rel)
-        ea += cpu->next_rip;
     if (u->asize == 8)
         return ea;
     return u->asize == 4 ? (uint32_t)ea : (uint16_t)ea;
