@@ -182,10 +182,10 @@ static void test_bars(void **state)
     assert_int_equal(mmio_in(&m, 0xD0110008, 4), 0x408);
     assert_int_equal(mmio_in(&m, 0xD0000008, 4), 0xFFFFFFFF);
     cfgw(&m, 3, 0, 0x10, 4, 0x4000);
-    assert_int_equal(in(&m, 0x4001, 1), 0x101);
+    assert_int_equal(in(&m, 0x4001, 2), 0x201);
     machine_save_load(&m);
     assert_int_equal(mmio_in(&m, 0xD0110008, 4), 0x408);
-    assert_int_equal(in(&m, 0x4001, 1), 0x101);
+    assert_int_equal(in(&m, 0x4001, 2), 0x201);
     cfgw(&m, 3, 0, 4, 2, 2);
     assert_int_equal(in(&m, 0x4001, 1), 0xFF);
     assert_int_equal(mmio_in(&m, 0xD0110008, 4), 0x408);
@@ -346,7 +346,7 @@ static void test_msi(void **state)
     cfgw(&m, 3, 0, cap + 2, 2, 0x0001); /* one vector: all share it */
     pci_msi_send(f, 3);
     assert_int_equal(m.messages, 3);
-    assert_int_equal(m.last.vector, 0x40);
+    assert_int_equal(m.last.vector, 0x43);
     cfgw(&m, 3, 0, 4, 2, 3); /* no bus master, no message */
     pci_msi_send(f, 0);
     assert_int_equal(m.messages, 3);
