@@ -299,7 +299,7 @@ void virtq_set_notify(struct virtq *q, bool wanted)
         /* Quiet: an event index that lies behind does not come round for 65,535 entries. */
         set_avail_event(q, wanted ? q->next_avail : (uint16_t)(q->next_avail - 1));
     } else {
-        store16(q, 0, wanted ? 0 : USED_NO_NOTIFY);
+        store16(q, 0, (uint16_t)(wanted ? 0 : USED_NO_NOTIFY));
     }
     atomic_thread_fence(memory_order_seq_cst); /* as in virtq_pop */
 }
