@@ -21,7 +21,8 @@
 struct virtio;
 
 struct virtio_ops {
-    uint16_t id; /* virtio device id: 1 net, 2 blk, 4 entropy ... */
+    uint16_t id;     /* virtio device id: 1 net, 2 blk, 4 entropy ... */
+    uint16_t pci_id; /* transitional: 0x1000 net, 0x1001 blk, 0x1005 entropy ... */
     uint32_t class_code;
     uint64_t features; /* the type's own; the transport adds the ring's */
     unsigned queues;   /* at most VIRTIO_QUEUES_MAX */

@@ -10,7 +10,6 @@
 #include "virtio/transport.h"
 
 #define VIRTIO_VENDOR 0x1AF4u
-#define VIRTIO_TRANSITIONAL 0x0FFFu /* + id, of the types that legacy drivers know */
 
 /* What every type offers: the ring's own. */
 #define RING_FEATURES                                                                              \
@@ -283,8 +282,7 @@ int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct opti
         v->vector[i] = VIRTIO_NO_VECTOR;
         virtq_init(&v->q[i], env->mem, ops->queue_size);
     }
-    pci_set_ids(f, VIRTIO_VENDOR, (uint16_t)(VIRTIO_TRANSITIONAL + ops->id), 0, ops->class_code,
-                VIRTIO_VENDOR, ops->id);
+    pci_set_ids(f, VIRTIO_VENDOR, ops->pci_id, 0, ops->class_code, VIRTIO_VENDOR, ops->id);
     rc = ops->create(v, env, opts, &v->impl, err);
     if (rc == 0)
         rc = pci_add_bar(f, VIRTIO_BAR_LEGACY, PCI_BAR_IO, virtio_legacy_size(v), err);
@@ -344,19 +342,12 @@ static const struct state_field virtio_state[] = {
 };
 
 static const struct state_field virtq_state[] = {
-    STATE_FIELD(1, struct virtq, size),
-    STATE_FIELD(2, struct virtq, desc),
-    STATE_FIELD(3, struct virtq, avail),
-    STATE_FIELD(4, struct virtq, used),
-    STATE_FIELD(5, struct virtq, enabled),
-    STATE_FIELD(6, struct virtq, broken),
-    STATE_FIELD(7, struct virtq, indirect),
-    STATE_FIELD(8, struct virtq, event_idx),
-    STATE_FIELD(9, struct virtq, quiet),
-    STATE_FIELD(10, struct virtq, next_avail),
-    STATE_FIELD(11, struct virtq, next_used),
-    STATE_FIELD(12, struct virtq, signalled),
-    STATE_FIELD(13, struct virtq, signalled_valid),
+    STATE_FIELD(1, struct virtq, size),       STATE_FIELD(2, struct virtq, desc),
+    STATE_FIELD(3, struct virtq, avail),      STATE_FIELD(4, struct virtq, used),
+    STATE_FIELD(5, struct virtq, enabled),    STATE_FIELD(6, struct virtq, broken),
+    STATE_FIELD(7, struct virtq, indirect),   STATE_FIELD(8, struct virtq, event_idx),
+    STATE_FIELD(9, struct virtq, quiet),      STATE_FIELD(10, struct virtq, next_avail),
+    STATE_FIELD(11, struct virtq, next_used), STATE_FIELD(12, struct virtq, signalled),
 };
 
 void virtio_pci_save(void *dev, struct state_buf *out)

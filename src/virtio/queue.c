@@ -84,7 +84,7 @@ int virtq_enable(struct virtq *q)
 {
     q->next_avail = 0;
     q->next_used = 0;
-    q->signalled_valid = false;
+    q->signalled = 0;
     q->broken = false;
     q->why = NULL;
     q->quiet = false;
@@ -324,20 +324,16 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
 bool virtq_wants_interrupt(struct virtq *q)
 {
     uint16_t old = q->signalled, now = q->next_used;
-    bool valid = q->signalled_valid;
 
     if (!q->enabled || q->broken)
         return false;
     q->signalled = now;
-    q->signalled_valid = true;
-    if (valid && old == now)
+    if (old == now)
         return false;
     /* Our index before its wish: the driver does it the other way round. */
     atomic_thread_fence(memory_order_seq_cst);
     if (!q->event_idx)
         return (avail_flags(q) & AVAIL_NO_INTERRUPT) == 0;
-    if (!valid)
-        return true;
     /* Whether used_event lies in [old, now), modulo 2^16. */
     return (uint16_t)(now - used_event(q) - 1) < (uint16_t)(now - old);
 }

@@ -57,7 +57,6 @@ struct virtq {
     uint16_t next_avail;      /* the next available entry to take */
     uint16_t next_used;       /* the next used entry to write */
     uint16_t signalled;       /* next_used at the last interrupt decision */
-    bool signalled_valid;
     const char *why;          /* what broke it, a literal */
     const uint8_t *avail_hva; /* derived from the addresses by virtq_map */
     uint8_t *used_hva;

@@ -62,6 +62,7 @@ static void rnd_notify(void *dev, unsigned queue)
 
 static const struct virtio_ops rnd_ops = {
     .id = 4,
+    .pci_id = 0x1005,
     .class_code = 0x100000, /* encryption controller: network and computing */
     .queues = 1,
     .queue_size = RND_QUEUE_SIZE,
