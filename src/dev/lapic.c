@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "dev/lapic_nmi.h"
 
 /* ---- interrupt requests ---- */
 
@@ -353,12 +354,8 @@ static void lapics_extint(void *ctx, bool level)
     bool before = atomic_exchange(&l->extint_level, level);
     uint32_t lvt = a->lvt[LVT_LINT0];
 
-    if (before == level)
+    if (before == level || !level)
         return;
-    if (!level) {
-        /* Between an EOI and now nothing may wait: the wire itself clears remote IRR then. */
-        return;
-    }
     if (a->extint_open) {
         lapic_retry(a);
         return;
@@ -372,10 +369,8 @@ static void lapics_extint(void *ctx, bool level)
     lapic_lvt_fire(a, LVT_LINT0);
 }
 
-static void lapics_nmi(void *ctx)
+void lapics_nmi(struct lapics *l)
 {
-    struct lapics *l = ctx;
-
     for (unsigned i = 0; i < l->cpus; i++) {
         struct lapic *a = &l->cpu[i];
 
@@ -386,10 +381,15 @@ static void lapics_nmi(void *ctx)
     }
 }
 
+static void nmi_op(void *ctx)
+{
+    lapics_nmi(ctx);
+}
+
 static const struct lapic_ops lapics_ops = {
     .deliver = lapics_deliver,
     .extint = lapics_extint,
-    .nmi = lapics_nmi,
+    .nmi = nmi_op,
 };
 
 /* ---- the vCPU's side ---- */
