@@ -217,6 +217,7 @@ static void run_parameter(struct i8042 *c, uint8_t command, uint8_t byte)
         reply(c, byte, FROM_AUX);
         break;
     case 0xD4:
+        c->ram[0] &= (uint8_t)~MODE_AUX_OFF; /* as with the keyboard */
         ps2_mouse_write(&c->mouse, byte);
         break;
     default:
