@@ -29,7 +29,7 @@ struct fixture {
     struct lapics *l;
     unsigned interrupts[CPUS], nmis[CPUS], smis[CPUS], inits[CPUS], sipis[CPUS];
     uint8_t sipi_vector;
-    uint64_t tsc_offset;
+    uint64_t tsc_offset, tsc_hz;
     unsigned eois;
     uint8_t eoi_vector;
     pthread_mutex_t chip_lock;
@@ -73,9 +73,10 @@ static uint64_t on_tsc_now(void *ctx, unsigned cpu)
 
 static uint64_t on_tsc_hz(void *ctx, unsigned cpu)
 {
-    (void)ctx;
+    struct fixture *f = ctx;
+
     (void)cpu;
-    return TSC_HZ;
+    return f->tsc_hz;
 }
 
 static const struct vcpu_signal_ops signals = {
@@ -121,6 +122,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
 
     assert_non_null(f);
+    f->tsc_hz = TSC_HZ;
     dev_env_init(&f->env, "lapic");
     pthread_mutex_init(&f->chip_lock, NULL);
     f->env.timers = timerq_create(true, NULL, NULL);
@@ -300,6 +302,13 @@ static void test_tpr(void **state)
     assert_int_equal(rd(f, 1, TPR), 0x40);
     assert_int_equal(f->interrupts[1], before + 1);
     assert_int_equal(ack(f, 1), 0x5F);
+    wr(f, 1, TPR, 0x5A); /* as high as what is in service: its own lower bits show */
+    assert_int_equal(rd(f, 1, PPR), 0x5A);
+    ipi(f, 0, 1, 0x61);
+    wr(f, 1, TPR, 0x60);
+    before = f->interrupts[1];
+    wr(f, 1, TPR, 0x50);
+    assert_int_equal(f->interrupts[1], before + 1);
     wr(f, 1, TPR, 0xFFFFFF21);
     assert_int_equal(rd(f, 1, TPR), 0x21);
     assert_int_equal(rd(f, 1, PPR), 0x50);
@@ -607,6 +616,11 @@ static void test_tsc_deadline(void **state)
     wrmsr(f, 0, DEADLINE_MSR, UINT64_MAX); /* far, no overflow */
     step(f, 1000000000);
     assert_false(pending(f, 0));
+    f->tsc_hz = 1000;
+    wrmsr(f, 0, DEADLINE_MSR, UINT64_MAX);
+    step(f, 1000000000);
+    assert_false(pending(f, 0));
+    f->tsc_hz = TSC_HZ;
     wrmsr(f, 0, DEADLINE_MSR, on_tsc_now(f, 0) + 2000);
     f->tsc_offset = (uint64_t)-1000; /* the guest set its TSC back meanwhile */
     step(f, 1000);
@@ -726,6 +740,8 @@ static void test_extint(void **state)
 {
     struct fixture *f = *state;
 
+    wr(f, 1, SVR, 0x1FF);
+    wr(f, 1, LINT0, 0x700); /* the wire ends at the first processor */
     irq_pic_output(f->env.irqs, true);
     assert_int_equal(f->interrupts[0], 1);
     assert_true(pending(f, 0));
@@ -865,7 +881,9 @@ static void test_save_load(void **state)
     assert_int_equal(rd(f, 0, CURRENT), 700000);
     assert_int_equal(rd(f, 1, PPR), 0x60);
     assert_true(irr(f, 1, 0x50));
+    assert_false(pending(f, 1));
     wr(f, 1, EOI, 0);
+    assert_true(pending(f, 1));
     assert_int_equal(ack(f, 1), 0x50);
     assert_int_equal(rdmsr(f, 3, BASE_MSR), 0xFEE00C00);
     wr(f, 0, ESR, 0);
