@@ -204,22 +204,15 @@ void lapic_eoi(struct lapic *a)
 /* broadcast is the sender's notion: 0xFF or 0xFFFFFFFF, by the width of its destination. */
 static bool matches(struct lapic *a, uint32_t dest, bool logical, bool broadcast)
 {
-    uint32_t ldr;
+    uint32_t mode = a->mode, ldr = a->ldr;
 
-    switch (a->mode) {
-    case LAPIC_DISABLED:
+    if (mode == LAPIC_DISABLED)
         return false;
-    case LAPIC_X2APIC:
-        if (broadcast || !logical)
-            return broadcast || dest == a->id;
-        ldr = a->ldr;
-        return dest >> 16 == ldr >> 16 && (dest & ldr & 0xFFFF) != 0;
-    default:
-        break;
-    }
     if (!logical)
         return broadcast || dest == a->id;
-    ldr = a->ldr >> 24;
+    if (mode == LAPIC_X2APIC)
+        return broadcast || (dest >> 16 == ldr >> 16 && (dest & ldr & 0xFFFF) != 0);
+    ldr >>= 24;
     dest &= 0xFF;
     if (a->dfr >> 28 == 0xF) /* flat: a bit for each processor */
         return (dest & ldr) != 0;
