@@ -44,7 +44,6 @@ struct i8042 {
     uint8_t output;  /* output port, without the two interrupt bits */
     uint8_t command; /* waits for its parameter; 0: none */
     uint8_t last_was_command;
-    uint8_t break_seen; /* translation: 0x80 after an 0xF0 */
     /* The output buffer, and a byte that a reply of the controller pushed out of it. */
     uint8_t full, data, source;
     uint8_t held_full, held_data, held_source;
@@ -65,15 +64,16 @@ static void update_irqs(struct i8042 *c)
 /* The next byte of the keyboard as the host gets it. */
 static bool next_from_keyboard(struct i8042 *c, uint8_t *out)
 {
+    uint8_t released = 0;
+
     while (ps2_queue_get(&c->kbd.out, out)) {
         if (!(c->ram[0] & MODE_TRANSLATE))
             return true;
         if (*out != 0xF0) {
-            *out = ps2_translate(*out) | c->break_seen;
-            c->break_seen = 0;
+            *out = ps2_translate(*out) | released;
             return true;
         }
-        c->break_seen = 0x80;
+        released = 0x80;
     }
     return false;
 }
@@ -320,7 +320,7 @@ static void i8042_reset(void *dev)
         c->ram[i] = 0;
     c->ram[0] = MODE_INITIAL;
     c->output = OUTPUT_INITIAL;
-    c->command = c->last_was_command = c->break_seen = 0;
+    c->command = c->last_was_command = 0;
     c->full = c->data = c->source = 0;
     c->held_full = c->held_data = c->held_source = 0;
     ps2_keyboard_reset(&c->kbd);
@@ -379,13 +379,12 @@ static const struct state_field i8042_state[] = {
     STATE_FIELD(2, struct i8042, output),
     STATE_FIELD(3, struct i8042, command),
     STATE_FIELD(4, struct i8042, last_was_command),
-    STATE_FIELD(5, struct i8042, break_seen),
-    STATE_FIELD(6, struct i8042, full),
-    STATE_FIELD(7, struct i8042, data),
-    STATE_FIELD(8, struct i8042, source),
-    STATE_FIELD(9, struct i8042, held_full),
-    STATE_FIELD(10, struct i8042, held_data),
-    STATE_FIELD(11, struct i8042, held_source),
+    STATE_FIELD(5, struct i8042, full),
+    STATE_FIELD(6, struct i8042, data),
+    STATE_FIELD(7, struct i8042, source),
+    STATE_FIELD(8, struct i8042, held_full),
+    STATE_FIELD(9, struct i8042, held_data),
+    STATE_FIELD(10, struct i8042, held_source),
     STATE_FIELD(32, struct i8042, kbd.out.data),
     STATE_FIELD(33, struct i8042, kbd.out.head),
     STATE_FIELD(34, struct i8042, kbd.out.count),

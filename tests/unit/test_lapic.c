@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/bits.h"
+#include "dev/chips.h"
 #include "dev/lapic.h"
 #include "dev/lapic_nmi.h"
 
@@ -926,6 +927,108 @@ static void test_bounds(void **state)
         lapics_cpu_ops.mmio_read(f->l, 0, offset, 4);
 }
 
+/* A level interrupt all the way: wire, I/O APIC, local APIC, EOI, and again while it stays high. */
+static void test_level_through_ioapic(void **state)
+{
+    struct fixture *f = *state;
+    struct dev_env env;
+    struct device ioapic;
+    struct irq_line *line;
+
+    enable(f);
+    dev_env_init(&env, "ioapic");
+    env.irqs = f->env.irqs;
+    env.timers = f->env.timers;
+    env.bus = bus_create(NULL);
+    assert_int_equal(device_create(&ioapic_ops, &env, NULL, &ioapic, NULL), 0);
+    line = irq_line_create(env.irqs, 17);
+    bus_write(env.bus, BUS_READER_OTHER, BUS_MMIO, 0xFEC00000, 4, 0x33);
+    bus_write(env.bus, BUS_READER_OTHER, BUS_MMIO, 0xFEC00010, 4, 1u << 24);
+    bus_write(env.bus, BUS_READER_OTHER, BUS_MMIO, 0xFEC00000, 4, 0x32);
+    bus_write(env.bus, BUS_READER_OTHER, BUS_MMIO, 0xFEC00010, 4, 0x8051);
+    irq_set(line, true);
+    assert_int_equal(ack(f, 1), 0x51);
+    assert_int_equal(ack(f, 1), -1);
+    wr(f, 1, EOI, 0);
+    assert_int_equal(ack(f, 1), 0x51);
+    irq_set(line, false);
+    wr(f, 1, EOI, 0);
+    assert_int_equal(ack(f, 1), -1);
+    irq_set(line, true);
+    assert_int_equal(ack(f, 1), 0x51);
+    wr(f, 1, SVR, 0x11FF); /* without the broadcast the guest ends it itself */
+    wr(f, 1, EOI, 0);
+    assert_int_equal(ack(f, 1), -1);
+    bus_write(env.bus, BUS_READER_OTHER, BUS_MMIO, 0xFEC00040, 4, 0x51);
+    assert_int_equal(ack(f, 1), 0x51);
+    irq_line_free(line);
+    device_destroy(&ioapic);
+    bus_destroy(env.bus);
+    dev_env_fini(&env);
+}
+
+/* Posts from many threads against one vCPU: no request may be left in IRR and not be pending. */
+#define POSTERS 3u
+#define ROUNDS 3000u
+
+struct poster {
+    struct fixture *f;
+    atomic_uint *running;
+    pthread_t thread;
+};
+
+static void *post_all(void *ctx)
+{
+    struct poster *p = ctx;
+
+    for (unsigned i = 0; i < ROUNDS; i++)
+        msi_send(p->f->env.irqs, 0xFEE01000, 0x20 + i * 37 % 0xE0);
+    atomic_fetch_sub(p->running, 1);
+    return NULL;
+}
+
+static void quiet(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+}
+
+static void test_concurrent_posts(void **state)
+{
+    struct fixture *f = *state;
+    struct vcpu_signal_ops silent = signals; /* the counters of the fixture are not atomic */
+    struct lapic_config cfg = {.cpus = 2, .signals = &silent, .signals_ctx = f};
+    struct poster posters[POSTERS];
+    atomic_uint running = POSTERS;
+    unsigned taken = 0;
+
+    silent.interrupt = quiet;
+    lapics_destroy(f->l);
+    assert_int_equal(lapics_create(&f->env, &cfg, &f->l, NULL), 0);
+    wr(f, 1, SVR, 0x1FF);
+    for (unsigned i = 0; i < POSTERS; i++) {
+        posters[i] = (struct poster){.f = f, .running = &running};
+        assert_int_equal(pthread_create(&posters[i].thread, NULL, post_all, &posters[i]), 0);
+    }
+    for (bool last = false; !last;) {
+        last = atomic_load(&running) == 0;
+        while (pending(f, 1)) {
+            int vector = ack(f, 1);
+
+            if (vector < 0)
+                continue;
+            assert_in_range(vector, 0x20, 0xFF);
+            wr(f, 1, EOI, 0);
+            taken++;
+        }
+    }
+    for (unsigned i = 0; i < POSTERS; i++)
+        pthread_join(posters[i].thread, NULL);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(rd(f, 1, IRR + 16 * i), 0);
+    assert_in_range(taken, 0xE0, POSTERS * ROUNDS);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -955,6 +1058,8 @@ int main(void)
         T(test_nmi_button),
         T(test_save_load),
         T(test_bounds),
+        T(test_level_through_ioapic),
+        T(test_concurrent_posts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
