@@ -42,7 +42,7 @@ static void reset_out(void *dev, unsigned offset, unsigned size, uint32_t value)
     if (value & RESET_SYSTEM)
         dev_event(r->env, DEV_EVENT_RESET, 0);
     else
-        log_guest(r->env, "reset of the processor alone, which needs firmware: ignored");
+        log_guest(r->env, "not implemented: reset of the processor alone, which needs firmware");
 }
 
 static void reset_reset(void *dev)
