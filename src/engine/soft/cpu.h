@@ -74,13 +74,14 @@ enum tlb_mode {
     TLB_KERNEL,    /* CPL < 3, SMAP in force */
     TLB_KERNEL_AC, /* CPL < 3, no SMAP or AC = 1 */
     TLB_USER,      /* CPL = 3 */
+    TLB_CHECKED,   /* never filled: every access goes the slow way (#AC armed, data breakpoints) */
     TLB_MODES
 };
 
 struct soft_block;
 struct soft_jump {
-    uint64_t rip;
-    uint64_t key; /* generation and mode */
+    uint64_t lin; /* of the first instruction */
+    uint64_t key; /* generation, mode, privilege; 0 = empty */
     struct soft_block *block;
 };
 #define SOFT_JUMP_BITS 12u
@@ -92,16 +93,21 @@ struct soft_cpu {
      */
     uint32_t cc;
     uint32_t cpl;
-    uint64_t next_rip;            /* of the instruction after the running one */
-    uint64_t rip_mask;            /* IP width: 64-bit, or what CS.D says */
-    uint64_t base[X86_SEG_COUNT]; /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
-    bool long_code;               /* 64-bit mode */
-    bool flat;             /* no limit or type check can fail on ES CS SS DS (and FS, GS in 64) */
-    uint8_t mode;          /* enum x86_mode */
-    uint8_t sp_size;       /* 2, 4, 8: width of the stack pointer */
-    uint8_t tlb_mode;      /* of data accesses now */
-    struct tlb_entry *tlb; /* tables[tlb_mode] */
-    uint64_t gen;          /* TLB generation, 1..4095 */
+    uint64_t block_rip; /* of the running block's first instruction */
+    /*
+     * Where execution goes on after the block: preset to the end of it, changed by branches, which
+     * are always a block's last instruction.
+     */
+    uint64_t next_rip;
+    uint64_t rip_mask;               /* IP width: 64-bit, or what CS.D says */
+    uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
+    bool long_code;                  /* 64-bit mode */
+    uint8_t mode;                    /* enum x86_mode */
+    uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_mode;                /* of data accesses now */
+    struct tlb_entry *tlb;           /* tables[tlb_mode] */
+    uint64_t gen;                    /* TLB generation, 1..4095 */
+    uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
 
     const struct uop *uop;     /* running */
@@ -135,6 +141,9 @@ struct soft_cpu {
     int64_t budget; /* instructions left, if budgeted */
     bool budgeted;
 
+    uint64_t apic_page; /* where the xAPIC answers; all ones: nowhere */
+    bool check_align;   /* #AC in force */
+    uint64_t db_hit;    /* DR6 bits of data breakpoints that this instruction has hit */
     struct soft_vm *vm;
     unsigned id;
     struct vcpu_stats stats;

@@ -1,6 +1,6 @@
 /*
- * Inside the interpreter: memory fast paths, register access, and what its files call of each other.
- * Threading as in cpu.h.
+ * Inside the interpreter: memory fast paths, register access, and what its files call of each
+ * other. Threading as in cpu.h.
  */
 #ifndef ENGINE_SOFT_INTERP_H
 #define ENGINE_SOFT_INTERP_H
