@@ -771,5 +771,9 @@ int main(void)
         cmocka_unit_test(places_between),
     };
 
+    if (packers[0].name == NULL) {
+        puts("skipped: built without any compression library");
+        return 77;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
