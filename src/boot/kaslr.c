@@ -30,12 +30,17 @@ bool cmdline_has_word(const char *cmdline, const char *word)
     return false;
 }
 
+bool kaslr_bytes(void *to, size_t len)
+{
+    return getentropy(to, len) == 0;
+}
+
 /* A host without randomness gives the first choice: the kernel still runs, only not hidden. */
 uint64_t kaslr_random(uint64_t n)
 {
     uint64_t v;
 
-    if (getentropy(&v, sizeof(v)) != 0)
+    if (!kaslr_bytes(&v, sizeof(v)))
         return 0;
     return (uint64_t)(((unsigned __int128)v * n) >> 64);
 }

@@ -6,12 +6,16 @@
 #define BOOT_KASLR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* True if `word` stands on the command line by itself. */
 bool cmdline_has_word(const char *cmdline, const char *word);
 
-/* Evenly distributed in 0..n-1; n is not 0. From the host's random source. */
+/* len (at most 256) random bytes from the host; false if it has none to give. */
+bool kaslr_bytes(void *to, size_t len);
+
+/* Evenly distributed in 0..n-1; n is not 0. */
 uint64_t kaslr_random(uint64_t n);
 
 struct kaslr_range {

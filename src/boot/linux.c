@@ -17,9 +17,10 @@
 /*
  * Low memory while the kernel starts:
  *
- *     0x2000 GDT   0x3000 zero page   0x4000 command line   0x10000 page tables
- *     0x20000 command line that is too long for 0x4000
+ *     0x1000 random seed   0x2000 GDT   0x3000 zero page   0x4000 command line
+ *     0x10000 page tables   0x20000 command line that is too long for 0x4000
  */
+#define SEED_ADDR 0x1000ull
 #define GDT_ADDR 0x2000ull
 #define ZERO_PAGE_ADDR 0x3000ull
 #define CMDLINE_ADDR 0x4000ull
@@ -57,6 +58,7 @@
 #define HDR_CMDLINE_MAX 0x238u
 #define HDR_PAYLOAD_OFFSET 0x248u
 #define HDR_PAYLOAD_LEN 0x24Cu
+#define HDR_SETUP_DATA 0x250u
 #define HDR_PREF_ADDR 0x258u
 #define HDR_INIT_SIZE 0x260u
 #define HDR_MIN_END 0x23Cu /* header of protocol 2.06 */
@@ -66,6 +68,10 @@
 #define ZP_E820_COUNT 0x1E8u
 #define ZP_E820 0x2D0u
 #define ZP_E820_ENTRY 20u
+
+#define SETUP_DATA_SIZE 16u /* next, type, length */
+#define SETUP_RNG_SEED 9u
+#define SEED_SIZE 32u
 
 #define LOADFLAG_HIGH 0x01u
 #define LOADFLAG_KASLR 0x02u
@@ -349,6 +355,22 @@ static int load_packed(struct load *l, struct error *err)
     return 0;
 }
 
+/*
+ * A seed for the guest's random numbers, which a VM without RDRAND would gather for minutes.
+ * Kernels before 6.0 do not know this type and pass over it. Returns its address, 0 if there is
+ * none.
+ */
+static uint64_t write_seed(const struct load *l)
+{
+    uint8_t s[SETUP_DATA_SIZE + SEED_SIZE] = {0};
+
+    if (l->img.version < 0x209 || !kaslr_bytes(s + SETUP_DATA_SIZE, SEED_SIZE))
+        return 0;
+    le32_store(s + 8, SETUP_RNG_SEED);
+    le32_store(s + 12, SEED_SIZE);
+    return gmem_write(l->b->mem, SEED_ADDR, s, sizeof(s)) == 0 ? SEED_ADDR : 0;
+}
+
 /* What does not depend on where the kernel goes. */
 static void build_zero_page(const struct load *l, uint8_t zp[GMEM_PAGE])
 {
@@ -364,6 +386,7 @@ static void build_zero_page(const struct load *l, uint8_t zp[GMEM_PAGE])
     le32_store(zp + HDR_CMDLINE, (uint32_t)l->cmdline_addr);
     le32_store(zp + HDR_INITRD_ADDR, (uint32_t)l->info.initrd_addr);
     le32_store(zp + HDR_INITRD_SIZE, (uint32_t)l->info.initrd_size);
+    le64_store(zp + HDR_SETUP_DATA, write_seed(l));
     if (l->img.version >= 0x20E)
         le64_store(zp + ZP_RSDP, l->p->rsdp);
     zp[ZP_E820_COUNT] = (uint8_t)n;

@@ -438,6 +438,9 @@ static void entered_unpacked_in_long_mode(void **state)
     assert_int_equal(gmem_read32(vm->b.mem, 0x3000 + 0x21C), 5000);
     assert_int_equal(gmem_read32(vm->b.mem, vm->info.initrd_addr), 0x5A5A5A5A);
     assert_int_equal(vm->info.initrd_addr, RAM - 8192);
+    assert_int_equal(gmem_read64(vm->b.mem, 0x3000 + 0x250), 0x1000); /* seed */
+    assert_int_equal(gmem_read32(vm->b.mem, 0x1008), 9);
+    assert_int_equal(gmem_read32(vm->b.mem, 0x100C), 32);
     assert_int_equal(gmem_read64(vm->b.mem, 0x3000 + 0x2D0), 0);
     assert_int_equal(gmem_read64(vm->b.mem, 0x3000 + 0x2D8), 0x9FC00);
     free(k.data);
@@ -631,7 +634,7 @@ static void bad_kernels(void **state)
     p.kernel = "/tmp";
     assert_int_equal(linux_load(&vm->b, &p, &vm->state, NULL, &vm->err), -EINVAL);
     assert_non_null(strstr(vm->err.text, "not a regular file"));
-    expect_error(vm, (struct blob){NULL, 0}, "is empty");
+    expect_error(vm, (struct blob){elf, 0}, "is empty");
     expect_error(vm, (struct blob){elf, sizeof(elf)}, "is an ELF file");
     elf[0] = 0;
     expect_error(vm, (struct blob){elf, sizeof(elf)}, "not a Linux bzImage");
