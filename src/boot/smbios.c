@@ -33,9 +33,10 @@ struct smbios {
 struct item {
     uint8_t fixed[64];
     size_t size;
-    char strings[640];
+    char strings[2048];
     size_t strings_len;
     uint8_t strings_count;
+    bool full;
 };
 
 static struct item begin(uint8_t type, size_t size)
@@ -47,13 +48,17 @@ static struct item begin(uint8_t type, size_t size)
     return it;
 }
 
-/* Stores text's number at offset; an empty text has number 0. Longer ones are cut to the room. */
+/* Stores text's number at offset; an empty text has number 0. */
 static void string(struct item *it, unsigned offset, const char *text)
 {
-    size_t n = strnlen(text, 64);
+    size_t n = strlen(text);
 
-    if (n == 0 || it->strings_len + n + 1 > sizeof(it->strings))
+    if (n == 0)
         return;
+    if (it->strings_len + n + 1 > sizeof(it->strings)) {
+        it->full = true;
+        return;
+    }
     memcpy(it->strings + it->strings_len, text, n);
     it->strings_len += n + 1; /* the array is zeroed */
     it->fixed[offset] = ++it->strings_count;
@@ -74,7 +79,7 @@ static uint16_t end(struct smbios *s, struct item *it)
     size_t tail = it->strings_len == 0 ? 2 : it->strings_len + 1;
     size_t size = it->size + tail;
 
-    if (size > sizeof(s->data) - s->len) {
+    if (it->full || size > sizeof(s->data) - s->len) {
         s->full = true;
         return 0;
     }

@@ -405,6 +405,7 @@ static void entered_unpacked_in_long_mode(void **state)
     const struct x86_state *s = &vm->state;
     uint64_t pml4e, pdpte, pde;
 
+    gmem_fill(vm->b.mem, LINK, 0xFF, 0x3000);
     assert_int_equal(load(vm, k, "console=ttyS0 nokaslr", 5000), 0);
     assert_true(vm->info.direct && vm->info.entry64);
     assert_int_equal(vm->info.phys, LINK);
@@ -421,6 +422,8 @@ static void entered_unpacked_in_long_mode(void **state)
     assert_int_equal(gmem_read64(vm->b.mem, s->gdtr.base + 0x10), 0x00AF9B000000FFFFull);
     assert_int_equal(gmem_read64(vm->b.mem, LINK + AT_ABS64), VALUE64);
     assert_int_equal(gmem_read64(vm->b.mem, LINK + AT_PERCPU64), VALUE64);
+    assert_int_equal(gmem_read64(vm->b.mem, LINK + 0x800), 0); /* bss */
+    assert_int_equal(gmem_read64(vm->b.mem, LINK + 0x2FF8), 0);
 
     /* 3 GiB + 5 MiB maps to itself */
     pml4e = gmem_read64(vm->b.mem, s->cr3);
