@@ -491,7 +491,11 @@ static int set_memory(struct decoder *d, struct x86_opnd *op, unsigned size)
         if (o->evex_b)
             size = (attr & X86_AT_BC4) != 0 ? 4 : (attr & X86_AT_BC8) != 0 ? 8 : 2;
         if (o->disp_size == 1)
-            o->disp *= (int64_t)size;
+            o->disp *= (attr & X86_AT_ELEM1) != 0   ? 1
+                       : (attr & X86_AT_ELEM2) != 0 ? 2
+                       : (attr & X86_AT_ELEM4) != 0 ? 4
+                       : (attr & X86_AT_ELEM8) != 0 ? 8
+                                                    : (int64_t)size;
     }
     op->size = (uint16_t)size;
     return 0;
@@ -645,6 +649,12 @@ static int operand(struct decoder *d, struct x86_opnd *op, struct x86_spec spec)
     case 'D':
         return set_control(d, op, X86_RC_DR);
     case 'I':
+        if (spec.size == 'n') { /* the byte whose upper half is operand L */
+            op->kind = X86_OPND_IMM;
+            op->size = 1;
+            o->imm &= 15;
+            return 0;
+        }
         if (spec.size == 's')
             return set_imm(d, op, 1, true);
         return set_imm(d, op, spec.size == 'z' ? (o->osize == 2 ? 2 : 4) : size, spec.size == 'z');
@@ -723,6 +733,8 @@ static bool vector_rules(struct decoder *d)
     o->vl = (attr & X86_AT_LIG) != 0 ? 16 : (uint8_t)(16u << d->l);
     if ((attr & X86_AT_NOVVVV) != 0 && (o->vvvv != 0 || (d->evex_v && !o->vsib)))
         return false;
+    if ((attr & X86_AT_L1AVX2) != 0 && d->l == 1)
+        o->feature = X86_FEAT_AVX2;
     if (o->enc != X86_ENC_EVEX)
         return true;
     if (d->l == 3)
@@ -735,8 +747,14 @@ static bool vector_rules(struct decoder *d)
         return false;
     if ((attr & X86_AT_RK) != 0 && o->evex_aaa == 0)
         return false;
-    if (o->evex_z && ((attr & (X86_AT_NOZ | X86_AT_NOK)) != 0 || o->evex_aaa == 0))
-        return false;
+    if (o->evex_z) {
+        char dest = d->row->opnd[0].addr;
+
+        if ((attr & (X86_AT_NOZ | X86_AT_NOK)) != 0 || dest == 'K')
+            return false;
+        if (!is_reg && (dest == 'M' || dest == 'W'))
+            return false;
+    }
     return true;
 }
 

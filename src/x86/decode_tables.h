@@ -34,18 +34,24 @@ enum x86_dim {
 #define X86_AT_BC4 0x00400u    /* EVEX.b broadcasts a 4-byte element */
 #define X86_AT_BC8 0x00800u
 #define X86_AT_BC2 0x01000u
-#define X86_AT_ER 0x02000u      /* EVEX.b with a register: rounding in L'L */
-#define X86_AT_SAE 0x04000u     /* EVEX.b with a register: no exceptions */
-#define X86_AT_NOK 0x08000u     /* no EVEX mask */
-#define X86_AT_RK 0x10000u      /* the mask must not be k0 */
-#define X86_AT_NOZ 0x20000u     /* no EVEX.z */
-#define X86_AT_LIG 0x40000u     /* vector length does not matter */
-#define X86_AT_VS4 0x80000u     /* indexed elements of 4 bytes */
-#define X86_AT_VS8 0x100000u    /* and of 8 */
-#define X86_AT_NOVVVV 0x200000u /* EVEX, VEX: vvvv must be 1111 */
-#define X86_AT_SIB 0x400000u    /* needs a SIB byte */
-#define X86_AT_DIST 0x800000u   /* vector or tile operands must differ */
-#define X86_AT_QUAD 0x1000000u  /* vvvv names an aligned group of four registers */
+#define X86_AT_ER 0x02000u       /* EVEX.b with a register: rounding in L'L */
+#define X86_AT_SAE 0x04000u      /* EVEX.b with a register: no exceptions */
+#define X86_AT_NOK 0x08000u      /* no EVEX mask */
+#define X86_AT_RK 0x10000u       /* the mask must not be k0 */
+#define X86_AT_NOZ 0x20000u      /* no EVEX.z */
+#define X86_AT_LIG 0x40000u      /* vector length does not matter */
+#define X86_AT_VS4 0x80000u      /* indexed elements of 4 bytes */
+#define X86_AT_VS8 0x100000u     /* and of 8 */
+#define X86_AT_NOVVVV 0x200000u  /* EVEX, VEX: vvvv must be 1111 */
+#define X86_AT_SIB 0x400000u     /* needs a SIB byte */
+#define X86_AT_DIST 0x800000u    /* vector or tile operands must differ */
+#define X86_AT_QUAD 0x1000000u   /* vvvv names an aligned group of four registers */
+#define X86_AT_L1AVX2 0x2000000u /* AVX2 at length 32 */
+/* disp8 counts elements of this size, not the whole operand */
+#define X86_AT_ELEM1 0x4000000u
+#define X86_AT_ELEM2 0x8000000u
+#define X86_AT_ELEM4 0x10000000u
+#define X86_AT_ELEM8 0x20000000u
 
 /* As in decode.tab: addressing letter and size letter. Fixed registers: '$' rAX, '%' CL, '&' DX,
  * '#' segment register with its number as size, '1' the constant. */

@@ -54,14 +54,16 @@ static const struct {
     const char *name;
     uint32_t attr;
 } attributes[] = {
-    {"lock", X86_AT_LOCK}, {"shift", X86_AT_SHIFT}, {"cc", X86_AT_CC},
-    {"d64", X86_AT_D64},   {"f64", X86_AT_F64},     {"sp", X86_AT_SP},
-    {"rep", X86_AT_REP},   {"br", X86_AT_BR},       {"sys", X86_AT_SYS},
-    {"bc4", X86_AT_BC4},   {"bc8", X86_AT_BC8},     {"bc2", X86_AT_BC2},
-    {"er", X86_AT_ER},     {"sae", X86_AT_SAE},     {"nok", X86_AT_NOK},
-    {"rk", X86_AT_RK},     {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},
-    {"vs4", X86_AT_VS4},   {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG},
-    {"sib", X86_AT_SIB},   {"dist", X86_AT_DIST},   {"quad", X86_AT_QUAD},
+    {"lock", X86_AT_LOCK},     {"shift", X86_AT_SHIFT}, {"cc", X86_AT_CC},
+    {"d64", X86_AT_D64},       {"f64", X86_AT_F64},     {"sp", X86_AT_SP},
+    {"rep", X86_AT_REP},       {"br", X86_AT_BR},       {"sys", X86_AT_SYS},
+    {"bc4", X86_AT_BC4},       {"bc8", X86_AT_BC8},     {"bc2", X86_AT_BC2},
+    {"er", X86_AT_ER},         {"sae", X86_AT_SAE},     {"nok", X86_AT_NOK},
+    {"rk", X86_AT_RK},         {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},
+    {"vs4", X86_AT_VS4},       {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG},
+    {"sib", X86_AT_SIB},       {"dist", X86_AT_DIST},   {"quad", X86_AT_QUAD},
+    {"l1avx2", X86_AT_L1AVX2}, {"elem1", X86_AT_ELEM1}, {"elem2", X86_AT_ELEM2},
+    {"elem4", X86_AT_ELEM4},   {"elem8", X86_AT_ELEM8},
 };
 
 static const struct {
