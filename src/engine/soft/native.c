@@ -525,7 +525,7 @@ bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uin
         return true;
     }
     u->native = NULL;
-    u->fn = fpu_handler(insn);
+    u->fn = fpu_handler(insn, u);
     if (u->fn != NULL)
         return true;
     u->fn = native_mask_handler(insn, u);

@@ -91,7 +91,7 @@ bool native_emit(const struct x86_insn *insn, const uint8_t *bytes, unsigned fla
 void native_host_features(bool feature[X86_FEAT_HIDDEN + 1]);
 
 /* The handlers in C. NULL if there is none. */
-uop_fn fpu_handler(const struct x86_insn *insn);
+uop_fn fpu_handler(const struct x86_insn *insn, struct uop *u);
 uop_fn native_mask_handler(const struct x86_insn *insn, struct uop *u);
 
 /* ---- checks before an instruction; each returns or raises ---- */
