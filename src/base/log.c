@@ -112,7 +112,8 @@ static void log_emit(struct log *log, enum log_level level, const char *tag, con
         if (atomic_load(&log->crlf))
             line[len++] = '\r';
         line[len++] = '\n';
-        ignored = write(log->fd, line, len); /* a log that cannot be written has nowhere to say so */
+        ignored =
+            write(log->fd, line, len); /* a log that cannot be written has nowhere to say so */
         (void)ignored;
     }
     pthread_mutex_unlock(&log->lock);

@@ -59,7 +59,6 @@ void log_trace_write(struct log *log, const char *module, const char *fmt, ...)
  * engine ends the VM with status 4). Found with grep; each stands in docs/STATUS.md.
  */
 #define UNIMPLEMENTED(log, fmt, ...)                                                               \
-    log_write(log, LOG_ERROR, "not implemented: " fmt " (%s:%d)", ##__VA_ARGS__, __FILE__,         \
-              __LINE__)
+    log_write(log, LOG_ERROR, "not implemented: " fmt " (%s:%d)", ##__VA_ARGS__, __FILE__, __LINE__)
 
 #endif

@@ -51,10 +51,10 @@ struct board {
     unsigned cpus;               /* APIC ids 0..cpus-1 */
     unsigned phys_bits;
     bool acpi, mptable, x2apic;
-    bool has_lpc;     /* ISA bridge present, at .lpc_slot */
+    bool has_lpc; /* ISA bridge present, at .lpc_slot */
     uint8_t lpc_bus, lpc_slot, lpc_func;
-    bool com[4];      /* COM1-COM4 exist: 3F8/4, 2F8/3, 3E8/4, 2E8/3 */
-    bool ps2;         /* i8042 */
+    bool com[4]; /* COM1-COM4 exist: 3F8/4, 2F8/3, 3E8/4, 2E8/3 */
+    bool ps2;    /* i8042 */
     bool hpet, pvpanic;
     uint64_t pci64_base; /* BOARD_PCI64_SIZE bytes; 0: none */
     uint8_t uuid[16];

@@ -1,8 +1,8 @@
 /*
  * Loads Linux by the kexec protocol: a bzImage, an initrd, a command line; into guest memory.
  * Normally the host unpacks the kernel itself and enters it in long mode at its own address or,
- * with KASLR, at a random one; an image we do not understand is entered as it is and unpacks itself.
- * Every file is hostile. The thread that builds the VM. Linux: the x86 boot protocol.
+ * with KASLR, at a random one; an image we do not understand is entered as it is and unpacks
+ * itself. Every file is hostile. The thread that builds the VM. Linux: the x86 boot protocol.
  */
 #ifndef BOOT_LINUX_H
 #define BOOT_LINUX_H
@@ -22,8 +22,8 @@ struct linux_params {
 
 /* How a load went, for the log and for tests. */
 struct linux_info {
-    bool direct;     /* unpacked by the host, entered in long mode */
-    bool entry64;    /* 64-bit entry point used (also when not direct) */
+    bool direct;               /* unpacked by the host, entered in long mode */
+    bool entry64;              /* 64-bit entry point used (also when not direct) */
     uint64_t phys, virt_slide; /* where the kernel lies; its KASLR slide */
     uint64_t entry;
     uint64_t initrd_addr, initrd_size;

@@ -45,7 +45,10 @@ void bus_destroy(struct bus *bus);
 
 int bus_map(struct bus *bus, enum bus_space space, const struct bus_region *r, struct error *err);
 
-/* Removes the region with this base and ctx. After it returns no new call into it begins. */
+/*
+ * Removes the region with this base and ctx. A call that had begun on another thread may still run,
+ * so ctx is freed only while vCPUs are parked.
+ */
 void bus_unmap(struct bus *bus, enum bus_space space, uint64_t base, void *ctx);
 
 /*
@@ -54,8 +57,8 @@ void bus_unmap(struct bus *bus, enum bus_space space, uint64_t base, void *ctx);
  */
 bool bus_read(struct bus *bus, unsigned reader, enum bus_space space, uint64_t addr, unsigned size,
               uint64_t *value);
-bool bus_write(struct bus *bus, unsigned reader, enum bus_space space, uint64_t addr,
-               unsigned size, uint64_t value);
+bool bus_write(struct bus *bus, unsigned reader, enum bus_space space, uint64_t addr, unsigned size,
+               uint64_t value);
 
 /* The n-th region in ascending order of base, for tables and tests; false past the last. */
 bool bus_region_at(struct bus *bus, enum bus_space space, unsigned n, struct bus_region *out);

@@ -27,12 +27,12 @@ struct gmem;
 struct loop;
 
 enum dev_event {
-    DEV_EVENT_RESET,    /* 0xCF9, port 0x92, keyboard controller */
-    DEV_EVENT_POWEROFF, /* ACPI S5 */
-    DEV_EVENT_PANIC,    /* pvpanic: the guest kernel has panicked */
+    DEV_EVENT_RESET,       /* 0xCF9, port 0x92, keyboard controller */
+    DEV_EVENT_POWEROFF,    /* ACPI S5 */
+    DEV_EVENT_PANIC,       /* pvpanic: the guest kernel has panicked */
     DEV_EVENT_CRASHLOADED, /* pvpanic: the guest runs its crash kernel */
-    DEV_EVENT_A20,      /* arg: 1 = address line 20 passes */
-    DEV_EVENT_QUIT,     /* the user asked at the console (Ctrl-A x) */
+    DEV_EVENT_A20,         /* arg: 1 = address line 20 passes */
+    DEV_EVENT_QUIT,        /* the user asked at the console (Ctrl-A x) */
 };
 
 struct dev_env {
@@ -146,19 +146,31 @@ struct dev_ops {
     size_t port_count;
     const struct mmio_range *mmio;
     size_t mmio_count;
+    int priority; /* of its ranges on the bus, 0 normally */
     const struct state_field *state;
     size_t state_count;
     int (*create)(struct dev_env *env, const struct options *opts, void **out, struct error *err);
-    void (*destroy)(void *dev);  /* not for NULL; lines and timers are freed here */
-    void (*reset)(void *dev);    /* to the power-on state */
-    void (*loaded)(void *dev);   /* after state was loaded: recompute what is derived */
+    void (*destroy)(void *dev); /* not for NULL; lines and timers are freed here; lock held */
+    void (*reset)(void *dev);   /* to the power-on state */
+    void (*loaded)(void *dev);  /* after state was loaded: recompute what is derived */
 };
 
-/* A device on the board: made, mapped at its fixed ranges. */
+#define DEVICE_RANGES 8u
+
+/* One mapped range; filled by device_create. */
+struct device_range {
+    void *impl;
+    const struct port_range *port; /* or mmio */
+    const struct mmio_range *mmio;
+};
+
+/* A device on the board: made, mapped at its fixed ranges. Must not move while it exists. */
 struct device {
     const struct dev_ops *ops;
     struct dev_env *env;
     void *impl;
+    unsigned mapped;
+    struct device_range range[DEVICE_RANGES];
 };
 
 /*

@@ -35,7 +35,8 @@ void irq_set(struct irq_line *line, bool level);
 bool irq_level(const struct irq_line *line);
 void irq_pulse(struct irq_line *line); /* an edge: high, then low */
 
-/* A PCI INTx message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped. */
+/* A PCI INTx message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped.
+ */
 void msi_send(struct irq_router *r, uint64_t addr, uint32_t data);
 
 /* Level of a GSI now (any line high). */
@@ -69,16 +70,21 @@ struct irq_line *irq_line_create_pic(struct irq_router *r, unsigned irq);
 /* ---- local APICs ---- */
 
 enum irq_delivery { /* delivery modes as in APIC registers and MSI data */
-    IRQ_FIXED = 0, IRQ_LOWEST = 1, IRQ_SMI = 2, IRQ_NMI = 4, IRQ_INIT = 5, IRQ_STARTUP = 6,
-    IRQ_EXTINT = 7
+                    IRQ_FIXED = 0,
+                    IRQ_LOWEST = 1,
+                    IRQ_SMI = 2,
+                    IRQ_NMI = 4,
+                    IRQ_INIT = 5,
+                    IRQ_STARTUP = 6,
+                    IRQ_EXTINT = 7
 };
 
 struct irq_message {
-    uint32_t dest;     /* APIC id (8 or 32 bits) or logical destination */
+    uint32_t dest; /* APIC id (8 or 32 bits) or logical destination */
     bool logical;
-    bool level;        /* trigger mode: level */
-    bool assert;       /* level of an INIT message; true otherwise */
-    uint8_t delivery;  /* enum irq_delivery */
+    bool level;       /* trigger mode: level */
+    bool assert;      /* level of an INIT message; true otherwise */
+    uint8_t delivery; /* enum irq_delivery */
     uint8_t vector;
 };
 

@@ -2,8 +2,8 @@
  * The local APICs of all vCPUs: xAPIC and x2APIC, timer (one-shot, periodic, TSC-deadline), LVTs,
  * inter-processor interrupts, priorities, EOI broadcast.
  *
- * One object holds them all, since messages address sets. IRR is atomic: posting takes no lock, then
- * signals the vCPU. All else of one APIC is touched only on its own vCPU's thread and, for the
+ * One object holds them all, since messages address sets. IRR is atomic: posting takes no lock,
+ * then signals the vCPU. All else of one APIC is touched only on its own vCPU's thread and, for the
  * timer, on the loop, under that APIC's own lock. Intel SDM Vol.3, chapter on the APIC.
  */
 #ifndef DEV_LAPIC_H
@@ -26,7 +26,7 @@ struct lapic_config {
 int lapics_create(struct dev_env *env, const struct lapic_config *cfg, struct lapics **out,
                   struct error *err); /* attaches itself to env->irqs */
 void lapics_destroy(struct lapics *l);
-void lapics_reset(struct lapics *l);             /* power-on state of all */
+void lapics_reset(struct lapics *l);              /* power-on state of all */
 void lapics_init(struct lapics *l, unsigned cpu); /* an INIT: keeps id and APIC_BASE */
 
 /* ctx of lapics_cpu_ops is the struct lapics. */

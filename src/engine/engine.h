@@ -93,7 +93,7 @@ struct engine_ops {
     void (*kick)(void *vcpu);
     /* `lapic->pending` may have become true: look before the next instruction. Any thread. */
     void (*interrupt)(void *vcpu);
-    void (*nmi)(void *vcpu); /* any thread */
+    void (*nmi)(void *vcpu);     /* any thread */
     uint64_t (*tsc)(void *vcpu); /* guest TSC now; any thread */
     void (*stats)(void *vcpu, struct vcpu_stats *out);
 };

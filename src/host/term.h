@@ -25,8 +25,7 @@ bool term_is_raw(void);
  * with the signal and address, and die by the same signal. SIGPIPE is ignored. Of SIGTERM, SIGINT,
  * SIGHUP each arrival calls fn(ctx, signo) on the loop's thread.
  */
-int term_signals(struct loop *loop, void (*fn)(void *ctx, int signo), void *ctx,
-                 struct error *err);
+int term_signals(struct loop *loop, void (*fn)(void *ctx, int signo), void *ctx, struct error *err);
 
 /*
  * A hook for synchronous faults (SIGSEGV, SIGBUS, SIGILL, SIGFPE) of threads that expect them: if

@@ -69,11 +69,11 @@ bool pci_bus_master(const struct pci_func *f);
 
 /* ---- for the VM ---- */
 struct pci_config {
-    struct dev_env *env;     /* of the PCI object itself: CF8/CFC, ECAM */
+    struct dev_env *env; /* of the PCI object itself: CF8/CFC, ECAM */
     uint64_t mem32_base, mem32_end, mem64_base, mem64_size, ecam_base, ecam_size;
-    uint16_t io_base;        /* up to 0xFFFF */
+    uint16_t io_base; /* up to 0xFFFF */
     bool ecam;
-    bool prefer_msi;         /* -W: virtio uses MSI, not MSI-X */
+    bool prefer_msi; /* -W: virtio uses MSI, not MSI-X */
 };
 int pci_create(const struct pci_config *cfg, struct pci **out, struct error *err);
 void pci_destroy(struct pci *p); /* destroys all functions */
@@ -85,7 +85,8 @@ void pci_destroy(struct pci *p); /* destroys all functions */
 int pci_add(struct pci *p, unsigned bus, unsigned slot, unsigned func, const struct pci_ops *ops,
             struct dev_env *env, const struct config *node, struct error *err);
 
-/* Gives every BAR an address (as firmware would) and enables decoding. Once, after all are added. */
+/* Gives every BAR an address (as firmware would) and enables decoding. Once, after all are added.
+ */
 int pci_assign(struct pci *p, struct error *err);
 void pci_reset(struct pci *p);
 void pci_save(struct pci *p, struct state_buf *out);

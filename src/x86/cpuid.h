@@ -24,9 +24,9 @@ struct x86_cpuid {
     uint32_t max_basic, max_ext;
     uint64_t tsc_hz;
     unsigned phys_bits, lin_bits;
-    uint64_t xcr0_mask;                      /* bits a guest may set */
+    uint64_t xcr0_mask; /* bits a guest may set */
     uint32_t mxcsr_mask;
-    bool feature[X86_FEAT_HIDDEN + 1];       /* indexed by enum x86_feature */
+    bool feature[X86_FEAT_HIDDEN + 1]; /* indexed by enum x86_feature */
     /* what the model's control registers allow */
     uint64_t cr4_mask, efer_mask;
 };

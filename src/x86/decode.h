@@ -83,52 +83,91 @@ enum x86_class {
 
 /* CPUID feature an instruction belongs to; BASE is always there. */
 enum x86_feature {
-    X86_FEAT_BASE, X86_FEAT_X87, X86_FEAT_CMOV, X86_FEAT_MMX, X86_FEAT_FXSR, X86_FEAT_SSE,
-    X86_FEAT_SSE2, X86_FEAT_SSE3, X86_FEAT_SSSE3, X86_FEAT_SSE41, X86_FEAT_SSE42, X86_FEAT_SSE4A,
-    X86_FEAT_POPCNT, X86_FEAT_LZCNT, X86_FEAT_MOVBE, X86_FEAT_AES, X86_FEAT_PCLMUL, X86_FEAT_SHA,
-    X86_FEAT_GFNI, X86_FEAT_VAES, X86_FEAT_VPCLMUL, X86_FEAT_XSAVE, X86_FEAT_XSAVEOPT,
-    X86_FEAT_XSAVEC, X86_FEAT_XSAVES, X86_FEAT_AVX, X86_FEAT_AVX2, X86_FEAT_FMA, X86_FEAT_F16C,
-    X86_FEAT_BMI1, X86_FEAT_BMI2, X86_FEAT_ADX, X86_FEAT_RDRAND, X86_FEAT_RDSEED,
-    X86_FEAT_FSGSBASE, X86_FEAT_RDTSCP, X86_FEAT_RDPID, X86_FEAT_CLFLUSHOPT, X86_FEAT_CLWB,
-    X86_FEAT_SMAP, X86_FEAT_INVPCID, X86_FEAT_PKU, X86_FEAT_CX16, X86_FEAT_MONITOR, X86_FEAT_TSX,
-    X86_FEAT_AVXVNNI, X86_FEAT_AVX512, X86_FEAT_HIDDEN /* never offered to a guest */,
+    X86_FEAT_BASE,
+    X86_FEAT_X87,
+    X86_FEAT_CMOV,
+    X86_FEAT_MMX,
+    X86_FEAT_FXSR,
+    X86_FEAT_SSE,
+    X86_FEAT_SSE2,
+    X86_FEAT_SSE3,
+    X86_FEAT_SSSE3,
+    X86_FEAT_SSE41,
+    X86_FEAT_SSE42,
+    X86_FEAT_SSE4A,
+    X86_FEAT_POPCNT,
+    X86_FEAT_LZCNT,
+    X86_FEAT_MOVBE,
+    X86_FEAT_AES,
+    X86_FEAT_PCLMUL,
+    X86_FEAT_SHA,
+    X86_FEAT_GFNI,
+    X86_FEAT_VAES,
+    X86_FEAT_VPCLMUL,
+    X86_FEAT_XSAVE,
+    X86_FEAT_XSAVEOPT,
+    X86_FEAT_XSAVEC,
+    X86_FEAT_XSAVES,
+    X86_FEAT_AVX,
+    X86_FEAT_AVX2,
+    X86_FEAT_FMA,
+    X86_FEAT_F16C,
+    X86_FEAT_BMI1,
+    X86_FEAT_BMI2,
+    X86_FEAT_ADX,
+    X86_FEAT_RDRAND,
+    X86_FEAT_RDSEED,
+    X86_FEAT_FSGSBASE,
+    X86_FEAT_RDTSCP,
+    X86_FEAT_RDPID,
+    X86_FEAT_CLFLUSHOPT,
+    X86_FEAT_CLWB,
+    X86_FEAT_SMAP,
+    X86_FEAT_INVPCID,
+    X86_FEAT_PKU,
+    X86_FEAT_CX16,
+    X86_FEAT_MONITOR,
+    X86_FEAT_TSX,
+    X86_FEAT_AVXVNNI,
+    X86_FEAT_AVX512,
+    X86_FEAT_HIDDEN /* never offered to a guest */,
 };
 
 struct x86_insn {
-    uint16_t op;     /* enum x86_op */
-    uint8_t len;     /* 1-15 bytes */
-    uint8_t mode;    /* enum x86_mode it was decoded for */
-    uint8_t enc;     /* enum x86_enc */
-    uint8_t map;     /* enum x86_map */
-    uint8_t opcode;  /* last opcode byte */
-    uint8_t cls;     /* enum x86_class */
-    uint8_t feature; /* enum x86_feature */
+    uint16_t op;      /* enum x86_op */
+    uint8_t len;      /* 1-15 bytes */
+    uint8_t mode;     /* enum x86_mode it was decoded for */
+    uint8_t enc;      /* enum x86_enc */
+    uint8_t map;      /* enum x86_map */
+    uint8_t opcode;   /* last opcode byte */
+    uint8_t cls;      /* enum x86_class */
+    uint8_t feature;  /* enum x86_feature */
     uint8_t prefixes; /* X86_PFX_* seen */
-    uint8_t pp;      /* mandatory prefix in force: 0 none, 1 66, 2 F3, 3 F2 (VEX.pp too) */
-    uint8_t rex;     /* W R X B as bits 3 2 1 0, true polarity, from REX, VEX or EVEX */
-    uint8_t rep;     /* 0, 0xF3 or 0xF2 where it repeats a string instruction; the last one counts */
-    uint8_t osize;   /* effective operand size 2, 4, 8 (after defaults to 64 in 64-bit mode) */
-    uint8_t asize;   /* effective address size 2, 4, 8 */
-    uint8_t seg;     /* effective segment of the memory operand (SS for BP/SP bases) */
+    uint8_t pp;       /* mandatory prefix in force: 0 none, 1 66, 2 F3, 3 F2 (VEX.pp too) */
+    uint8_t rex;      /* W R X B as bits 3 2 1 0, true polarity, from REX, VEX or EVEX */
+    uint8_t rep;   /* 0, 0xF3 or 0xF2 where it repeats a string instruction; the last one counts */
+    uint8_t osize; /* effective operand size 2, 4, 8 (after defaults to 64 in 64-bit mode) */
+    uint8_t asize; /* effective address size 2, 4, 8 */
+    uint8_t seg;   /* effective segment of the memory operand (SS for BP/SP bases) */
     bool has_modrm;
-    uint8_t modrm;   /* raw byte; reg and rm below are extended by REX/VEX/EVEX */
+    uint8_t modrm; /* raw byte; reg and rm below are extended by REX/VEX/EVEX */
     uint8_t reg, rm;
     uint8_t base, index; /* GPR number, X86_REG_RIP or X86_REG_NONE; index may be a vector (VSIB) */
     uint8_t scale;       /* 1, 2, 4, 8 */
     bool vsib;
-    uint8_t vvvv;       /* VEX/EVEX second source, true polarity */
-    uint8_t vl;         /* vector length 16, 32, 64; 0 for legacy */
-    uint8_t evex_aaa;   /* mask register */
+    uint8_t vvvv;     /* VEX/EVEX second source, true polarity */
+    uint8_t vl;       /* vector length 16, 32, 64; 0 for legacy */
+    uint8_t evex_aaa; /* mask register */
     bool evex_z, evex_b;
     /* byte offsets from the instruction's start; 0 where the part is absent (opcode: never) */
     uint8_t off_opcode, off_modrm, off_sib, off_disp, off_imm;
     uint8_t disp_size, imm_size, imm2_size; /* bytes */
-    uint8_t opnd_count;     /* explicit operands in Intel order, then none */
+    uint8_t opnd_count;                     /* explicit operands in Intel order, then none */
     struct x86_opnd opnd[5];
-    int64_t disp;           /* sign-extended (EVEX: scaled by N); moffs is here, with base none */
-    uint64_t imm;           /* sign-extended where the instruction does so */
-    uint64_t imm2;          /* ENTER's level, far selector, EXTRQ/INSERTQ's second byte */
-    uint32_t gpr_read;      /* bit n: GPR n, implicit and address registers included */
+    int64_t disp;      /* sign-extended (EVEX: scaled by N); moffs is here, with base none */
+    uint64_t imm;      /* sign-extended where the instruction does so */
+    uint64_t imm2;     /* ENTER's level, far selector, EXTRQ/INSERTQ's second byte */
+    uint32_t gpr_read; /* bit n: GPR n, implicit and address registers included */
     uint32_t gpr_written;
     uint32_t flags_read;    /* RFLAGS bits */
     uint32_t flags_written; /* defined result; includes bits forced to 0 or 1 */

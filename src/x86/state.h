@@ -1,7 +1,7 @@
 /*
- * The whole architectural state of one x86-64 processor as plain data: what snapshots, the debugger,
- * vmmapi and a change of engine share. Pending port and MMIO accesses are completed before it is
- * read. Owned by the vCPU's thread; others only while the VM is paused.
+ * The whole architectural state of one x86-64 processor as plain data: what snapshots, the
+ * debugger, vmmapi and a change of engine share. Pending port and MMIO accesses are completed
+ * before it is read. Owned by the vCPU's thread; others only while the VM is paused.
  */
 #ifndef X86_STATE_H
 #define X86_STATE_H
@@ -12,8 +12,22 @@
 #include "x86/decode.h"
 
 enum x86_gpr {
-    X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-    X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15
+    X86_RAX,
+    X86_RCX,
+    X86_RDX,
+    X86_RBX,
+    X86_RSP,
+    X86_RBP,
+    X86_RSI,
+    X86_RDI,
+    X86_R8,
+    X86_R9,
+    X86_R10,
+    X86_R11,
+    X86_R12,
+    X86_R13,
+    X86_R14,
+    X86_R15
 };
 
 #define X86_FL_CF (1u << 0)
@@ -34,8 +48,7 @@ enum x86_gpr {
 #define X86_FL_VIF (1u << 19)
 #define X86_FL_VIP (1u << 20)
 #define X86_FL_ID (1u << 21)
-#define X86_FL_ARITH                                                                               \
-    (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF | X86_FL_OF)
+#define X86_FL_ARITH (X86_FL_CF | X86_FL_PF | X86_FL_AF | X86_FL_ZF | X86_FL_SF | X86_FL_OF)
 
 #define X86_CR0_PE (1u << 0)
 #define X86_CR0_MP (1u << 1)
@@ -75,15 +88,30 @@ enum x86_gpr {
 #define X86_EFER_NXE (1u << 11)
 
 enum x86_vector {
-    X86_EXC_DE = 0, X86_EXC_DB = 1, X86_EXC_NMI = 2, X86_EXC_BP = 3, X86_EXC_OF = 4,
-    X86_EXC_BR = 5, X86_EXC_UD = 6, X86_EXC_NM = 7, X86_EXC_DF = 8, X86_EXC_TS = 10,
-    X86_EXC_NP = 11, X86_EXC_SS = 12, X86_EXC_GP = 13, X86_EXC_PF = 14, X86_EXC_MF = 16,
-    X86_EXC_AC = 17, X86_EXC_MC = 18, X86_EXC_XM = 19
+    X86_EXC_DE = 0,
+    X86_EXC_DB = 1,
+    X86_EXC_NMI = 2,
+    X86_EXC_BP = 3,
+    X86_EXC_OF = 4,
+    X86_EXC_BR = 5,
+    X86_EXC_UD = 6,
+    X86_EXC_NM = 7,
+    X86_EXC_DF = 8,
+    X86_EXC_TS = 10,
+    X86_EXC_NP = 11,
+    X86_EXC_SS = 12,
+    X86_EXC_GP = 13,
+    X86_EXC_PF = 14,
+    X86_EXC_MF = 16,
+    X86_EXC_AC = 17,
+    X86_EXC_MC = 18,
+    X86_EXC_XM = 19
 };
 
 /*
- * attr as in the high half of a descriptor, shifted down: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13,
- * D/B 14, G 15; bit 16 set = unusable (a null selector). limit is in bytes, already scaled by G.
+ * attr as in the high half of a descriptor, shifted down: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L
+ * 13, D/B 14, G 15; bit 16 set = unusable (a null selector). limit is in bytes, already scaled by
+ * G.
  */
 struct x86_segment {
     uint16_t selector;

@@ -4,7 +4,8 @@
  *
  * Everything here is called on the vCPU's own thread from inside an instruction handler. A handler
  * that faults does not return: soft_raise jumps back to the run loop, which delivers the exception
- * with RIP at the instruction. So a handler changes guest state only when nothing can fault any more
+ * with RIP at the instruction. So a handler changes guest state only when nothing can fault any
+ * more
  * ("memory first, registers after").
  */
 #ifndef ENGINE_SOFT_CPU_H
@@ -30,25 +31,29 @@ typedef void (*uop_fn)(struct soft_cpu *cpu, const struct uop *u);
 /* A decoded instruction in the form the interpreter runs: handler and operands. */
 struct uop {
     uop_fn fn;
-    uint64_t imm;
-    int64_t disp;
-    const struct native_stub *native; /* of natively executed instructions */
-    uint16_t op;                      /* enum x86_op */
+    union {
+        uint64_t imm;
+        const struct native_stub *native; /* of natively executed instructions */
+    };
+    int64_t disp; /* RIP-relative: already relative to the block's start */
+    uint16_t op;  /* enum x86_op */
+    uint16_t off; /* of the instruction in its block */
     uint8_t len;
     uint8_t seg;         /* effective segment */
-    uint8_t base, index; /* GPR or X86_REG_NONE; X86_REG_RIP is resolved into pc_rel */
+    uint8_t base, index; /* GPR or X86_REG_NONE */
     uint8_t shift;       /* log2 of scale */
     uint8_t asize, osize;
-    uint8_t dst, src;    /* register operands; meaning is the handler's */
-    uint8_t cc;          /* condition, or another small constant */
+    uint8_t dst, src; /* register operands; meaning is the handler's */
+    uint8_t cc;       /* condition, or another small constant */
     uint8_t rep;
-    bool lock;
-    bool rip_rel;
-    uint8_t flags;       /* UOP_* */
-    uint64_t imm2;
+    uint8_t flags; /* UOP_* */
 };
 
-#define UOP_END 1u /* ends a block */
+#define UOP_END 1u    /* ends a block */
+#define UOP_LOCK 2u   /* atomic */
+#define UOP_RIP 4u    /* disp is from cpu->block_rip */
+#define UOP_REG 8u    /* the r/m operand is a register: dst, or src where it is the source */
+#define UOP_ALONE 16u /* may change what decoding depends on: must be a block's last */
 
 /* ---- soft TLB: tags hold page | generation, which no address has while the entry is empty ---- */
 
@@ -69,13 +74,14 @@ enum tlb_mode {
     TLB_KERNEL,    /* CPL < 3, SMAP in force */
     TLB_KERNEL_AC, /* CPL < 3, no SMAP or AC = 1 */
     TLB_USER,      /* CPL = 3 */
+    TLB_CHECKED,   /* never filled: every access goes the slow way (#AC armed, data breakpoints) */
     TLB_MODES
 };
 
 struct soft_block;
 struct soft_jump {
-    uint64_t rip;
-    uint64_t key; /* generation and mode */
+    uint64_t lin; /* of the first instruction */
+    uint64_t key; /* generation, mode, privilege; 0 = empty */
     struct soft_block *block;
 };
 #define SOFT_JUMP_BITS 12u
@@ -87,37 +93,57 @@ struct soft_cpu {
      */
     uint32_t cc;
     uint32_t cpl;
-    uint64_t next_rip;      /* of the instruction after the running one */
-    uint64_t rip_mask;      /* IP width: 64-bit, or what CS.D says */
-    uint64_t base[X86_SEG_COUNT]; /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
-    bool long_code;         /* 64-bit mode */
-    bool flat;              /* no limit or type check can fail on ES CS SS DS (and FS, GS in 64) */
-    uint8_t mode;           /* enum x86_mode */
-    uint8_t sp_size;        /* 2, 4, 8: width of the stack pointer */
-    uint8_t tlb_mode;       /* of data accesses now */
-    struct tlb_entry *tlb;  /* tables[tlb_mode] */
-    uint64_t gen;           /* TLB generation, 1..4095 */
+    uint64_t block_rip; /* of the running block's first instruction */
+    /*
+     * Where execution goes on after the block: preset to the end of it, changed by branches, which
+     * are always a block's last instruction.
+     */
+    uint64_t next_rip;
+    uint64_t rip_mask;               /* IP width: 64-bit, or what CS.D says */
+    uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
+    bool long_code;                  /* 64-bit mode */
+    uint8_t mode;                    /* enum x86_mode */
+    uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_mode;                /* of data accesses now */
+    struct tlb_entry *tlb;           /* tables[tlb_mode] */
+    uint64_t gen;                    /* TLB generation, 1..4095 */
+    uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
     struct soft_block *block;  /* running; its uops stay valid until it is left */
+    bool cold;                 /* block is a scratch one, outside the cache */
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
 
-    _Atomic(uint32_t) pending; /* SOFT_PENDING_* */
-    jmp_buf env;               /* where soft_raise goes */
+    _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
+    /*
+     * An interrupt may wait in the local APIC. Kept apart from pending, which must be clear while
+     * IF is: whoever sets IF looks here (pairs with soft_interrupt, which sets this first).
+     */
+    atomic_bool irq_waits;
+    _Atomic(uint32_t) inval_lock; /* spin lock of inval[] */
+    unsigned inval_count;         /* above SOFT_INVALS: everything */
+    uint64_t inval[16];           /* physical pages that others have written */
+    jmp_buf env;                  /* where soft_raise goes */
     struct {
         uint8_t vector, type;
         bool has_error;
         uint32_t error;
         uint64_t payload;
     } fault;
-    bool halt_wanted;          /* HLT ran */
-    bool exit_wanted;          /* an exit for the VM stands in *exit */
+    bool delivering; /* an event is being delivered; a fault now makes a double fault */
+    uint8_t delivering_vector;
+    uint8_t delivering_type;
+    bool halt_wanted; /* HLT ran */
+    bool exit_wanted; /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
-    int64_t budget;            /* instructions left, if budgeted */
+    int64_t budget; /* instructions left, if budgeted */
     bool budgeted;
 
+    uint64_t apic_page; /* where the xAPIC answers; all ones: nowhere */
+    bool check_align;   /* #AC in force */
+    uint64_t db_hit;    /* DR6 bits of data breakpoints that this instruction has hit */
     struct soft_vm *vm;
     unsigned id;
     struct vcpu_stats stats;
@@ -149,16 +175,22 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what);
 
 /* ---- addresses ---- */
 
+/* RIP of the running instruction. */
+static inline uint64_t soft_rip(const struct soft_cpu *cpu)
+{
+    return (cpu->block_rip + cpu->uop->off) & cpu->rip_mask;
+}
+
 static inline uint64_t soft_ea(const struct soft_cpu *cpu, const struct uop *u)
 {
     uint64_t ea = (uint64_t)u->disp;
 
+    if (u->flags & UOP_RIP)
+        ea += cpu->block_rip;
     if (u->base != X86_REG_NONE)
         ea += cpu->st.gpr[u->base];
     if (u->index != X86_REG_NONE)
         ea += cpu->st.gpr[u->index] << u->shift;
-    if (u->rip_rel)
-        ea += cpu->next_rip;
     if (u->asize == 8)
         return ea;
     return u->asize == 4 ? (uint32_t)ea : (uint16_t)ea;

@@ -1,0 +1,242 @@
+#include "bus/irq.h"
+
+#include <stdlib.h>
+
+#include "base/bits.h"
+
+enum { IRQ_PIC_PINS = 16 };
+
+struct irq_line {
+    struct irq_router *r;
+    uint8_t pin;
+    bool pic_only;
+    bool level; /* under r->lock */
+};
+
+struct irq_router {
+    struct log *log;
+    /*
+     * Counts of high lines; held only to count, never while a chip is called: two devices that
+     * change one wire at once then both tell the chip the level they find.
+     */
+    pthread_mutex_t lock;
+    pthread_mutex_t order; /* recursive: a chip hears of a wire's changes in order */
+    unsigned gsi_high[IRQ_GSI_COUNT];
+    unsigned pic_high[IRQ_PIC_PINS];
+    struct irq_chip pic, ioapic;
+    const struct lapic_ops *lapics;
+    void *lapics_ctx;
+    atomic_bool pic_output;
+    void (*obs_gsi)(void *ctx, unsigned gsi, bool level);
+    void (*obs_msg)(void *ctx, const struct irq_message *msg);
+    void *obs_ctx;
+};
+
+struct irq_router *irq_router_create(struct log *log)
+{
+    struct irq_router *r = calloc(1, sizeof(*r));
+    pthread_mutexattr_t attr;
+
+    if (r == NULL)
+        return NULL;
+    r->log = log;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&r->order, &attr);
+    pthread_mutexattr_destroy(&attr);
+    return r;
+}
+
+void irq_router_destroy(struct irq_router *r)
+{
+    if (r == NULL)
+        return;
+    pthread_mutex_destroy(&r->lock);
+    pthread_mutex_destroy(&r->order);
+    free(r);
+}
+
+static struct irq_line *line_create(struct irq_router *r, unsigned pin, bool pic_only)
+{
+    struct irq_line *line = calloc(1, sizeof(*line));
+
+    if (line == NULL)
+        return NULL;
+    line->r = r;
+    line->pin = (uint8_t)pin;
+    line->pic_only = pic_only;
+    return line;
+}
+
+struct irq_line *irq_line_create(struct irq_router *r, unsigned gsi)
+{
+    return gsi < IRQ_GSI_COUNT ? line_create(r, gsi, false) : NULL;
+}
+
+struct irq_line *irq_line_create_pic(struct irq_router *r, unsigned irq)
+{
+    return irq < IRQ_PIC_PINS ? line_create(r, irq, true) : NULL;
+}
+
+void irq_line_free(struct irq_line *line)
+{
+    if (line == NULL)
+        return;
+    irq_set(line, false);
+    free(line);
+}
+
+static void chip_set(const struct irq_chip *chip, unsigned pin, bool level)
+{
+    if (chip->set == NULL)
+        return;
+    pthread_mutex_lock(chip->lock);
+    chip->set(chip->ctx, pin, level);
+    pthread_mutex_unlock(chip->lock);
+}
+
+/* Changes one wire's count by ±1; true if its level changed. Under r->lock. */
+static bool count_change(unsigned *high, bool up)
+{
+    *high += up ? 1u : -1u;
+    return *high == (up ? 1u : 0u);
+}
+
+void irq_set(struct irq_line *line, bool level)
+{
+    struct irq_router *r;
+    bool gsi_changed = false, pic_changed = false;
+    unsigned pin;
+
+    if (line == NULL)
+        return;
+    r = line->r;
+    pin = line->pin;
+    pthread_mutex_lock(&r->order);
+    pthread_mutex_lock(&r->lock);
+    if (line->level != level) {
+        line->level = level;
+        if (!line->pic_only)
+            gsi_changed = count_change(&r->gsi_high[pin], level);
+        if (pin < IRQ_PIC_PINS)
+            pic_changed = count_change(&r->pic_high[pin], level);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (pic_changed)
+        chip_set(&r->pic, pin, level);
+    if (gsi_changed) {
+        chip_set(&r->ioapic, pin == 0 ? 2 : pin, level);
+        if (r->obs_gsi != NULL)
+            r->obs_gsi(r->obs_ctx, pin, level);
+    }
+    pthread_mutex_unlock(&r->order);
+}
+
+bool irq_level(const struct irq_line *line)
+{
+    return line->level;
+}
+
+void irq_pulse(struct irq_line *line)
+{
+    irq_set(line, true);
+    irq_set(line, false);
+}
+
+bool irq_gsi_level(struct irq_router *r, unsigned gsi)
+{
+    bool level;
+
+    pthread_mutex_lock(&r->lock);
+    level = gsi < IRQ_GSI_COUNT && r->gsi_high[gsi] > 0;
+    pthread_mutex_unlock(&r->lock);
+    return level;
+}
+
+void irq_attach_pic(struct irq_router *r, const struct irq_chip *pic)
+{
+    r->pic = *pic;
+}
+
+void irq_attach_ioapic(struct irq_router *r, const struct irq_chip *ioapic)
+{
+    r->ioapic = *ioapic;
+}
+
+void irq_attach_lapics(struct irq_router *r, const struct lapic_ops *ops, void *ctx)
+{
+    r->lapics = ops;
+    r->lapics_ctx = ctx;
+}
+
+void irq_pic_output(struct irq_router *r, bool level)
+{
+    if (atomic_exchange(&r->pic_output, level) == level)
+        return;
+    if (r->lapics != NULL)
+        r->lapics->extint(r->lapics_ctx, level);
+    chip_set(&r->ioapic, 0, level);
+}
+
+bool irq_pic_pending(struct irq_router *r)
+{
+    return atomic_load(&r->pic_output);
+}
+
+uint8_t irq_pic_ack(struct irq_router *r)
+{
+    uint8_t vector;
+
+    if (r->pic.ack == NULL)
+        return 0xff;
+    pthread_mutex_lock(r->pic.lock);
+    vector = r->pic.ack(r->pic.ctx);
+    pthread_mutex_unlock(r->pic.lock);
+    return vector;
+}
+
+void irq_deliver(struct irq_router *r, const struct irq_message *msg)
+{
+    if (r->obs_msg != NULL)
+        r->obs_msg(r->obs_ctx, msg);
+    if (r->lapics != NULL)
+        r->lapics->deliver(r->lapics_ctx, msg);
+}
+
+/* Address and data as in the Intel SDM Vol.3, "Message Signalled Interrupts". */
+void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
+{
+    struct irq_message msg = {
+        .dest = (uint32_t)(addr >> 12) & 0xff,
+        .logical = (addr & 4) != 0,
+        .level = (data & 0x8000) != 0,
+        .assert = true,
+        .delivery = (data >> 8) & 7,
+        .vector = data & 0xff,
+    };
+
+    if (addr >> 20 != 0xFEE) {
+        log_warn(r->log, "interrupt message to %#llx dropped: not an APIC address",
+                 (unsigned long long)addr);
+        return;
+    }
+    irq_deliver(r, &msg);
+}
+
+void irq_eoi_broadcast(struct irq_router *r, uint8_t vector)
+{
+    if (r->ioapic.eoi == NULL)
+        return;
+    pthread_mutex_lock(r->ioapic.lock);
+    r->ioapic.eoi(r->ioapic.ctx, vector);
+    pthread_mutex_unlock(r->ioapic.lock);
+}
+
+void irq_set_observer(struct irq_router *r, void (*gsi)(void *ctx, unsigned gsi, bool level),
+                      void (*msg)(void *ctx, const struct irq_message *msg), void *ctx)
+{
+    r->obs_gsi = gsi;
+    r->obs_msg = msg;
+    r->obs_ctx = ctx;
+}

@@ -1,0 +1,397 @@
+/*
+ * Inside the interpreter: memory fast paths, register access, and what its files call of each
+ * other. Threading as in cpu.h.
+ */
+#ifndef ENGINE_SOFT_INTERP_H
+#define ENGINE_SOFT_INTERP_H
+
+#include <string.h>
+
+#include "engine/soft/cpu.h"
+
+#define PAGE_SIZE 4096u
+#define PAGE_MASK (~(uint64_t)4095)
+
+#define soft_inline static inline __attribute__((always_inline))
+
+/* cc bits: where LAHF and SETO leave the flags in AX */
+#define CC_OF 0x0001u
+#define CC_CF 0x0100u
+#define CC_PF 0x0400u
+#define CC_AF 0x1000u
+#define CC_ZF 0x4000u
+#define CC_SF 0x8000u
+
+soft_inline uint32_t cc_to_flags(uint32_t cc)
+{
+    return ((cc >> 8) & 0xd5) | ((cc & CC_OF) << 11);
+}
+
+soft_inline uint32_t cc_from_flags(uint64_t fl)
+{
+    return (uint32_t)(((fl & 0xd5) << 8) | ((fl >> 11) & 1));
+}
+
+/* RFLAGS as the guest sees them. */
+soft_inline uint64_t soft_flags(const struct soft_cpu *cpu)
+{
+    return (cpu->st.rflags & ~(uint64_t)X86_FL_ARITH) | cc_to_flags(cpu->cc) | X86_FL_FIXED;
+}
+
+/* ---- memory ---- */
+
+enum soft_access { ACC_READ, ACC_WRITE, ACC_EXEC };
+
+/*
+ * Translates the page of lin for an access by this privilege and fills the TLB. Returns the host
+ * address of lin, or NULL for what is not plain RAM (*gpa is set): MMIO, ROM written, code written.
+ */
+uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_access acc,
+                       enum tlb_mode mode, uint64_t *gpa);
+uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
+void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size, uint64_t v);
+void mmu_flush_all(struct soft_cpu *cpu);
+void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
+/* Drops the write tags of one host page: it holds decoded instructions now. */
+void mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);
+/* After changes of CPL, CR0, CR4, EFER, AC: which table data accesses use. */
+void mmu_update_mode(struct soft_cpu *cpu);
+
+/* Accesses of the processor itself to GDT, TSS and the like: supervisor, by linear address. */
+uint64_t sys_load(struct soft_cpu *cpu, uint64_t lin, unsigned size);
+void sys_store(struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v);
+
+soft_inline uint64_t host_load(const uint8_t *p, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+    case 2: {
+        uint16_t v;
+        memcpy(&v, p, 2);
+        return v;
+    }
+    case 4: {
+        uint32_t v;
+        memcpy(&v, p, 4);
+        return v;
+    }
+    default: {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        return v;
+    }
+    }
+}
+
+soft_inline void host_store(uint8_t *p, unsigned size, uint64_t v)
+{
+    memcpy(p, &v, size);
+}
+
+soft_inline uint64_t lin_addr(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned size,
+                              bool write)
+{
+    if (likely(cpu->long_code))
+        return cpu->base[seg] + ea;
+    return soft_linear(cpu, seg, ea, size, write);
+}
+
+soft_inline uint64_t mem_load_lin(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size)
+{
+    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+
+    if (likely(e->rtag == ((lin & PAGE_MASK) | cpu->gen) &&
+               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+        return host_load((const uint8_t *)(lin + e->addend), size);
+    return mmu_load_slow(cpu, seg, lin, size);
+}
+
+soft_inline void mem_store_lin(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size,
+                               uint64_t v)
+{
+    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+
+    if (likely(e->wtag == ((lin & PAGE_MASK) | cpu->gen) &&
+               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+        host_store((uint8_t *)(lin + e->addend), size, v);
+    else
+        mmu_store_slow(cpu, seg, lin, size, v);
+}
+
+soft_inline uint64_t mem_load(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned size)
+{
+    return mem_load_lin(cpu, seg, lin_addr(cpu, seg, ea, size, false), size);
+}
+
+soft_inline void mem_store(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned size,
+                           uint64_t v)
+{
+    mem_store_lin(cpu, seg, lin_addr(cpu, seg, ea, size, true), size, v);
+}
+
+/*
+ * Host address for a read-modify-write that lies in one page of plain RAM; NULL means the slow way:
+ * mmu_rmw_begin has checked that the write will not fault, load and store are then done apart.
+ */
+uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
+
+soft_inline uint8_t *mem_rmw(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size)
+{
+    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+
+    if (likely(e->wtag == ((lin & PAGE_MASK) | cpu->gen) && e->rtag == e->wtag &&
+               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+        return (uint8_t *)(lin + e->addend);
+    return mmu_rmw_slow(cpu, seg, lin, size);
+}
+
+/* ---- registers ---- */
+
+/* Byte registers are named by their offset in gpr[]: 8n for the low byte, 8n + 1 for AH..BH. */
+soft_inline uint64_t reg_get(const struct soft_cpu *cpu, unsigned r, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return ((const uint8_t *)cpu->st.gpr)[r];
+    case 2:
+        return (uint16_t)cpu->st.gpr[r];
+    case 4:
+        return (uint32_t)cpu->st.gpr[r];
+    default:
+        return cpu->st.gpr[r];
+    }
+}
+
+soft_inline void reg_set(struct soft_cpu *cpu, unsigned r, unsigned size, uint64_t v)
+{
+    switch (size) {
+    case 1:
+        ((uint8_t *)cpu->st.gpr)[r] = (uint8_t)v;
+        break;
+    case 2:
+        cpu->st.gpr[r] = (cpu->st.gpr[r] & ~0xffffull) | (uint16_t)v;
+        break;
+    case 4:
+        cpu->st.gpr[r] = (uint32_t)v;
+        break;
+    default:
+        cpu->st.gpr[r] = v;
+    }
+}
+
+/* The r/m operand of generic handlers: register u->dst if UOP_REG, else memory. */
+soft_inline uint64_t rm_load(struct soft_cpu *cpu, const struct uop *u, unsigned size)
+{
+    if (u->flags & UOP_REG)
+        return reg_get(cpu, u->dst, size);
+    return mem_load(cpu, u->seg, soft_ea(cpu, u), size);
+}
+
+soft_inline void rm_store(struct soft_cpu *cpu, const struct uop *u, unsigned size, uint64_t v)
+{
+    if (u->flags & UOP_REG)
+        reg_set(cpu, u->dst, size, v);
+    else
+        mem_store(cpu, u->seg, soft_ea(cpu, u), size, v);
+}
+
+soft_inline bool cond_true(const struct soft_cpu *cpu, unsigned cc)
+{
+    uint32_t f = cpu->cc;
+    bool r;
+
+    switch (cc >> 1) {
+    case 0:
+        r = (f & CC_OF) != 0;
+        break;
+    case 1:
+        r = (f & CC_CF) != 0;
+        break;
+    case 2:
+        r = (f & CC_ZF) != 0;
+        break;
+    case 3:
+        r = (f & (CC_CF | CC_ZF)) != 0;
+        break;
+    case 4:
+        r = (f & CC_SF) != 0;
+        break;
+    case 5:
+        r = (f & CC_PF) != 0;
+        break;
+    case 6:
+        r = ((f >> 15) ^ f) & 1;
+        break;
+    default:
+        r = (((f >> 15) ^ f) & 1) != 0 || (f & CC_ZF) != 0;
+        break;
+    }
+    return r != (cc & 1);
+}
+
+/* ---- stack: width by SS.B or 64-bit mode ---- */
+
+soft_inline uint64_t sp_mask(const struct soft_cpu *cpu)
+{
+    return cpu->sp_size == 8 ? ~0ull : cpu->sp_size == 4 ? 0xffffffffull : 0xffffull;
+}
+
+soft_inline void sp_set(struct soft_cpu *cpu, uint64_t v)
+{
+    reg_set(cpu, X86_RSP, cpu->sp_size, v);
+}
+
+soft_inline void stack_push(struct soft_cpu *cpu, unsigned size, uint64_t v)
+{
+    uint64_t sp = (cpu->st.gpr[X86_RSP] - size) & sp_mask(cpu);
+
+    mem_store(cpu, X86_SS, sp, size, v);
+    sp_set(cpu, sp);
+}
+
+/* Reads without moving the pointer; off is in bytes. */
+soft_inline uint64_t stack_peek(struct soft_cpu *cpu, unsigned size, uint64_t off)
+{
+    return mem_load(cpu, X86_SS, (cpu->st.gpr[X86_RSP] + off) & sp_mask(cpu), size);
+}
+
+soft_inline void stack_drop(struct soft_cpu *cpu, uint64_t bytes)
+{
+    sp_set(cpu, cpu->st.gpr[X86_RSP] + bytes);
+}
+
+/* ---- modes ---- */
+
+soft_inline bool in_long_mode(const struct soft_cpu *cpu)
+{
+    return (cpu->st.efer & X86_EFER_LMA) != 0;
+}
+
+soft_inline bool in_protected(const struct soft_cpu *cpu)
+{
+    return (cpu->st.cr0 & X86_CR0_PE) != 0;
+}
+
+soft_inline bool in_vm86(const struct soft_cpu *cpu)
+{
+    return (cpu->st.rflags & X86_FL_VM) != 0;
+}
+
+/* Protected mode and not virtual-8086: selectors name descriptors. */
+soft_inline bool has_descriptors(const struct soft_cpu *cpu)
+{
+    return in_protected(cpu) && !in_vm86(cpu);
+}
+
+bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin);
+bool soft_has(const struct soft_cpu *cpu, enum x86_feature f);
+
+/* Recomputes everything derived from segments, CRs, EFER, RFLAGS.VM: mode, bases, masks. */
+void soft_mode_changed(struct soft_cpu *cpu);
+
+/* Stores RFLAGS bits: the whole word; IF, TF and VM effects are taken care of. */
+void soft_set_flags(struct soft_cpu *cpu, uint64_t value);
+
+/* IF has become 1 or an event may wait: makes the run loop look. */
+void soft_check_irq(struct soft_cpu *cpu);
+/* The run loop must go instruction by instruction (TF, shadows, breakpoints). */
+void soft_set_slow(struct soft_cpu *cpu);
+/* Leave the block after the running instruction. */
+soft_inline void soft_stop_block(struct soft_cpu *cpu)
+{
+    cpu->uop_end = cpu->uop + 1;
+}
+
+/* ---- seg.c ---- */
+struct descriptor {
+    uint32_t lo, hi;
+};
+/* Reads a descriptor; false if the selector is beyond its table. */
+bool desc_read(struct soft_cpu *cpu, uint16_t sel, struct descriptor *out, uint64_t *lin);
+void desc_to_segment(struct descriptor d, uint16_t sel, struct x86_segment *out);
+/* MOV to a segment register and POP: full checks, #GP/#NP/#SS with the selector. */
+void seg_load(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
+/* Loads as real mode does. */
+void seg_load_real(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
+void seg_lldt(struct soft_cpu *cpu, uint16_t sel);
+void seg_ltr(struct soft_cpu *cpu, uint16_t sel);
+void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize);
+void far_call(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize);
+void far_return(struct soft_cpu *cpu, unsigned osize, unsigned drop);
+void soft_iret(struct soft_cpu *cpu, unsigned osize);
+/* SS:SP of a more privileged level from the TSS. */
+void tss_stack(struct soft_cpu *cpu, unsigned cpl, uint16_t *ss, uint64_t *sp);
+void set_cpl(struct soft_cpu *cpu, unsigned cpl);
+/* 64-bit flat code/stack segments as SYSCALL and friends load them. */
+void seg_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool l);
+void seg_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl);
+
+/* ---- except.c ---- */
+enum event_type { EV_EXTERNAL = 0, EV_NMI = 2, EV_EXCEPTION = 3, EV_SOFT_INT = 4, EV_SOFT_EXC = 6 };
+/*
+ * Delivers an event through the IDT from the current state; st.rip is what is pushed. May fault
+ * (longjmp) with cpu->delivering set.
+ */
+void event_deliver(struct soft_cpu *cpu, uint8_t vector, enum event_type type, bool has_error,
+                   uint32_t error);
+/* A fault came: what to deliver now (double fault rules). false: shutdown. */
+bool event_escalate(struct soft_cpu *cpu);
+void raise_pf(struct soft_cpu *cpu, uint64_t lin, uint32_t error) __attribute__((noreturn));
+void raise_db(struct soft_cpu *cpu, uint64_t dr6) __attribute__((noreturn));
+
+/* ---- block.c ---- */
+struct soft_block {
+    struct soft_block *hash_next;
+    struct soft_block *page_next; /* blocks of the same physical page */
+    uint64_t pa;
+    uint16_t bytes;
+    uint16_t count;
+    uint8_t mode; /* enum x86_mode */
+    bool dead;    /* invalidated while it ran; freed when left */
+    struct uop uop[];
+};
+int blocks_init(struct soft_cpu *cpu, struct error *err);
+void blocks_fini(struct soft_cpu *cpu);
+/*
+ * The block at the current CS:RIP, decoded if need be; may fault (fetch, #UD comes when it runs).
+ * single: a block of one instruction, outside the cache.
+ */
+struct soft_block *block_get(struct soft_cpu *cpu, bool single);
+/* Bytes of guest RAM changed: forget what was decoded from them. */
+void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
+void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page);
+void block_flush_all(struct soft_cpu *cpu);
+
+/* ---- build.c: decoded record → uop ---- */
+void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t *bytes,
+               struct uop *u);
+
+/* Handler families: each fills u->fn for its operations, false if op is not its own. */
+bool build_alu(const struct x86_insn *insn, struct uop *u);
+bool build_bits(const struct x86_insn *insn, struct uop *u);
+bool build_data(const struct x86_insn *insn, struct uop *u);
+bool build_control(const struct x86_insn *insn, struct uop *u);
+bool build_string(const struct x86_insn *insn, struct uop *u);
+bool build_system(const struct x86_insn *insn, struct uop *u);
+
+/* ---- msr.c ---- */
+void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
+void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);
+uint64_t soft_guest_tsc(const struct soft_cpu *cpu);
+void cr_write(struct soft_cpu *cpu, unsigned cr, uint64_t value);
+uint64_t cr_read(struct soft_cpu *cpu, unsigned cr);
+
+/* ---- ports ---- */
+uint32_t port_in(struct soft_cpu *cpu, uint16_t port, unsigned size);
+void port_out(struct soft_cpu *cpu, uint16_t port, unsigned size, uint32_t v);
+/* #GP unless CPL <= IOPL or the TSS's bitmap allows. */
+void port_check(struct soft_cpu *cpu, uint16_t port, unsigned size);
+
+/* Index 0-3 of an operand size 1, 2, 4, 8. */
+soft_inline unsigned size_index(unsigned size)
+{
+    return size == 1 ? 0u : size == 2 ? 1u : size == 4 ? 2u : 3u;
+}
+
+#endif

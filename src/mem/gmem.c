@@ -1,0 +1,262 @@
+#include "mem/gmem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/endian.h"
+#include "host/memory.h"
+
+enum { GMEM_RANGES = 8 };
+
+struct range {
+    uint64_t gpa, size;
+    uint8_t *hva;
+    bool rom;
+    _Atomic(uint8_t) *code; /* one byte a page: 1 = an engine caches instructions of it */
+};
+
+struct gmem {
+    uint64_t low, high;
+    uint8_t *ram; /* low and high memory, one after the other */
+    unsigned count;
+    struct range range[GMEM_RANGES]; /* fixed once vCPUs run */
+    void (*hook)(void *ctx, uint64_t gpa_page);
+    void *hook_ctx;
+};
+
+static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, bool rom,
+                     struct error *err)
+{
+    struct range *r = &m->range[m->count];
+
+    if (m->count == GMEM_RANGES)
+        return error_set(err, -ENOSPC, "too many memory ranges");
+    r->code = host_memory_alloc(size / GMEM_PAGE, err);
+    if (r->code == NULL)
+        return -ENOMEM;
+    r->gpa = gpa;
+    r->size = size;
+    r->hva = hva;
+    r->rom = rom;
+    m->count++;
+    return 0;
+}
+
+struct gmem *gmem_create(uint64_t size, struct error *err)
+{
+    struct gmem *m = calloc(1, sizeof(*m));
+
+    if (m == NULL || size == 0 || size % GMEM_PAGE != 0) {
+        error_set(err, m == NULL ? -ENOMEM : -EINVAL,
+                  "guest memory of %llu bytes is not a positive multiple of 4 KiB",
+                  (unsigned long long)size);
+        free(m);
+        return NULL;
+    }
+    m->low = min_u64(size, GMEM_LOWMEM_MAX);
+    m->high = size - m->low;
+    m->ram = host_memory_alloc(size, err);
+    if (m->ram == NULL) {
+        error_prefix(err, "cannot get %llu MiB of guest memory; try a smaller -m",
+                     (unsigned long long)(size >> 20));
+        free(m);
+        return NULL;
+    }
+    if (add_range(m, 0, m->low, m->ram, false, err) != 0 ||
+        (m->high != 0 && add_range(m, GMEM_HIGH_BASE, m->high, m->ram + m->low, false, err) != 0)) {
+        gmem_destroy(m);
+        return NULL;
+    }
+    return m;
+}
+
+void gmem_destroy(struct gmem *m)
+{
+    if (m == NULL)
+        return;
+    for (unsigned i = 0; i < m->count; i++) {
+        struct range *r = &m->range[i];
+
+        host_memory_free((void *)(uintptr_t)r->code, r->size / GMEM_PAGE);
+        if (r->rom)
+            host_memory_free(r->hva, r->size);
+    }
+    host_memory_free(m->ram, m->low + m->high);
+    free(m);
+}
+
+uint64_t gmem_size(const struct gmem *m)
+{
+    return m->low + m->high;
+}
+
+uint64_t gmem_lowmem(const struct gmem *m)
+{
+    return m->low;
+}
+
+uint64_t gmem_highmem(const struct gmem *m)
+{
+    return m->high;
+}
+
+int gmem_add_rom(struct gmem *m, uint64_t gpa, const void *data, uint64_t size, struct error *err)
+{
+    uint8_t *p;
+    int rc;
+
+    if (size == 0 || size % GMEM_PAGE != 0 || gpa % GMEM_PAGE != 0 || gpa + size < gpa)
+        return error_set(err, -EINVAL, "a ROM must be a positive multiple of 4 KiB");
+    for (unsigned i = 0; i < m->count; i++) {
+        if (gpa < m->range[i].gpa + m->range[i].size && m->range[i].gpa < gpa + size)
+            return error_set(err, -EEXIST, "the ROM overlaps other memory");
+    }
+    p = host_memory_alloc(size, err);
+    if (p == NULL)
+        return -ENOMEM;
+    memcpy(p, data, size);
+    rc = add_range(m, gpa, size, p, true, err);
+    if (rc != 0)
+        host_memory_free(p, size);
+    return rc;
+}
+
+/* The range that holds all of [gpa, gpa+len), or NULL. */
+static const struct range *find(const struct gmem *m, uint64_t gpa, size_t len)
+{
+    for (unsigned i = 0; i < m->count; i++) {
+        const struct range *r = &m->range[i];
+
+        if (gpa >= r->gpa && gpa - r->gpa < r->size && r->size - (gpa - r->gpa) >= len)
+            return r;
+    }
+    return NULL;
+}
+
+const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len)
+{
+    const struct range *r = find(m, gpa, len);
+
+    return r != NULL ? r->hva + (gpa - r->gpa) : NULL;
+}
+
+void *gmem_ptr(struct gmem *m, uint64_t gpa, size_t len)
+{
+    const struct range *r = find(m, gpa, len);
+
+    return r != NULL && !r->rom ? r->hva + (gpa - r->gpa) : NULL;
+}
+
+int gmem_read(struct gmem *m, uint64_t gpa, void *to, size_t len)
+{
+    const void *p = gmem_ptr_ro(m, gpa, len);
+
+    if (p == NULL)
+        return -EFAULT;
+    memcpy(to, p, len);
+    return 0;
+}
+
+int gmem_write(struct gmem *m, uint64_t gpa, const void *from, size_t len)
+{
+    void *p = gmem_ptr(m, gpa, len);
+
+    if (p == NULL)
+        return -EFAULT;
+    memcpy(p, from, len);
+    gmem_written(m, gpa, len);
+    return 0;
+}
+
+int gmem_fill(struct gmem *m, uint64_t gpa, int byte, size_t len)
+{
+    void *p = gmem_ptr(m, gpa, len);
+
+    if (p == NULL)
+        return -EFAULT;
+    memset(p, byte, len);
+    gmem_written(m, gpa, len);
+    return 0;
+}
+
+/* A device that reads an aligned ring index must see it whole. */
+uint16_t gmem_read16(struct gmem *m, uint64_t gpa)
+{
+    const void *p = gmem_ptr_ro(m, gpa, 2);
+
+    return p == NULL ? UINT16_MAX : le16_load(p);
+}
+
+uint32_t gmem_read32(struct gmem *m, uint64_t gpa)
+{
+    const void *p = gmem_ptr_ro(m, gpa, 4);
+
+    return p == NULL ? UINT32_MAX : le32_load(p);
+}
+
+uint64_t gmem_read64(struct gmem *m, uint64_t gpa)
+{
+    const void *p = gmem_ptr_ro(m, gpa, 8);
+
+    return p == NULL ? UINT64_MAX : le64_load(p);
+}
+
+static _Atomic(uint8_t) *code_mark(const struct gmem *m, uint64_t gpa)
+{
+    const struct range *r = find(m, gpa, 1);
+
+    return r != NULL ? &r->code[(gpa - r->gpa) / GMEM_PAGE] : NULL;
+}
+
+void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
+{
+    uint64_t end = gpa + len;
+
+    if (len == 0 || m->hook == NULL)
+        return;
+    for (uint64_t page = align_down(gpa, GMEM_PAGE); page < end; page += GMEM_PAGE) {
+        _Atomic(uint8_t) *mark = code_mark(m, page);
+
+        if (mark != NULL && atomic_load(mark) != 0 && atomic_exchange(mark, 0) != 0)
+            m->hook(m->hook_ctx, page);
+    }
+}
+
+void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx)
+{
+    m->hook = hook;
+    m->hook_ctx = ctx;
+}
+
+void gmem_mark_code(struct gmem *m, uint64_t gpa_page)
+{
+    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+
+    if (mark != NULL)
+        atomic_store(mark, 1);
+}
+
+void gmem_unmark_code(struct gmem *m, uint64_t gpa_page)
+{
+    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+
+    if (mark != NULL)
+        atomic_store(mark, 0);
+}
+
+bool gmem_is_code(const struct gmem *m, uint64_t gpa_page)
+{
+    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+
+    return mark != NULL && atomic_load(mark) != 0;
+}
+
+bool gmem_range(const struct gmem *m, unsigned n, struct gmem_range *out)
+{
+    if (n >= m->count)
+        return false;
+    *out = (struct gmem_range){m->range[n].gpa, m->range[n].size, m->range[n].hva, m->range[n].rom};
+    return true;
+}
