@@ -1,6 +1,7 @@
 /*
- * The instructions that save, restore and clear FPU and vector state. In C since their memory images
- * hold addresses, of which the host's unit would store its own, and since the guest's XCR0 decides.
+ * The instructions that save, restore and clear FPU and vector state. In C since their memory
+ * images hold addresses, of which the host's unit would store its own, and since the guest's XCR0
+ * decides.
  *
  * FCS and FDS are always zero, as on processors that have deprecated them.
  */
@@ -101,7 +102,8 @@ static void vzero(struct soft_cpu *cpu, const struct uop *u)
 
 /* ---- FSTENV, FSAVE ---- */
 
-/* Two tag bits for each physical register from the one that is kept: 0 valid 1 zero 2 special 3 empty */
+/* Two tag bits for each physical register from the one that is kept: 0 valid 1 zero 2 special 3
+ * empty */
 static uint16_t full_tags(const struct soft_cpu *cpu)
 {
     unsigned top = fx_get16(cpu, FX_FSW) >> 11 & 7u, tags = 0, i;
@@ -445,8 +447,7 @@ static void xrstor(struct soft_cpu *cpu, const struct uop *u)
     xcomp = le64_load(image + HDR_COMP);
     compact = (xcomp & XCOMP_COMPACT) != 0;
     soft_read(cpu, u->seg, ea, image, area_size(bv & rfbm, xcomp));
-    mxcsr = compact ? (rfbm & bv & XFEATURE_SSE) != 0
-                    : (rfbm & (XFEATURE_SSE | XFEATURE_YMM)) != 0;
+    mxcsr = compact ? (rfbm & bv & XFEATURE_SSE) != 0 : (rfbm & (XFEATURE_SSE | XFEATURE_YMM)) != 0;
     if (mxcsr)
         load_mxcsr(cpu, le32_load(image + FX_MXCSR));
     else if ((rfbm & XFEATURE_SSE) != 0)
@@ -479,16 +480,13 @@ static const struct {
     uint8_t kind;
     uop_fn fn;
 } handlers[] = {
-    {X86_FXSAVE, 0, fxsave},         {X86_FXRSTOR, 0, fxrstor},
-    {X86_XSAVE, XS_SAVE, xsave},     {X86_XSAVEOPT, XS_OPT, xsave},
-    {X86_XSAVEC, XS_COMPACT, xsave}, {X86_XSAVES, XS_SUPER, xsave},
-    {X86_XRSTOR, XS_SAVE, xrstor},   {X86_XRSTORS, XS_SUPER, xrstor},
-    {X86_LDMXCSR, 0, ldmxcsr},       {X86_STMXCSR, 0, stmxcsr},
-    {X86_VLDMXCSR, 1, ldmxcsr},      {X86_VSTMXCSR, 1, stmxcsr},
-    {X86_FNSTENV, 0, fnstenv},       {X86_FLDENV, 0, fldenv},
-    {X86_FNSAVE, 0, fnsave},         {X86_FRSTOR, 0, frstor},
-    {X86_FWAIT, 0, fwait},           {X86_EMMS, 0, emms},
-    {X86_VZEROUPPER, 0, vzero},      {X86_VZEROALL, 1, vzero},
+    {X86_FXSAVE, 0, fxsave},       {X86_FXRSTOR, 0, fxrstor},       {X86_XSAVE, XS_SAVE, xsave},
+    {X86_XSAVEOPT, XS_OPT, xsave}, {X86_XSAVEC, XS_COMPACT, xsave}, {X86_XSAVES, XS_SUPER, xsave},
+    {X86_XRSTOR, XS_SAVE, xrstor}, {X86_XRSTORS, XS_SUPER, xrstor}, {X86_LDMXCSR, 0, ldmxcsr},
+    {X86_STMXCSR, 0, stmxcsr},     {X86_VLDMXCSR, 1, ldmxcsr},      {X86_VSTMXCSR, 1, stmxcsr},
+    {X86_FNSTENV, 0, fnstenv},     {X86_FLDENV, 0, fldenv},         {X86_FNSAVE, 0, fnsave},
+    {X86_FRSTOR, 0, frstor},       {X86_FWAIT, 0, fwait},           {X86_EMMS, 0, emms},
+    {X86_VZEROUPPER, 0, vzero},    {X86_VZEROALL, 1, vzero},
 };
 
 uop_fn fpu_handler(const struct x86_insn *insn, struct uop *u)

@@ -29,7 +29,7 @@ struct native {
     size_t used; /* of the last chunk */
 };
 
-static_assert(offsetof(struct soft_cpu, cc) < 0xffff, "slots are 16 bits wide");
+_Static_assert(offsetof(struct soft_cpu, st.xsave) + FX_XMM + 256 <= 8 * 256, "slots are a byte");
 
 /* ---- checks ---- */
 
@@ -100,8 +100,9 @@ static void mxcsr_begin(const struct soft_cpu *cpu, struct native_buf *buf)
     buf->mxcsr_in = (m & (0xffffu & ~MXCSR_FLAGS)) | MXCSR_DEFAULT;
     buf->stop = ~(m >> 7) & MXCSR_FLAGS;
     /*
-     * An unmasked underflow is raised by any tiny result, a masked one only by an inexact one. Flush
-     * to zero reports both, and where it changes a result the guest gets an exception instead.
+     * An unmasked underflow is raised by any tiny result, a masked one only by an inexact one.
+     * Flush to zero reports both, and where it changes a result the guest gets an exception
+     * instead.
      */
     if (unlikely((m & MXCSR_UM) == 0))
         buf->mxcsr_in |= MXCSR_FTZ;
@@ -121,8 +122,8 @@ static void call_stub(struct soft_cpu *cpu, struct native_buf *buf, const struct
 {
     char *base = (char *)cpu;
 
-    u->native->fn(cpu, buf, base + (uint16_t)u->imm, base + (uint16_t)(u->imm >> 16),
-                  base + (uint16_t)(u->imm >> 32), base + (u->imm >> 48));
+    u->native->fn(cpu, buf, base + 8u * u->dst, base + 8u * u->src, base + 8u * u->cc,
+                  base + 8u * u->rep);
 }
 
 static void call_fp(struct soft_cpu *cpu, struct native_buf *buf, const struct uop *u)
@@ -166,9 +167,8 @@ static inline uint64_t operand(struct soft_cpu *cpu, const struct uop *u)
 }
 
 /* One of these for each kind, so that what a kind does not need costs nothing. */
-static inline __attribute__((always_inline)) void run_vector(struct soft_cpu *cpu,
-                                                             const struct uop *u, bool avx, bool fp,
-                                                             unsigned dir)
+static inline __attribute__((always_inline)) void
+run_vector(struct soft_cpu *cpu, const struct uop *u, bool avx, bool fp, unsigned dir)
 {
     struct native_buf *buf = buf_of(cpu);
     uint64_t ea = 0;
@@ -213,14 +213,14 @@ VECTOR(avx_fp_store, true, true, N_STORE)
 static void sse_move_load(struct soft_cpu *cpu, const struct uop *u)
 {
     native_need_sse(cpu);
-    soft_read(cpu, u->seg, operand(cpu, u), (char *)cpu + (uint16_t)u->imm, 16);
+    soft_read(cpu, u->seg, operand(cpu, u), (char *)cpu + 8u * u->dst, 16);
     fx_touch(cpu, XFEATURE_SSE);
 }
 
 static void sse_move_store(struct soft_cpu *cpu, const struct uop *u)
 {
     native_need_sse(cpu);
-    soft_write(cpu, u->seg, operand(cpu, u), (const char *)cpu + (uint16_t)u->imm, 16);
+    soft_write(cpu, u->seg, operand(cpu, u), (const char *)cpu + 8u * u->dst, 16);
 }
 
 /* ES and B follow from the flags and masks; the host would trap if the guest's image lied. */
@@ -246,7 +246,7 @@ static void x87_pointers(struct soft_cpu *cpu, const struct uop *u, uint64_t ea)
         fx_set64(cpu, FX_FDP, 0);
     } else if ((flags & N_X87) != 0 && (flags & N_CTL) == 0) {
         fx_set16(cpu, FX_FOP, u->native->fop);
-        fx_set64(cpu, FX_FIP, (cpu->next_rip - u->len) & cpu->rip_mask);
+        fx_set64(cpu, FX_FIP, soft_rip(cpu));
         if ((flags & (N_LOAD | N_STORE)) != 0)
             fx_set64(cpu, FX_FDP, ea);
     }
@@ -535,13 +535,10 @@ bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uin
         (insn->enc == X86_ENC_VEX && !n->host[X86_FEAT_AVX]) || !describe(insn, flags, &like) ||
         !native_emit(insn, bytes, like.flags, &code))
         return false;
-    u->imm = code.slot[0] * (code.slots > 0 ? 1ull : 0);
-    if (code.slots > 1)
-        u->imm |= (uint64_t)code.slot[1] << 16;
-    if (code.slots > 2)
-        u->imm |= (uint64_t)code.slot[2] << 32;
-    if (code.slots > 3)
-        u->imm |= (uint64_t)code.slot[3] << 48;
+    u->dst = code.slot[0];
+    u->src = code.slot[1];
+    u->cc = code.slot[2];
+    u->rep = code.slot[3];
     u->native = stub_get(n, &code, &like);
     u->fn = u->native != NULL ? pick_handler(insn, u->native) : no_memory;
     return true;

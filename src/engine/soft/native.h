@@ -17,8 +17,8 @@
 #define N_UNALIGNED 0x10u /* legacy SSE with a 16-byte operand at any address */
 #define N_ALIGNED 0x20u   /* VEX, and the operand must be aligned nevertheless */
 /* computed, not in the table */
-#define N_MMX 0x40u  /* uses MMX registers: switches the x87 unit to MMX */
-#define N_AVX 0x80u  /* VEX */
+#define N_MMX 0x40u /* uses MMX registers: switches the x87 unit to MMX */
+#define N_AVX 0x80u /* VEX */
 #define N_LOAD 0x100u
 #define N_STORE 0x200u
 #define N_INIT 0x400u /* FNINIT: clears the pointers */
@@ -56,16 +56,17 @@ struct native_buf {
     uint16_t fcw_host;
 };
 
-/* p0..p3: the guest's copies of the registers that the instruction names, in native_code's order. */
+/* p0..p3: the guest's copies of the registers that the instruction names, in native_code's order.
+ */
 typedef void (*native_fn)(struct soft_cpu *cpu, struct native_buf *buf, void *p0, void *p1,
                           void *p2, void *p3);
 
 struct native_stub {
     native_fn fn;
-    uint16_t flags;    /* N_* */
-    uint8_t mem_size;  /* bytes, 0 if no memory operand */
-    uint8_t align;     /* mask its linear address must not meet */
-    uint16_t fop;      /* x87: what FOP holds afterwards */
+    uint16_t flags;   /* N_* */
+    uint8_t mem_size; /* bytes, 0 if no memory operand */
+    uint8_t align;    /* mask its linear address must not meet */
+    uint16_t fop;     /* x87: what FOP holds afterwards */
     uint8_t code_size;
     uint32_t hash;
     const uint8_t *code;
@@ -79,7 +80,8 @@ struct native_code {
     uint8_t text[NATIVE_STUB_MAX];
     unsigned size;
     bool overflow;
-    uint16_t slot[4]; /* offsets in struct soft_cpu of p0..p3 */
+    uint8_t
+        slot[4]; /* offsets in struct soft_cpu of p0..p3, in units of 8; dst src cc rep of uop */
     unsigned slots;
 };
 
@@ -153,7 +155,8 @@ static inline void fx_touch(struct soft_cpu *cpu, uint32_t features)
 /* Bits a guest may set in MXCSR. */
 uint32_t native_mxcsr_mask(const struct soft_cpu *cpu);
 
-/* XINUSE (XGETBV with ECX = 1, less XCR0's mask): components that differ from their initial state. */
+/* XINUSE (XGETBV with ECX = 1, less XCR0's mask): components that differ from their initial state.
+ */
 uint64_t native_xinuse(const struct soft_cpu *cpu);
 
 #endif

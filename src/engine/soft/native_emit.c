@@ -96,7 +96,7 @@ static bool add_slot(struct emit *e, size_t offset)
 {
     if (e->out->slots == countof(e->out->slot))
         return false;
-    e->out->slot[e->out->slots++] = (uint16_t)offset;
+    e->out->slot[e->out->slots++] = (uint8_t)(offset / 8);
     return true;
 }
 
@@ -257,14 +257,14 @@ static bool survey(struct emit *e)
                 return false;
             e->gpr = o->reg;
             e->gpr_written = (o->access & X86_ACC_W) != 0;
-        } else if (o->kind == X86_OPND_REG && o->rclass != X86_RC_VEC &&
-                   o->rclass != X86_RC_MMX && o->rclass != X86_RC_ST) {
+        } else if (o->kind == X86_OPND_REG && o->rclass != X86_RC_VEC && o->rclass != X86_RC_MMX &&
+                   o->rclass != X86_RC_ST) {
             return false;
         }
     }
     if (in->enc == X86_ENC_LEGACY && in->map == X86_MAP_0F38)
-        e->xmm0_read = in->opcode == 0x10 || in->opcode == 0x14 || in->opcode == 0x15 ||
-                       in->opcode == 0xcb;
+        e->xmm0_read =
+            in->opcode == 0x10 || in->opcode == 0x14 || in->opcode == 0x15 || in->opcode == 0xcb;
     if (in->map == X86_MAP_0F3A)
         e->xmm0_written = in->opcode == 0x60 || in->opcode == 0x62;
     return true;
@@ -437,6 +437,7 @@ bool native_emit(const struct x86_insn *insn, const uint8_t *bytes, unsigned fla
 {
     struct emit e = {.out = out, .insn = insn, .bytes = bytes, .flags = flags};
 
+    memset(out->slot, 0, sizeof(out->slot));
     out->size = out->slots = 0;
     out->overflow = false;
     if (insn->enc == X86_ENC_EVEX || insn->vsib || !survey(&e))

@@ -30,7 +30,7 @@ static uint64_t wrap(uint64_t ea, unsigned asize)
     return asize == 4 ? (uint32_t)ea : (uint16_t)ea;
 }
 
-/* dst: data register; src: mask register; cc: element size; imm2: vector length */
+/* dst: data register; src: mask register; cc: element size; imm: vector length */
 static void vmaskmov_load(struct soft_cpu *cpu, const struct uop *u)
 {
     uint8_t mask[32], data[32] = {0};
@@ -40,7 +40,7 @@ static void vmaskmov_load(struct soft_cpu *cpu, const struct uop *u)
     native_need_avx(cpu);
     ea = soft_ea(cpu, u);
     ymm_get(cpu, u->src, mask);
-    for (i = 0; i < u->imm2 / size; i++)
+    for (i = 0; i < u->imm / size; i++)
         if (selected(mask, i, size))
             soft_read(cpu, u->seg, wrap(ea + (uint64_t)i * size, u->asize), data + i * size, size);
     ymm_put(cpu, u->dst, data);
@@ -57,10 +57,10 @@ static void vmaskmov_store(struct soft_cpu *cpu, const struct uop *u)
     ea = soft_ea(cpu, u);
     ymm_get(cpu, u->src, mask);
     ymm_get(cpu, u->dst, data);
-    for (i = 0; i < u->imm2 / size; i++)
+    for (i = 0; i < u->imm / size; i++)
         if (selected(mask, i, size))
             soft_probe_write(cpu, u->seg, wrap(ea + (uint64_t)i * size, u->asize), size);
-    for (i = 0; i < u->imm2 / size; i++)
+    for (i = 0; i < u->imm / size; i++)
         if (selected(mask, i, size))
             soft_write(cpu, u->seg, wrap(ea + (uint64_t)i * size, u->asize), data + i * size, size);
 }
@@ -85,8 +85,8 @@ static void maskmovdqu(struct soft_cpu *cpu, const struct uop *u)
         native_need_avx(cpu);
     else
         native_need_sse(cpu);
-    mask_bytes(cpu, u, cpu->st.xsave + FX_XMM + 16u * u->dst,
-               cpu->st.xsave + FX_XMM + 16u * u->src, 16);
+    mask_bytes(cpu, u, cpu->st.xsave + FX_XMM + 16u * u->dst, cpu->st.xsave + FX_XMM + 16u * u->src,
+               16);
 }
 
 static void maskmovq(struct soft_cpu *cpu, const struct uop *u)
@@ -100,11 +100,11 @@ static void maskmovq(struct soft_cpu *cpu, const struct uop *u)
     fx_touch(cpu, XFEATURE_X87);
 }
 
-/* dst: data; src: mask; index: vector; cc: element size; imm2: count | index size << 8 */
+/* dst: data; src: mask; index: vector; cc: element size; imm: count | index size << 8 */
 static void gather(struct soft_cpu *cpu, const struct uop *u)
 {
     uint8_t mask[32], data[32], index[32];
-    unsigned size = u->cc, count = u->imm2 & 0xffu, isize = u->imm2 >> 8 & 0xffu, i;
+    unsigned size = u->cc, count = u->imm & 0xffu, isize = u->imm >> 8 & 0xffu, i;
 
     native_need_avx(cpu);
     ymm_get(cpu, u->src, mask);
@@ -157,7 +157,7 @@ static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigne
     u->disp = insn->disp;
     u->shift = (uint8_t)__builtin_ctz(insn->scale);
     u->cc = (uint8_t)size;
-    u->imm2 = insn->vl / wide | isize << 8;
+    u->imm = insn->vl / wide | isize << 8;
     return gather;
 }
 
@@ -166,7 +166,7 @@ static uop_fn prepare_vmaskmov(const struct x86_insn *insn, struct uop *u, unsig
     u->dst = insn->reg;
     u->src = insn->vvvv;
     u->cc = (uint8_t)size;
-    u->imm2 = insn->vl;
+    u->imm = insn->vl;
     return insn->opnd[0].kind == X86_OPND_MEM ? vmaskmov_store : vmaskmov_load;
 }
 
