@@ -442,6 +442,8 @@ bool native_emit(const struct x86_insn *insn, const uint8_t *bytes, unsigned fla
     out->overflow = false;
     if (insn->enc == X86_ENC_EVEX || insn->vsib || !survey(&e))
         return false;
+    if (insn->has_modrm && (insn->modrm < 0xc0) != e.mem)
+        return false; /* a memory form without a memory operand */
     if ((flags & (N_X87 | N_MMX)) != 0) {
         if (!emit_x87(&e))
             return false;
