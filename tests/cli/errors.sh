@@ -3,6 +3,10 @@
 # "xhyve: error: " and holds the words given. errors.sh PROGRAM
 set -u
 xhyve=$1
+test -x "$xhyve" || {
+    echo "$xhyve is no program"
+    exit 1
+}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 passed=0
