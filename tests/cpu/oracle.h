@@ -17,7 +17,7 @@
 #include "x86/decode.h"
 
 #define ORACLE_CODE 0x10000000ull
-#define ORACLE_CODE_SIZE 0x1000000ull
+#define ORACLE_CODE_SIZE 0x200000ull
 #define ORACLE_SLOT 64u
 #define ORACLE_SLOTS ((unsigned)(ORACLE_CODE_SIZE / ORACLE_SLOT))
 #define ORACLE_LEAD 8u /* bytes of INT3 before the first instruction */

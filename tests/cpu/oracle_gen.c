@@ -651,7 +651,14 @@ static bool immediate_count_fits(const struct x86_insn *in)
              (in->imm & 31) > 16);
 }
 
-/* A random EA of a non-memory kind would still be placed over a stack pointer in use. */
+/* SHA's operands only aligned: see oracle.c. */
+static uint64_t operand_target(struct rng *r, const struct x86_insn *in, const struct x86_opnd *m)
+{
+    uint64_t t = target(r, m->size);
+
+    return in->feature == X86_FEAT_SHA ? t & ~15ull : t;
+}
+
 static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
                    const bool feature[X86_FEAT_HIDDEN + 1])
 {
@@ -671,7 +678,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     if (m != NULL && in.vsib)
         place_gather(r, c, &in);
     else if (m != NULL)
-        place(r, c, &in, b, c->addr + c->len + n, target(r, m->size));
+        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, &in, m));
     if (x86_decode(b, n, X86_MODE_64, &in) != (int)n)
         return false;
     memcpy(c->code + c->len, b, n);
