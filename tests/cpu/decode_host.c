@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "x86/decode.h"
 
@@ -32,6 +33,7 @@ enum outcome {
     DONE,    /* it ran, and the fetch after it faulted */
     FAULT,   /* it began and faulted on its own: data, #GP, #DE */
     ILLEGAL, /* #UD */
+    LOST,    /* it ran on: what follows was not the end */
 };
 
 /* Shared with the signal handler, which has no other way to get at it. */
@@ -44,7 +46,9 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     const ucontext_t *uc = context;
     uint64_t rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
 
-    if (sig == SIGILL)
+    if (sig == SIGALRM)
+        outcome = LOST;
+    else if (sig == SIGILL)
         outcome = ILLEGAL;
     else if (sig == SIGSEGV && (uint64_t)info->si_addr == CODE_AT + PAGE)
         outcome = rip == started ? FETCH : DONE;
@@ -73,8 +77,10 @@ static enum outcome try(uint8_t *page, const uint8_t *code, unsigned len)
 {
     memcpy(page + PAGE - len, code, len);
     started = CODE_AT + PAGE - len;
+    alarm(2);
     if (sigsetjmp(after, 1) == 0)
         run();
+    alarm(0);
     __asm__ volatile("fninit; cld" ::: "memory"); /* the x87 stack may be MMX's by now */
     return outcome;
 }
@@ -97,6 +103,10 @@ static bool vendors_differ(const struct x86_insn *i, bool valid)
         return true; /* AMD: CR8 by LOCK; VERW looks at its memory before LOCK */
     if (valid)
         return i->map == X86_MAP_0F && i->opcode == 0x0d && i->modrm >= 0xc0;
+    if (i->enc == X86_ENC_LEGACY)
+        return i->map == X86_MAP_0F && i->opcode == 0x01 && i->modrm == 0xc1; /* F2: hypercall */
+    if (i->map == X86_MAP_0F3A && i->opcode <= 0x01)
+        return true; /* VPERMQ with W clear */
     return i->enc == X86_ENC_EVEX ||
            (i->enc == X86_ENC_VEX &&
             (i->map == X86_MAP_0F ? (i->opcode >= 0x41 && i->opcode <= 0x4b) ||
@@ -194,6 +204,8 @@ static bool check(uint8_t *page, const uint8_t code[16], bool strict, uint64_t *
                        insn.feature != X86_FEAT_SSE2
                    ? true
                    : report(differences, code, len, "the host refuses it");
+    if (whole == LOST)
+        return report(differences, code, len, "the host runs on");
     if (whole == FETCH)
         return report(differences, code, len, "the host wants more");
     if (len > 1 && try(page, code, (unsigned)len - 1) != FETCH)
@@ -213,6 +225,7 @@ static void catch_signals(void)
     sigaction(SIGBUS, &sa, NULL);
     sigaction(SIGFPE, &sa, NULL);
     sigaction(SIGTRAP, &sa, NULL);
+    sigaction(SIGALRM, &sa, NULL);
 }
 
 int main(int argc, char **argv)

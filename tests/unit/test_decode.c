@@ -119,6 +119,7 @@ static void address(void **state)
     assert_int_equal(i.disp, INT32_MIN);
     i = D32(0x8b, 0x05, 0x00, 0x00, 0x00, 0x80); /* [0x80000000] */
     assert_int_equal(i.base, X86_REG_NONE);
+    assert_int_equal(D64(0x8b, 0x45, 0x00).seg, X86_SS);
     i = D64(0x41, 0x8b, 0x45, 0x00); /* r13 is no SS base */
     assert_int_equal(i.base, 13);
     assert_int_equal(i.seg, X86_DS);
@@ -198,6 +199,9 @@ static void immediates(void **state)
     assert_true(i.imm == ~0ull);
     i = D64(0x48, 0x05, 0x00, 0x00, 0x00, 0x80);
     assert_true(i.imm == 0xffffffff80000000ull);
+    i = D64(0x66, 0x05, 0x00, 0x80);
+    assert_int_equal(i.imm_size, 2);
+    assert_true(i.imm == 0xffffffffffff8000ull);
     i = D64(0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8);
     assert_true(i.imm == 0x0807060504030201ull);
     assert_int_equal(i.imm_size, 8);
