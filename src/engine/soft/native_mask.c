@@ -150,14 +150,20 @@ static void gather(struct soft_cpu *cpu, const struct uop *u)
     ymm_put(cpu, u->src, mask);
 }
 
+/* Register numbers have three bits outside 64-bit mode, whatever VEX says. */
+static uint8_t number(const struct x86_insn *insn, unsigned reg)
+{
+    return (uint8_t)(reg & (insn->mode == X86_MODE_64 ? 15u : 7u));
+}
+
 static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigned isize,
                              unsigned size)
 {
     unsigned wide = isize > size ? isize : size;
 
-    u->dst = insn->reg;
-    u->src = insn->vvvv;
-    u->index = insn->index;
+    u->dst = number(insn, insn->reg);
+    u->src = number(insn, insn->vvvv);
+    u->index = number(insn, insn->index);
     u->base = insn->base;
     u->disp = insn->disp;
     u->shift = (uint8_t)__builtin_ctz(insn->scale);
@@ -168,8 +174,8 @@ static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigne
 
 static uop_fn prepare_vmaskmov(const struct x86_insn *insn, struct uop *u, unsigned size)
 {
-    u->dst = insn->reg;
-    u->src = insn->vvvv;
+    u->dst = number(insn, insn->reg);
+    u->src = number(insn, insn->vvvv);
     u->cc = (uint8_t)size;
     u->imm = insn->vl;
     return insn->opnd[0].kind == X86_OPND_MEM ? vmaskmov_store : vmaskmov_load;
@@ -184,7 +190,7 @@ uop_fn native_mask_handler(const struct x86_insn *insn, struct uop *u)
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
         u->dst = insn->reg;
-        u->src = insn->rm;
+        u->src = number(insn, insn->rm);
         u->cc = insn->enc == X86_ENC_VEX;
         return insn->op == X86_MASKMOVQ ? maskmovq : maskmovdqu;
     case X86_VMASKMOVPS:
