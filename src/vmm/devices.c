@@ -1,0 +1,68 @@
+#include "vmm/devices.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "pci/table.h"
+#include "virtio/virtio.h"
+
+const struct pci_ops *const pci_device_table[] = {
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
+    NULL,
+};
+
+const struct pci_ops *pci_device_find(const struct pci_ops *const *table, const char *name)
+{
+    for (; *table != NULL; table++) {
+        if (strcmp((*table)->name, name) == 0)
+            return *table;
+    }
+    return NULL;
+}
+
+/* Keys that only something not yet built reads; a flag counts if it is true. */
+static const struct gap {
+    const char *key;
+    bool flag;
+    const char *what;
+} gaps[] = {
+    {"gdb.port", false, "the gdb stub"},
+    {"gdb.address", false, "the gdb stub"},
+    {"gdb.wait", true, "the gdb stub"},
+    {"keyboard.layout", false, "a display with a keyboard"},
+    {"lpc.bootrom", false, "booting from firmware"},
+    {"lpc.bootvars", false, "booting from firmware"},
+    {"lpc.fwcfg", false, "the fw_cfg device"},
+    {"lpc.pc-testdev", true, "the PC test device"},
+    {"lpc.tpm", false, "a TPM"},
+    {"memory.guest_in_core", true, "keeping guest memory in core files"},
+    {"memory.wired", true, "wiring guest memory"},
+};
+
+int vm_check_built(const struct config *cfg, struct error *err)
+{
+    const char *method = config_get(cfg, "boot.method");
+    const char *engine = config_get(cfg, "engine");
+    uint64_t cpus = 1;
+    int rc = config_u64(cfg, "cpus", 1, &cpus, err);
+
+    if (rc < 0)
+        return rc;
+    if (cpus > 1)
+        return error_set(err, -ENOSYS, "SMP is not built yet: a VM has one vCPU, not %llu",
+                         (unsigned long long)cpus);
+    if (method != NULL && strcmp(method, "kexec") != 0)
+        return error_set(err, -ENOSYS, "boot.method=%s is not built yet; only kexec is", method);
+    if (engine != NULL && strcmp(engine, "auto") != 0 && strcmp(engine, "soft") != 0)
+        return error_set(err, -ENOSYS, "the engine '%s' is not built yet; only soft is", engine);
+    for (size_t i = 0; i < countof(gaps); i++) {
+        bool wanted = config_find(cfg, gaps[i].key) != NULL;
+
+        if (wanted && gaps[i].flag && config_bool(cfg, gaps[i].key, false, &wanted, err) < 0)
+            return -EINVAL;
+        if (wanted)
+            return error_set(err, -ENOSYS, "%s is not built yet (%s)", gaps[i].what, gaps[i].key);
+    }
+    return 0;
+}

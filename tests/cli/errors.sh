@@ -1,0 +1,120 @@
+#!/bin/sh
+# Every bad line: status 4, nothing on standard output, one line on standard error that begins
+# "xhyve: error: " and holds the words given. errors.sh PROGRAM
+set -u
+xhyve=$1
+test -x "$xhyve" || {
+    echo "$xhyve is no program"
+    exit 1
+}
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+passed=0
+failed=0
+
+# bad WORDS ARGUMENT...
+bad() {
+    words=$1
+    shift
+    "$xhyve" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    status=$?
+    if [ $status -ne 4 ] || [ -s "$dir/out" ] || [ "$(wc -l <"$dir/err")" -ne 1 ] ||
+        ! grep -q '^xhyve: error: ' "$dir/err" || ! grep -qF -- "$words" "$dir/err"; then
+        echo "FAIL: xhyve $*: status $status, wanted '$words', got:"
+        cat "$dir/out" "$dir/err"
+        failed=$((failed + 1))
+    else
+        passed=$((passed + 1))
+    fi
+}
+
+check() { # DESCRIPTION COMMAND...
+    what=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        echo "FAIL: $what"
+        failed=$((failed + 1))
+    fi
+}
+
+bad "unknown flag '-Z'" -Z
+bad "did you mean '--memory'?" --memmory 1G
+bad "-m needs an argument" -m
+bad "--acpi takes no argument" --acpi=yes
+bad "a VM needs memory" -m 0
+bad "'1P' is not a number" -m 1P
+bad "'12Q' is not a number" -m 12Q
+bad "is not a multiple of 4 KiB" -m 1048577
+bad "more than 2^64" -m 99999999999999t
+bad "not a number" -m -1
+bad "not a number" -c 1x
+bad "wanted 1 to 255" -c 0
+bad "SMP is not built yet" -c 2
+bad "do not fit the topology" -c cpus=3,sockets=2
+bad "unknown option 'tread'; did you mean 'threads'?" -c 2,tread=2
+bad "PCI slots go from 0 to 31" -s 32,hostbridge
+bad "PCI functions go from 0 to 7" -s 1:8,hostbridge
+bad "PCI buses go from 0 to 255" -s 256:1:0,hostbridge
+bad "'3x' is not a slot" -s 3x,hostbridge
+bad "'1:2:3:4' is not a slot" -s 1:2:3:4,hostbridge
+bad "no device" -s 3
+bad "unknown device 'zebra'" -s 3,zebra
+bad "did you mean 'com1'?" -l con1,stdio
+bad "add -s 31,lpc" -l com1,stdio
+bad "com1 is given twice" -l com1 -l com1,stdio
+bad "unknown kind 'kexek'; did you mean 'kexec'?" -f kexek,vmlinuz
+bad "unknown kind 'elf'; known: kexec" -f elf,vmlinuz
+bad "needs a kernel" -f kexec
+bad "two kernels" -f kexec,a -f kexec,b
+bad "-f fbsd is not built yet" -f fbsd,userboot.so,disk
+bad "nothing to boot" -A
+bad "is not a UUID" -U 1234
+bad "the console at port 0x220" -b
+bad "debug relay" -g 1234
+bad "the gdb stub is not built yet" -G 127.0.0.1:1234
+bad "is not a TCP port" -G 70000
+bad "networking is not built yet" -M
+bad "pinning vCPUs" -p 0:1
+bad "is not KEY=VALUE" -o name
+bad "has an empty part" -o a..b=1
+bad "did you mean 'memory.size'?" -o memroy.size=1G
+bad "acpi_tables: 'maybe' is not true or false" -o acpi_tables=maybe
+bad "refers to itself" -o "name=%(uuid)" -o "uuid=%(name)"
+bad "engine 'kvm' is not built yet" --engine kvm
+bad "engine: unknown word 'sotf'; did you mean 'soft'?" --engine sotf
+bad "log.level: unknown word 'loud'" --log loud
+bad "unexpected word 'b'" a b
+bad "two names" --name a b
+bad "run needs a kernel" run
+bad "cannot read the kernel /nonexistent" -f kexec,/nonexistent
+bad "is not a file" -f kexec,/
+bad "cannot read configuration file /nonexistent" -k /nonexistent
+bad "holds no blanks" "$(printf 'two\nlines')"
+
+printf '# comment\n\n  cpus=1\r\nmemory.size\n' >"$dir/conf"
+bad "conf:4: 'memory.size' is not KEY=VALUE" -k "$dir/conf"
+
+# A pid file: never overwritten, never left behind.
+: >"$dir/kernel"
+echo 1 >"$dir/pid"
+bad "the pid file $dir/pid exists" -F "$dir/pid" -f kexec,"$dir/kernel"
+check "the pid file of another was touched" test "$(cat "$dir/pid")" = 1
+rm "$dir/pid"
+"$xhyve" -F "$dir/pid" -f kexec,"$dir/kernel" >/dev/null 2>&1 </dev/null
+check "an empty kernel file must fail" test $? -eq 4
+check "the pid file was left behind" test ! -e "$dir/pid"
+
+"$xhyve" >/dev/null 2>"$dir/err"
+check "without arguments: status 4" test $? -eq 4
+check "without arguments: the usage" grep -q '^usage: xhyve' "$dir/err"
+"$xhyve" -Y -u -k /dev/null -o config.dump=1 web >"$dir/out"
+check "a dump has status 0" test $? -eq 0
+check "a dump is the tree" test "$(tr '\n' ' ' <"$dir/out")" = \
+    "cpus=1 memory.size=256M name=web rtc.use_localtime=false x86.mptable=false "
+"$xhyve" -k "$dir/out" -o config.dump=1 | cmp -s - "$dir/out"
+check "a dump reads back as itself" test $? -eq 0
+
+echo "$passed passed, $failed failed"
+test $failed -eq 0
