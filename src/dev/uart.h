@@ -44,7 +44,7 @@ void uart_write(struct uart *u, unsigned offset, uint8_t value);
 void uart_reset(struct uart *u);
 
 /* State is relative to struct uart. After loading, uart_loaded drives the interrupt again. */
-#define UART_STATE_COUNT 14u
+#define UART_STATE_COUNT 13u
 extern const struct state_field uart_state[];
 extern const size_t uart_state_count;
 void uart_loaded(struct uart *u);

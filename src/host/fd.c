@@ -72,6 +72,17 @@ int fd_accept(int listener)
     return fd;
 }
 
+ssize_t fd_send(int fd, const void *data, size_t len)
+{
+#ifdef MSG_NOSIGNAL
+    ssize_t n = send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+#else
+    ssize_t n = send(fd, data, len, MSG_DONTWAIT);
+#endif
+
+    return n < 0 ? -errno : n;
+}
+
 void fd_no_sigpipe(int fd)
 {
 #ifdef SO_NOSIGPIPE
@@ -79,6 +90,6 @@ void fd_no_sigpipe(int fd)
 
     (void)setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof(on));
 #else
-    (void)fd; /* MSG_NOSIGNAL does it */
+    (void)fd; /* fd_send does it */
 #endif
 }

@@ -6,6 +6,8 @@
 #define HOST_FD_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
 
 /* A pipe, both ends non-blocking and closed on exec. 0 or -errno. */
 int fd_pipe(int fds[2]);
@@ -23,7 +25,11 @@ int fd_reopen_write(int fd);
 /* accept(2) with fd_setup(fd, true). The descriptor or -errno. */
 int fd_accept(int listener);
 
-/* No SIGPIPE from send(2) on this socket, where that is an option of the socket. */
+/* send(2) that neither blocks nor raises SIGPIPE. The count or -errno. */
+ssize_t fd_send(int fd, const void *data, size_t len);
+
+/* No SIGPIPE from send(2) on this socket, where that is an option of the socket; fd_accept has done
+ * it. */
 void fd_no_sigpipe(int fd);
 
 #endif

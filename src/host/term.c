@@ -47,7 +47,7 @@ int term_raw(int fd, struct error *err)
     raw.c_cc[VTIME] = 0;
     terminal.fd = fd;
     atomic_store(&terminal.raw, true); /* before the change: a crash in between restores */
-    if (tcsetattr(fd, TCSADRAIN, &raw) < 0) {
+    if (tcsetattr(fd, TCSANOW, &raw) < 0) {
         int code = -errno;
 
         atomic_store(&terminal.raw, false);
@@ -201,6 +201,14 @@ static int handle(int signo, void (*fatal)(int, siginfo_t *, void *), void (*pla
     return 0;
 }
 
+/* nohup and a shell's & ask for this by handing the signal down ignored. */
+static bool ignored_from_start(int signo)
+{
+    struct sigaction old;
+
+    return signo != SIGTERM && sigaction(signo, NULL, &old) == 0 && old.sa_handler == SIG_IGN;
+}
+
 static int prepare(struct error *err)
 {
     stack_t stack = {.ss_sp = signals.stack, .ss_size = sizeof(signals.stack)};
@@ -228,8 +236,10 @@ int term_signals(struct loop *loop, void (*fn)(void *ctx, int signo), void *ctx,
         return -ENOMEM;
     for (size_t i = 0; i < countof(fatal_signals) && rc == 0; i++)
         rc = handle(fatal_signals[i].signo, on_fatal, NULL, err);
-    for (size_t i = 0; i < countof(loop_signals) && rc == 0; i++)
-        rc = handle(loop_signals[i], NULL, on_loop_signal, err);
+    for (size_t i = 0; i < countof(loop_signals) && rc == 0; i++) {
+        if (!ignored_from_start(loop_signals[i]))
+            rc = handle(loop_signals[i], NULL, on_loop_signal, err);
+    }
     if (rc == 0)
         rc = handle(SIGPIPE, NULL, SIG_IGN, err);
     return rc;

@@ -17,6 +17,18 @@ struct x86_cpuid_leaf {
     uint32_t eax, ebx, ecx, edx;
 };
 
+/* The crystal of CPUID 0x15: also the local APIC timer's input clock (Linux takes it as that). */
+#define X86_CRYSTAL_HZ 10000000u
+
+/*
+ * IA32_ARCH_CAPABILITIES: RDCL_NO, IBRS_ALL, no L1D flush at VM entry, SSB_NO, MDS_NO, no
+ * page-size-change MCE, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO,
+ * ITS_NO: a processor that needs no mitigation.
+ */
+#define X86_ARCH_CAPABILITIES                                                                      \
+    (1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |   \
+     1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | 1ull << 62)
+
 #define X86_CPUID_MAX 64u
 struct x86_cpuid {
     struct x86_cpuid_leaf leaf[X86_CPUID_MAX];

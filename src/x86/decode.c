@@ -208,6 +208,8 @@ static int evex_header(struct decoder *d)
     if (d->mode != X86_MODE_64) {
         o->rex &= REX_W;
         d->evex_r = false;
+        if (d->evex_v)
+            return X86_DECODE_INVALID;
     }
     return 0;
 }
@@ -411,6 +413,8 @@ static unsigned spec_size(const struct decoder *d, char letter, bool is_reg)
         return o->osize + 2u;
     case 'g':
         return is_reg ? o->osize : 2;
+    case 'l':
+        return is_reg ? (o->osize == 8 ? 4 : o->osize) : 2;
     case 'c':
         return is_reg ? 4 : 2;
     case 'a':
@@ -750,7 +754,7 @@ static bool vector_rules(struct decoder *d)
     if (o->evex_z) {
         char dest = d->row->opnd[0].addr;
 
-        if ((attr & (X86_AT_NOZ | X86_AT_NOK)) != 0 || dest == 'K')
+        if ((attr & (X86_AT_NOZ | X86_AT_NOK)) != 0 || dest == 'K' || o->evex_aaa == 0)
             return false;
         if (!is_reg && (dest == 'M' || dest == 'W'))
             return false;
@@ -801,6 +805,8 @@ static void effects(struct decoder *d)
     o->flags_undefined = f->undefined;
     o->gpr_read |= row->gpr_read;
     o->gpr_written |= row->gpr_written;
+    if (o->osize == 2) /* 16-bit results leave the rest standing */
+        o->gpr_read |= row->gpr_written;
     for (unsigned i = 0; i < o->opnd_count; i++) {
         if (o->opnd[i].kind != X86_OPND_MEM)
             continue;
@@ -826,6 +832,7 @@ static void effects(struct decoder *d)
     if ((attr & X86_AT_REP) != 0 && o->rep != 0) {
         o->gpr_read |= 1u << 1;
         o->gpr_written |= 1u << 1;
+        o->gpr_read |= o->gpr_written; /* a count of zero changes nothing */
         o->flags_read |= f->written;
     } else {
         o->rep = 0;
@@ -853,6 +860,8 @@ static int finish(struct decoder *d)
         else if ((row->attr & X86_AT_D64) != 0 && o->osize == 4)
             o->osize = 8;
     }
+    if ((row->attr & X86_AT_MODREG) != 0) /* MOV to and from CR, DR */
+        o->osize = d->mode == X86_MODE_64 ? 8 : 4;
     o->vsib = (row->attr & (X86_AT_VS4 | X86_AT_VS8)) != 0;
     if (o->enc != X86_ENC_LEGACY && !vector_rules(d))
         return X86_DECODE_INVALID;
@@ -872,6 +881,9 @@ static int finish(struct decoder *d)
             return err;
         o->opnd_count++;
     }
+    if (o->evex_aaa != 0 && !o->evex_z && o->opnd[0].rclass == X86_RC_VEC &&
+        (o->opnd[0].access & X86_ACC_W) != 0 && (row->attr & X86_AT_BLEND) == 0)
+        o->opnd[0].access |= X86_ACC_R; /* elements masked out stay */
     if ((row->attr & X86_AT_DIST) != 0 && !distinct(d))
         return X86_DECODE_INVALID;
     if ((o->prefixes & X86_PFX_LOCK) != 0 &&

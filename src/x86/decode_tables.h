@@ -47,6 +47,7 @@ enum x86_dim {
 #define X86_AT_DIST 0x800000u    /* vector or tile operands must differ */
 #define X86_AT_QUAD 0x1000000u   /* vvvv names an aligned group of four registers */
 #define X86_AT_L1AVX2 0x2000000u /* AVX2 at length 32 */
+#define X86_AT_BLEND 0x40000000u /* the mask chooses; nothing of the destination stays */
 /* disp8 counts elements of this size, not the whole operand */
 #define X86_AT_ELEM1 0x4000000u
 #define X86_AT_ELEM2 0x8000000u
@@ -64,9 +65,9 @@ struct x86_row {
     uint16_t op;
     uint16_t access; /* two bits for each operand, the first lowest */
     struct x86_spec opnd[5];
+    uint16_t gpr_read, gpr_written; /* implicit */
     uint8_t feature;
     uint8_t flags; /* in x86_flagsets */
-    uint8_t gpr_read, gpr_written;
 };
 
 struct x86_flagset {

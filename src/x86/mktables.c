@@ -62,18 +62,18 @@ static const struct {
     {"rk", X86_AT_RK},         {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},
     {"vs4", X86_AT_VS4},       {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG},
     {"sib", X86_AT_SIB},       {"dist", X86_AT_DIST},   {"quad", X86_AT_QUAD},
-    {"l1avx2", X86_AT_L1AVX2}, {"elem1", X86_AT_ELEM1}, {"elem2", X86_AT_ELEM2},
-    {"elem4", X86_AT_ELEM4},   {"elem8", X86_AT_ELEM8},
+    {"l1avx2", X86_AT_L1AVX2}, {"blend", X86_AT_BLEND}, {"elem1", X86_AT_ELEM1},
+    {"elem2", X86_AT_ELEM2},   {"elem4", X86_AT_ELEM4}, {"elem8", X86_AT_ELEM8},
 };
 
 static const struct {
     const char *name;
     struct x86_spec spec;
 } fixed[] = {
-    {"AL", {'$', 'b'}}, {"rAX", {'$', 'v'}}, {"CL", {'%', 'b'}}, {"DX", {'&', 'w'}},
-    {"1", {'1', 'b'}},  {"ES", {'#', 0}},    {"CS", {'#', 1}},   {"SS", {'#', 2}},
-    {"DS", {'#', 3}},   {"FS", {'#', 4}},    {"GS", {'#', 5}},   {"f", {'f', 't'}},
-    {"F", {'F', 't'}},  {"eAX", {'$', 'i'}}, {"X0", {'0', 'o'}},
+    {"AL", {'$', 'b'}}, {"rAX", {'$', 'v'}}, {"AX", {'$', 'w'}},  {"CL", {'%', 'b'}},
+    {"DX", {'&', 'w'}}, {"1", {'1', 'b'}},   {"ES", {'#', 0}},    {"CS", {'#', 1}},
+    {"SS", {'#', 2}},   {"DS", {'#', 3}},    {"FS", {'#', 4}},    {"GS", {'#', 5}},
+    {"f", {'f', 't'}},  {"F", {'F', 't'}},   {"eAX", {'$', 'i'}}, {"X0", {'0', 'o'}},
 };
 
 static uint32_t flag_bits(const char *letters)
@@ -95,16 +95,19 @@ static uint32_t flag_bits(const char *letters)
     return mask;
 }
 
-static uint8_t gpr_bits(const char *digits)
+static uint16_t gpr_bits(const char *digits)
 {
     unsigned mask = 0;
 
     for (; *digits != 0; digits++) {
-        if (*digits < '0' || *digits > '7')
+        static const char hex[] = "0123456789abcdef";
+        const char *at = strchr(hex, *digits);
+
+        if (at == NULL)
             fail("bad register list");
-        mask |= 1u << (*digits - '0');
+        mask |= 1u << (at - hex);
     }
-    return (uint8_t)mask;
+    return (uint16_t)mask;
 }
 
 /* A condition such as /2, /0-3, rm4-7, mem, f3; false if the token is not one. */
@@ -182,7 +185,8 @@ static void operands(struct line *l, char *text)
 static void attribute(struct line *l, const char *t, struct x86_flagset *flags)
 {
     if (t[0] == '=') {
-        l->row.access = 0;
+        for (unsigned i = 0; t[i + 1] != 0; i++)
+            l->row.access &= (uint16_t) ~(3u << (2 * i));
         for (unsigned i = 0; t[i + 1] != 0; i++)
             l->row.access |= (uint16_t)((strchr("nrwx", t[i + 1]) - &"nrwx"[0]) & 3) << (2 * i);
         return;
@@ -345,10 +349,10 @@ static void write_rows(FILE *out)
         fprintf(out, "    {%#x, X86_%s, %#x, {", r->attr, lines[i].op, r->access);
         for (unsigned o = 0; o < 5; o++)
             fprintf(out, "{%d, %d},", r->opnd[o].addr, r->opnd[o].size);
-        fprintf(out, "}, X86_FEAT_");
+        fprintf(out, "}, %#x, %#x, X86_FEAT_", r->gpr_read, r->gpr_written);
         for (const char *c = lines[i].feature; *c != 0; c++)
             fputc(toupper((unsigned char)*c), out);
-        fprintf(out, ", %u, %#x, %#x},\n", r->flags, r->gpr_read, r->gpr_written);
+        fprintf(out, ", %u},\n", r->flags);
     }
     fprintf(out, "};\n\nconst struct x86_flagset x86_flagsets[] = {\n");
     for (unsigned i = 0; i < flagset_count; i++)

@@ -90,11 +90,23 @@ static void report(struct checker *c, const struct pair *p, const char *what, ui
     }
 }
 
-/* Where Zydis decodes what we leave out. */
+/*
+ * Where Zydis decodes what we leave out, and two cases in which the host CPU (a Zen 4) was asked
+ * and sided with us.
+ */
 static bool known(const struct pair *p)
 {
+    const struct x86_insn *o = &p->ours;
+
     if (!p->zvalid)
         return false;
+    /* F3 with REX.B before 90 exchanges; Zydis has PAUSE. */
+    if (p->result > 0 && o->op == X86_XCHG && p->z.mnemonic == ZYDIS_MNEMONIC_PAUSE)
+        return true;
+    /* SIB without base under REX.B and 67: Zydis takes R13D for the base. */
+    if (p->result > 0 && o->off_sib != 0 && o->asize == 4 && o->mode == X86_MODE_64 &&
+        o->modrm < 0x40 && (p->code[o->off_sib] & 7) == 5 && (o->rex & 1) != 0)
+        return true;
     switch (p->z.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_3DNOW:
     case ZYDIS_INSTRUCTION_ENCODING_XOP:
@@ -114,6 +126,65 @@ static bool known(const struct pair *p)
     case ZYDIS_ISA_SET_PADLOCK_PHE:
     case ZYDIS_ISA_SET_PADLOCK_PMM:
     case ZYDIS_ISA_SET_PADLOCK_RNG:
+        return true;
+    case ZYDIS_ISA_SET_MCOMMIT: /* AMD */
+    case ZYDIS_ISA_SET_AMD3DNOW:
+    case ZYDIS_ISA_SET_AVX512_FP16_128: /* no EVEX maps 5 and 6, so none of it */
+    case ZYDIS_ISA_SET_AVX512_FP16_256:
+    case ZYDIS_ISA_SET_AVX512_FP16_512:
+    case ZYDIS_ISA_SET_AVX512_FP16_SCALAR:
+    case ZYDIS_ISA_SET_AVX512_FP16_128N:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Named by a family's name, or not at all: whoever meets one of these raises #UD. */
+static bool is_family(const struct pair *p)
+{
+    switch (p->ours.op) {
+    case X86_VMX:
+    case X86_SVM:
+    case X86_SGX:
+    case X86_CET:
+    case X86_WAITPKG:
+    case X86_ENQCMD:
+    case X86_PCONFIG:
+    case X86_OTHER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Hints: Zydis has them read their memory, for us they touch nothing. */
+static bool is_hint(const struct pair *p)
+{
+    switch (p->ours.op) {
+    case X86_NOP:
+    case X86_PREFETCH:
+    case X86_CLDEMOTE:
+    case X86_CLFLUSH:
+    case X86_CLFLUSHOPT:
+    case X86_CLWB:
+    case X86_INVLPG:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_string(const struct pair *p)
+{
+    switch (p->ours.op) {
+    case X86_MOVS:
+    case X86_CMPS:
+    case X86_STOS:
+    case X86_LODS:
+    case X86_SCAS:
+    case X86_INS:
+    case X86_OUTS:
         return true;
     default:
         return false;
@@ -172,17 +243,17 @@ static bool same_name(const struct pair *p)
     case X86_XRSTORS:
     case X86_ENQCMD:
         return strncmp(theirs, name, strlen(name)) == 0;
-    case X86_VMX:
-    case X86_SVM:
-    case X86_SGX:
-    case X86_CET:
-    case X86_WAITPKG:
-    case X86_OTHER:
-        return true;
+    case X86_WBNOINVD: /* Zydis: WBINVD, with F3 ignored */
+        return strcmp(theirs, "wbinvd") == 0;
+    case X86_FENI: /* the 8087's and 287's: Zydis spells out that they do nothing today */
+    case X86_FDISI:
+        return strncmp(theirs, name, strlen(name)) == 0;
+    case X86_FSETPM:
+        return strncmp(theirs, "fsetpm", 6) == 0;
     default:
         break;
     }
-    return strcmp(ours, theirs) == 0;
+    return is_family(p) || strcmp(ours, theirs) == 0;
 }
 
 /* A Zydis register as class, number and size; -1 for one that has no class of ours. */
@@ -265,7 +336,10 @@ static void check_mem(struct checker *c, const struct pair *p, const struct x86_
     if (o->vsib != (z->mem.type == ZYDIS_MEMOP_TYPE_VSIB))
         report(c, p, "vsib", o->vsib, z->mem.type);
     /* The size of an AGEN operand means nothing, and Zydis has sizes for the state images. */
-    if (z->mem.type == ZYDIS_MEMOP_TYPE_AGEN || op->size == 0)
+    if (z->mem.type == ZYDIS_MEMOP_TYPE_AGEN || op->size == 0 || is_hint(p))
+        return;
+    /* SDM: MOVSXD r16, r/m16; AMD's manual has r/m32, as Zydis. */
+    if (o->op == X86_MOVSXD && o->osize == 2 && op->size == 2)
         return;
     if (o->vsib ? z->element_size != op->size * 8 : z->size != op->size * 8)
         report(c, p, "memory size", op->size * 8u, o->vsib ? z->element_size : z->size);
@@ -324,7 +398,19 @@ static void check_opnd(struct checker *c, const struct pair *p, const struct x86
     default:
         break;
     }
-    if (access != op->access)
+    if ((z->actions & ZYDIS_OPERAND_ACTION_CONDWRITE) != 0)
+        access |= X86_ACC_R & op->access; /* what stays was read */
+    switch (o->op) {
+    case X86_BSF: /* a zero source leaves the destination */
+    case X86_BSR:
+    case X86_EXTRQ: /* AMD: a field of the first operand, the rest of it stays */
+    case X86_INSERTQ:
+        access |= op->access & X86_ACC_R;
+        break;
+    default:
+        break;
+    }
+    if (access != op->access && !is_hint(p))
         report(c, p, "access", op->access, access);
 }
 
@@ -333,18 +419,8 @@ static void check_operands(struct checker *c, const struct pair *p)
     const struct x86_insn *o = &p->ours;
     unsigned n = 0, imms = 0;
 
-    switch (o->op) {
-    case X86_MOVS: /* two memory operands, one of which the record describes */
-    case X86_CMPS:
-    case X86_STOS:
-    case X86_LODS:
-    case X86_SCAS:
-    case X86_INS:
-    case X86_OUTS:
+    if (is_string(p) || is_family(p) || (o->op == X86_NOP && o->modrm >= 0xc0))
         return;
-    default:
-        break;
-    }
     for (unsigned i = 0; i < p->z.operand_count_visible; i++) {
         if (p->zop[i].encoding == ZYDIS_OPERAND_ENCODING_MASK)
             continue; /* evex_aaa */
@@ -355,15 +431,18 @@ static void check_operands(struct checker *c, const struct pair *p)
         check_opnd(c, p, &o->opnd[n++], &p->zop[i], imms);
         imms += p->zop[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     }
-    if (n != o->opnd_count)
+    if (n != o->opnd_count && o->op != X86_NOP)
         report(c, p, "operand too many", o->opnd_count, n);
 }
 
 /* General registers: what Zydis lists, and what narrow and conditional writes leave standing. */
 static void check_gprs(struct checker *c, const struct pair *p)
 {
+    const struct x86_insn *o = &p->ours;
     uint32_t rd = 0, wr = 0;
 
+    if (is_family(p) || is_hint(p) || (o->op == X86_SYSCALL && o->mode != X86_MODE_64))
+        return;
     for (unsigned i = 0; i < p->z.operand_count; i++) {
         const ZydisDecodedOperand *z = &p->zop[i];
         unsigned number, size;
@@ -387,10 +466,12 @@ static void check_gprs(struct checker *c, const struct pair *p)
             }
         }
     }
-    if (rd != (p->ours.gpr_read & (rd | ~p->ours.gpr_written)))
-        report(c, p, "gpr read", p->ours.gpr_read, rd);
-    if (wr != p->ours.gpr_written)
-        report(c, p, "gpr written", p->ours.gpr_written, wr);
+    if (rd != (o->gpr_read & (rd | ~o->gpr_written)))
+        report(c, p, "gpr read", o->gpr_read, rd);
+    if (is_string(p)) /* Zydis leaves out some of the index registers */
+        wr |= o->gpr_written & (1u << 6 | 1u << 7);
+    if (wr != o->gpr_written)
+        report(c, p, "gpr written", o->gpr_written, wr);
 }
 
 static void check_flags(struct checker *c, const struct pair *p)
@@ -399,20 +480,160 @@ static void check_flags(struct checker *c, const struct pair *p)
     const ZydisAccessedFlags *f = p->z.cpu_flags != NULL ? p->z.cpu_flags : &none;
     const uint32_t iopl_high = 1u << 13; /* Zydis names only the lower bit */
     const struct x86_insn *o = &p->ours;
-    uint32_t written = f->modified | f->set_0 | f->set_1;
+    uint32_t written = (f->modified | f->set_0 | f->set_1) & ~f->undefined;
+    uint32_t undefined = f->undefined, tested = f->tested;
+    uint32_t of = ZYDIS_CPUFLAG_OF, af = ZYDIS_CPUFLAG_AF;
 
-    if ((o->flags_written & ~iopl_high) != (written & ~f->undefined))
-        report(c, p, "flags written", o->flags_written, written & ~f->undefined);
-    if (o->flags_undefined != f->undefined)
-        report(c, p, "flags undefined", o->flags_undefined, f->undefined);
-    if ((o->flags_read & ~iopl_high) != f->tested)
-        report(c, p, "flags read", o->flags_read, f->tested);
+    if (is_family(p) || o->op == X86_VMCALL || o->op == X86_VMMCALL)
+        return;
+    switch (o->op) {
+    case X86_ROL:
+    case X86_ROR:
+    case X86_RCL:
+    case X86_RCR:
+    case X86_SHL:
+    case X86_SHR:
+    case X86_SAR:
+    case X86_SHLD:
+    case X86_SHRD:
+        if (o->opcode == 0xd0 || o->opcode == 0xd1) { /* SDM: OF is defined for a count of 1 */
+            written |= of;
+            undefined &= ~of;
+        } else { /* a count of zero passes flags through: our readers must know */
+            tested |= o->flags_read & (written | undefined);
+        }
+        break;
+    case X86_SBB: /* SDM: AF is defined */
+        written |= af;
+        undefined &= ~af;
+        break;
+    case X86_BEXTR: /* SDM: CF and OF are cleared */
+        written |= ZYDIS_CPUFLAG_CF | of;
+        undefined &= ~(ZYDIS_CPUFLAG_CF | of);
+        break;
+    case X86_VPTEST: /* SDM: the others are cleared, as Zydis has it for PTEST */
+    case X86_VTESTPS:
+    case X86_VTESTPD:
+        written |= o->flags_written;
+        break;
+    case X86_MOVDR:
+    case X86_MOVCR: /* SDM: undefined in both directions */
+        undefined |= o->flags_undefined;
+        break;
+    case X86_SCAS: /* as for shifts, with REP */
+    case X86_CMPS:
+        tested |= o->flags_read & written;
+        break;
+    case X86_SYSCALL: /* SDM: R11 takes them */
+        tested |= o->flags_read & ~iopl_high;
+        break;
+    default:
+        break;
+    }
+
+    if ((o->flags_written & ~iopl_high) != written)
+        report(c, p, "flags written", o->flags_written, written);
+    if (o->flags_undefined != undefined)
+        report(c, p, "flags undefined", o->flags_undefined, undefined);
+    if ((o->flags_read & ~iopl_high) != tested)
+        report(c, p, "flags read", o->flags_read, tested);
+}
+
+/* The CPUID feature by Zydis' instruction set; ISA sets that mix features are not here. */
+static void check_feature(struct checker *c, const struct pair *p)
+{
+    static const uint8_t features[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
+        [ZYDIS_ISA_SET_ADOX_ADCX] = X86_FEAT_ADX,
+        [ZYDIS_ISA_SET_AES] = X86_FEAT_AES,
+        [ZYDIS_ISA_SET_AVXAES] = X86_FEAT_AES,
+        [ZYDIS_ISA_SET_AVX2] = X86_FEAT_AVX2,
+        [ZYDIS_ISA_SET_AVX2GATHER] = X86_FEAT_AVX2,
+        [ZYDIS_ISA_SET_AVX_VNNI] = X86_FEAT_AVXVNNI,
+        [ZYDIS_ISA_SET_BMI1] = X86_FEAT_BMI1,
+        [ZYDIS_ISA_SET_BMI2] = X86_FEAT_BMI2,
+        [ZYDIS_ISA_SET_CLFLUSHOPT] = X86_FEAT_CLFLUSHOPT,
+        [ZYDIS_ISA_SET_CLWB] = X86_FEAT_CLWB,
+        [ZYDIS_ISA_SET_CMOV] = X86_FEAT_CMOV,
+        [ZYDIS_ISA_SET_CMPXCHG16B] = X86_FEAT_CX16,
+        [ZYDIS_ISA_SET_F16C] = X86_FEAT_F16C,
+        [ZYDIS_ISA_SET_FCMOV] = X86_FEAT_X87,
+        [ZYDIS_ISA_SET_FMA] = X86_FEAT_FMA,
+        [ZYDIS_ISA_SET_FXSAVE] = X86_FEAT_FXSR,
+        [ZYDIS_ISA_SET_FXSAVE64] = X86_FEAT_FXSR,
+        [ZYDIS_ISA_SET_GFNI] = X86_FEAT_GFNI,
+        [ZYDIS_ISA_SET_AVX_GFNI] = X86_FEAT_GFNI,
+        [ZYDIS_ISA_SET_INVPCID] = X86_FEAT_INVPCID,
+        [ZYDIS_ISA_SET_LZCNT] = X86_FEAT_LZCNT,
+        [ZYDIS_ISA_SET_MONITOR] = X86_FEAT_MONITOR,
+        [ZYDIS_ISA_SET_MOVBE] = X86_FEAT_MOVBE,
+        [ZYDIS_ISA_SET_PCLMULQDQ] = X86_FEAT_PCLMUL,
+        [ZYDIS_ISA_SET_PKU] = X86_FEAT_PKU,
+        [ZYDIS_ISA_SET_POPCNT] = X86_FEAT_POPCNT,
+        [ZYDIS_ISA_SET_RDPID] = X86_FEAT_RDPID,
+        [ZYDIS_ISA_SET_RDRAND] = X86_FEAT_RDRAND,
+        [ZYDIS_ISA_SET_RDSEED] = X86_FEAT_RDSEED,
+        [ZYDIS_ISA_SET_RDTSCP] = X86_FEAT_RDTSCP,
+        [ZYDIS_ISA_SET_RDWRFSGS] = X86_FEAT_FSGSBASE,
+        [ZYDIS_ISA_SET_RTM] = X86_FEAT_TSX,
+        [ZYDIS_ISA_SET_SHA] = X86_FEAT_SHA,
+        [ZYDIS_ISA_SET_SMAP] = X86_FEAT_SMAP,
+        [ZYDIS_ISA_SET_SSE] = X86_FEAT_SSE,
+        [ZYDIS_ISA_SET_SSEMXCSR] = X86_FEAT_SSE,
+        [ZYDIS_ISA_SET_SSE2] = X86_FEAT_SSE2,
+        [ZYDIS_ISA_SET_SSE2MMX] = X86_FEAT_SSE2,
+        [ZYDIS_ISA_SET_SSE3] = X86_FEAT_SSE3,
+        [ZYDIS_ISA_SET_SSE3X87] = X86_FEAT_SSE3,
+        [ZYDIS_ISA_SET_SSE4] = X86_FEAT_SSE41,
+        [ZYDIS_ISA_SET_SSE42] = X86_FEAT_SSE42,
+        [ZYDIS_ISA_SET_SSE4A] = X86_FEAT_SSE4A,
+        [ZYDIS_ISA_SET_SSSE3] = X86_FEAT_SSSE3,
+        [ZYDIS_ISA_SET_SSSE3MMX] = X86_FEAT_SSSE3,
+        [ZYDIS_ISA_SET_VAES] = X86_FEAT_VAES,
+        [ZYDIS_ISA_SET_VPCLMULQDQ] = X86_FEAT_VPCLMUL,
+        [ZYDIS_ISA_SET_X87] = X86_FEAT_X87,
+        [ZYDIS_ISA_SET_XSAVE] = X86_FEAT_XSAVE,
+        [ZYDIS_ISA_SET_XSAVEC] = X86_FEAT_XSAVEC,
+        [ZYDIS_ISA_SET_XSAVEOPT] = X86_FEAT_XSAVEOPT,
+        [ZYDIS_ISA_SET_XSAVES] = X86_FEAT_XSAVES,
+        [ZYDIS_ISA_SET_AVX512F_128] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_AVX512F_512] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_AVX512F_KOP] = X86_FEAT_AVX512,
+        [ZYDIS_ISA_SET_FMA4] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_SGX] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_CET] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_WAITPKG] = X86_FEAT_HIDDEN,
+        [ZYDIS_ISA_SET_MONITORX] = X86_FEAT_HIDDEN,
+    };
+    uint8_t expected = features[p->z.meta.isa_set];
+
+    if (expected != X86_FEAT_BASE && p->ours.feature != expected)
+        report(c, p, "feature", p->ours.feature, expected);
+}
+
+/* Zydis counts a byte operation as operand size 8, and ports by the data's size. */
+static bool osize_comparable(const struct pair *p)
+{
+    switch (p->ours.op) {
+    case X86_IN:
+    case X86_OUT:
+    case X86_INS:
+    case X86_OUTS:
+    case X86_SYSCALL:
+    case X86_CMPXCHG8B: /* fixed, whatever 66 says */
+        return false;
+    default:
+        return p->z.operand_width != 8 && p->ours.feature == X86_FEAT_BASE && !is_hint(p);
+    }
 }
 
 static void check_sizes(struct checker *c, const struct pair *p)
 {
+    if (is_family(p))
+        return;
     if (p->ours.asize * 8 != p->z.address_width)
         report(c, p, "asize", p->ours.asize * 8u, p->z.address_width);
+    if (osize_comparable(p) && p->ours.osize * 8 != p->z.operand_width)
+        report(c, p, "osize", p->ours.osize * 8u, p->z.operand_width);
     if (p->ours.off_disp != p->z.raw.disp.offset || p->ours.disp_size * 8 != p->z.raw.disp.size)
         report(c, p, "disp offset", p->ours.off_disp, p->z.raw.disp.offset);
     if (p->ours.off_imm != p->z.raw.imm[0].offset || p->ours.imm_size * 8 != p->z.raw.imm[0].size)
@@ -467,6 +688,7 @@ static unsigned check(struct checker *c, const uint8_t *code, size_t avail, enum
     check_gprs(c, &p);
     check_flags(c, &p);
     check_sizes(c, &p);
+    check_feature(c, &p);
     if ((c->cases & 15) == 0)
         check_truncation(c, &p);
     return skip;

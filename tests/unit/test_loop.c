@@ -112,6 +112,25 @@ static void stop(void *ctx)
     loop_stop(((struct fixture *)ctx)->loop);
 }
 
+static uint64_t next_deadline(void *ctx)
+{
+    struct fixture *f = ctx;
+
+    f->asked++;
+    return f->deadline;
+}
+
+static void run_timers(void *ctx)
+{
+    struct fixture *f = ctx;
+
+    if (host_clock_ns() < f->deadline)
+        return;
+    f->ran_at = host_clock_ns();
+    f->timer_runs++;
+    loop_stop(f->loop);
+}
+
 /* Watching nothing, a hang-up must not be reported, nor spin. */
 static void test_watch_nothing(void **state)
 {
@@ -120,9 +139,12 @@ static void test_watch_nothing(void **state)
     f->lf = loop_add(f->loop, f->pipe[0], 0, &f->lock, read_one, f, NULL);
     close(f->pipe[1]);
     f->pipe[1] = -1;
-    assert_int_equal(loop_post(f->loop, stop, f), 0);
+    loop_set_timers(f->loop, next_deadline, run_timers, f);
+    f->deadline = host_clock_ns() + 20 * MSEC;
     assert_int_equal(loop_run(f->loop), 0);
     assert_int_equal(f->calls, 0);
+    assert_true(f->asked < 10);
+    f->deadline = UINT64_MAX;
     loop_mod(f->lf, LOOP_READ);
     assert_int_equal(loop_run(f->loop), 0);
     assert_int_equal(f->calls, 1);
@@ -183,25 +205,6 @@ static void test_post_order(void **state)
     assert_string_equal(f->order, "aba");
 }
 
-static uint64_t next_deadline(void *ctx)
-{
-    struct fixture *f = ctx;
-
-    f->asked++;
-    return f->deadline;
-}
-
-static void run_timers(void *ctx)
-{
-    struct fixture *f = ctx;
-
-    if (host_clock_ns() < f->deadline)
-        return;
-    f->ran_at = host_clock_ns();
-    f->timer_runs++;
-    loop_stop(f->loop);
-}
-
 static void test_deadline(void **state)
 {
     struct fixture *f = *state;
@@ -215,14 +218,11 @@ static void test_deadline(void **state)
     assert_true(f->asked < 10); /* slept, did not spin */
 }
 
-static void *wake_many(void *arg)
+static void wake_many(struct fixture *f)
 {
-    struct fixture *f = arg;
-
     for (int i = 0; i < 100000; i++)
         loop_wake(f->loop);
     loop_stop(f->loop);
-    return NULL;
 }
 
 /* Every change must be seen, from any thread, also with the loop falling asleep just then. */
@@ -234,9 +234,11 @@ static void test_wake(void **state)
     loop_set_timers(f->loop, next_deadline, run_timers, f);
     for (int i = 0; i < 200; i++) {
         assert_int_equal(pthread_create(&f->thread, NULL, run_thread, f), 0);
+        if (i % 8 == 7)
+            usleep(1000); /* asleep for certain */
         if (i == 0)
             wake_many(f);
-        else if (i & 1)
+        else if (i & 16)
             loop_stop(f->loop);
         else
             loop_post(f->loop, stop, f);
@@ -262,6 +264,21 @@ static void test_signal(void **state)
     raise(SIGTERM);
     assert_int_equal(loop_run(f->loop), 0);
     assert_int_equal(f->signo, SIGTERM);
+}
+
+/* As under nohup: what was ignored at the start stays so. */
+static void test_signal_ignored(void **state)
+{
+    struct fixture *f = *state;
+    struct error err;
+
+    signal(SIGHUP, SIG_IGN);
+    assert_int_equal(term_signals(f->loop, on_signal, f, &err), 0);
+    raise(SIGHUP);
+    raise(SIGINT);
+    assert_int_equal(loop_run(f->loop), 0);
+    assert_int_equal(f->signo, SIGINT);
+    signal(SIGHUP, SIG_DFL);
 }
 
 /* A crash restores the terminal, says one line, and dies by its signal. */
@@ -397,6 +414,7 @@ int main(void)
         CASE(test_deadline),
         CASE(test_wake),
         CASE(test_signal),
+        CASE(test_signal_ignored),
         CASE(test_crash),
         CASE(test_fault_hook),
         cmocka_unit_test(test_memory),

@@ -135,10 +135,12 @@ struct soft_cpu {
     bool delivering; /* an event is being delivered; a fault now makes a double fault */
     uint8_t delivering_vector;
     uint8_t delivering_type;
+    uint64_t deliver_rsp; /* RSP before a delivery began, should it fault */
+    bool in_insn;         /* a block runs: RIP is that of *uop */
     bool halt_wanted; /* HLT ran */
     bool exit_wanted; /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
-    int64_t budget; /* instructions left, if budgeted */
+    uint64_t budget; /* stats.instructions at which to stop, if budgeted */
     bool budgeted;
 
     uint64_t apic_page; /* where the xAPIC answers; all ones: nowhere */

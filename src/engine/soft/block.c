@@ -1,0 +1,281 @@
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/soft/interp.h"
+#include "host/memory.h"
+
+/*
+ * Decoded instructions, kept by physical page. Blocks are cut from one arena and never freed alone:
+ * when it is full, all go. A page that holds decoded instructions is marked, so that every write to
+ * it comes here (our own by the TLB, others' by gmem's hook).
+ */
+
+#ifdef XHYVE_HOSTILE
+enum { ARENA_SIZE = 64 << 10, BLOCK_MAX = 3, HASH_BITS = 4, COLD_BITS = 1 };
+#else
+enum { ARENA_SIZE = 24 << 20, BLOCK_MAX = 48, HASH_BITS = 14, COLD_BITS = 8 };
+#endif
+enum { INSN_MAX = 15 };
+
+/* An instruction that crosses a page: found by address, checked by its bytes at every use. */
+struct cold_block {
+    uint64_t lin;
+    uint8_t len;
+    uint8_t bytes[INSN_MAX];
+    union {
+        struct soft_block block;
+        uint8_t room[sizeof(struct soft_block) + sizeof(struct uop)];
+    };
+};
+
+struct blocks {
+    uint8_t *arena;
+    size_t used;
+    struct soft_block *hash[1u << HASH_BITS];
+    struct soft_block *page[1u << HASH_BITS];
+    struct cold_block cold[1u << COLD_BITS];
+    struct cold_block single;
+};
+
+int blocks_init(struct soft_cpu *cpu, struct error *err)
+{
+    struct blocks *b = calloc(1, sizeof(*b));
+
+    if (b == NULL)
+        return error_set(err, -ENOMEM, "no memory for the instruction cache");
+    b->arena = host_memory_alloc(ARENA_SIZE, err);
+    if (b->arena == NULL) {
+        free(b);
+        return -ENOMEM;
+    }
+    cpu->blocks = b;
+    return 0;
+}
+
+void blocks_fini(struct soft_cpu *cpu)
+{
+    struct blocks *b = cpu->blocks;
+
+    if (b == NULL)
+        return;
+    host_memory_free(b->arena, ARENA_SIZE);
+    free(b);
+    cpu->blocks = NULL;
+}
+
+static unsigned hash_pa(uint64_t pa)
+{
+    return (unsigned)((pa * 0x9E3779B97F4A7C15ull) >> (64 - HASH_BITS));
+}
+
+static void forget_jumps(struct soft_cpu *cpu)
+{
+    memset(cpu->jumps, 0, sizeof(cpu->jumps));
+}
+
+void block_flush_all(struct soft_cpu *cpu)
+{
+    struct blocks *b = cpu->blocks;
+
+    for (unsigned i = 0; i < countof(b->page); i++) {
+        for (struct soft_block *k = b->page[i]; k != NULL; k = k->page_next) {
+            k->dead = true;
+            gmem_unmark_code(cpu->vm->env.mem, k->pa & PAGE_MASK);
+        }
+    }
+    memset(b->hash, 0, sizeof(b->hash));
+    memset(b->page, 0, sizeof(b->page));
+    b->used = 0;
+    forget_jumps(cpu);
+}
+
+/* Takes out every block of the page that overlaps [from, to). Returns how many stay. */
+static unsigned kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
+{
+    struct blocks *b = cpu->blocks;
+    uint64_t page = from & PAGE_MASK;
+    struct soft_block **link = &b->page[hash_pa(page)];
+    unsigned stay = 0;
+    bool killed = false;
+
+    while (*link != NULL) {
+        struct soft_block *k = *link;
+
+        if ((k->pa & PAGE_MASK) != page) {
+            link = &k->page_next;
+        } else if (k->pa < to && from < k->pa + k->bytes) {
+            struct soft_block **h = &b->hash[hash_pa(k->pa)];
+
+            while (*h != k)
+                h = &(*h)->hash_next;
+            *h = k->hash_next;
+            *link = k->page_next;
+            k->dead = true;
+            killed = true;
+            if (k == cpu->block)
+                soft_stop_block(cpu);
+        } else {
+            stay++;
+            link = &k->page_next;
+        }
+    }
+    if (killed)
+        forget_jumps(cpu);
+    return stay;
+}
+
+void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len)
+{
+    if (kill_range(cpu, gpa, gpa + len) == 0)
+        gmem_unmark_code(cpu->vm->env.mem, gpa & PAGE_MASK);
+}
+
+void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page)
+{
+    block_written(cpu, gpa_page, PAGE_SIZE);
+}
+
+static void op_invalid(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    soft_raise(cpu, X86_EXC_UD);
+}
+
+static void op_too_long(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* One instruction; what cannot be decoded becomes one that faults. */
+static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, struct uop *u)
+{
+    struct x86_insn insn;
+    int len = x86_decode(code, avail, cpu->mode, &insn);
+
+    memset(u, 0, sizeof(*u));
+    if (len > 0) {
+        u->len = (uint8_t)len;
+        uop_build(cpu, &insn, code, u);
+        return;
+    }
+    u->len = 1;
+    u->flags = UOP_END;
+    u->fn = len == X86_DECODE_TOOLONG ? op_too_long : op_invalid;
+}
+
+/*
+ * An instruction whose bytes may lie on two pages. The second page is touched only if the first
+ * does not hold all of it. A fetch fault reports the address of the byte that could not be had.
+ */
+static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const uint8_t *first,
+                                      unsigned have, struct cold_block *c)
+{
+    uint8_t code[INSN_MAX];
+    unsigned avail = have < INSN_MAX ? have : INSN_MAX;
+    struct x86_insn insn;
+
+    memcpy(code, first, avail);
+    if (avail < INSN_MAX && x86_decode(code, avail, cpu->mode, &insn) == X86_DECODE_MORE) {
+        enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
+        uint64_t gpa, next = cpu->long_code ? lin + avail : (uint32_t)(lin + avail);
+        const uint8_t *second = mmu_translate(cpu, X86_CS, next, ACC_EXEC, mode, &gpa);
+
+        if (second == NULL)
+            soft_unimplemented(cpu, "executing from memory-mapped I/O");
+        memcpy(code + avail, second, INSN_MAX - avail);
+        avail = INSN_MAX;
+    }
+    if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->mode && c->len <= avail &&
+        memcmp(c->bytes, code, c->len) == 0)
+        return &c->block;
+    memset(c, 0, sizeof(*c));
+    make_uop(cpu, code, avail, &c->block.uop[0]);
+    c->lin = lin;
+    c->len = c->block.uop[0].len;
+    memcpy(c->bytes, code, c->len);
+    c->block.count = 1;
+    c->block.bytes = c->len;
+    c->block.mode = cpu->mode;
+    c->block.pa = UINT64_MAX;
+    return &c->block;
+}
+
+/* Decodes from `code` (have bytes to the page's end) into the arena; NULL if the first crosses. */
+static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const uint8_t *code,
+                                     unsigned have)
+{
+    struct blocks *b = cpu->blocks;
+    size_t most = sizeof(struct soft_block) + BLOCK_MAX * sizeof(struct uop);
+    struct soft_block *k;
+    unsigned off = 0;
+
+    if (ARENA_SIZE - b->used < most)
+        block_flush_all(cpu);
+    /* marked before the bytes are read: a write after this is noticed */
+    if (!gmem_is_code(cpu->vm->env.mem, pa & PAGE_MASK)) {
+        gmem_mark_code(cpu->vm->env.mem, pa & PAGE_MASK);
+        mmu_protect_code(cpu, pa & PAGE_MASK);
+    }
+    k = (void *)(b->arena + b->used);
+    memset(k, 0, sizeof(*k));
+    k->pa = pa;
+    k->mode = cpu->mode;
+    while (k->count < BLOCK_MAX) {
+        struct uop *u = &k->uop[k->count];
+        struct x86_insn insn;
+
+        if (have - off < INSN_MAX &&
+            x86_decode(code + off, have - off, cpu->mode, &insn) == X86_DECODE_MORE)
+            break;
+        make_uop(cpu, code + off, have - off, u);
+        u->off = (uint16_t)off;
+        if (u->flags & UOP_RIP)
+            u->disp += off + u->len;
+        off += u->len;
+        k->count++;
+        if ((u->flags & UOP_END) || off >= have)
+            break;
+    }
+    if (k->count == 0)
+        return NULL;
+    k->bytes = (uint16_t)off;
+    b->used += (sizeof(*k) + k->count * sizeof(struct uop) + 63) & ~(size_t)63;
+    k->hash_next = b->hash[hash_pa(pa)];
+    b->hash[hash_pa(pa)] = k;
+    k->page_next = b->page[hash_pa(pa & PAGE_MASK)];
+    b->page[hash_pa(pa & PAGE_MASK)] = k;
+    return k;
+}
+
+struct soft_block *block_get(struct soft_cpu *cpu, bool single)
+{
+    struct blocks *b = cpu->blocks;
+    enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
+    uint64_t lin = cpu->base[X86_CS] + cpu->st.rip, gpa;
+    const uint8_t *code;
+    struct soft_block *k;
+    unsigned have;
+
+    cpu->block_rip = cpu->st.rip;
+    cpu->block = NULL;
+    if (!cpu->long_code) {
+        lin = (uint32_t)lin;
+        if (cpu->st.rip > cpu->st.seg[X86_CS].limit)
+            soft_raise_error(cpu, X86_EXC_GP, 0);
+    }
+    have = PAGE_SIZE - (unsigned)(lin & 4095);
+    code = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, mode, &gpa);
+    if (code == NULL)
+        soft_unimplemented(cpu, "executing from memory-mapped I/O");
+    if (single)
+        return make_single(cpu, lin, code, have, &b->single);
+    for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
+        if (k->pa == gpa && k->mode == cpu->mode)
+            return k;
+    }
+    k = make_block(cpu, gpa, code, have);
+    if (k == NULL)
+        k = make_single(cpu, lin, code, have, &b->cold[lin & ((1u << COLD_BITS) - 1)]);
+    return k;
+}

@@ -1,0 +1,813 @@
+#include "engine/soft/interp.h"
+#include "base/endian.h"
+#include "host/random.h"
+
+/* System instructions: flags, descriptor tables, control registers, fast calls, ports. */
+
+static void need_cpl0(struct soft_cpu *cpu)
+{
+    if (cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* Instructions that real and virtual-8086 mode do not know. */
+static void need_descriptors(struct soft_cpu *cpu)
+{
+    if (!has_descriptors(cpu))
+        soft_raise(cpu, X86_EXC_UD);
+}
+
+static void need_iopl(struct soft_cpu *cpu)
+{
+    if (in_protected(cpu) && cpu->cpl > ((cpu->st.rflags >> 12) & 3))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* ---- flags ---- */
+
+static void op_clc(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    cpu->cc &= ~CC_CF;
+}
+
+static void op_stc(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    cpu->cc |= CC_CF;
+}
+
+static void op_cmc(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    cpu->cc ^= CC_CF;
+}
+
+static void op_cld(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    cpu->st.rflags &= ~(uint64_t)X86_FL_DF;
+}
+
+static void op_std(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    cpu->st.rflags |= X86_FL_DF;
+}
+
+static void op_cli(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_iopl(cpu);
+    cpu->st.rflags &= ~(uint64_t)X86_FL_IF;
+}
+
+static void op_sti(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_iopl(cpu);
+    if (!(cpu->st.rflags & X86_FL_IF)) {
+        cpu->st.rflags |= X86_FL_IF;
+        cpu->st.sti_shadow = true;
+        soft_set_slow(cpu);
+        soft_check_irq(cpu);
+    }
+}
+
+static void op_pushf(struct soft_cpu *cpu, const struct uop *u)
+{
+    if (in_vm86(cpu) && (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    stack_push(cpu, u->osize, soft_flags(cpu) & ~(uint64_t)(X86_FL_VM | X86_FL_RF));
+}
+
+static void op_popf(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t mask = X86_FL_ARITH | X86_FL_TF | X86_FL_DF | X86_FL_NT, fl;
+    unsigned iopl = (cpu->st.rflags >> 12) & 3;
+
+    if (in_vm86(cpu) && iopl != 3)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (u->osize != 2)
+        mask |= X86_FL_AC | X86_FL_ID | X86_FL_RF;
+    if (!in_protected(cpu) || cpu->cpl == 0)
+        mask |= X86_FL_IF | X86_FL_IOPL;
+    else if (cpu->cpl <= iopl)
+        mask |= X86_FL_IF;
+    fl = stack_peek(cpu, u->osize, 0) & ~(uint64_t)X86_FL_RF; /* POPF clears RF */
+    stack_drop(cpu, u->osize);
+    soft_set_flags(cpu, (soft_flags(cpu) & ~mask) | (fl & mask));
+}
+
+static void op_stac_clac(struct soft_cpu *cpu, const struct uop *u)
+{
+    if (cpu->cpl != 0)
+        soft_raise(cpu, X86_EXC_UD);
+    if (u->op == X86_STAC)
+        cpu->st.rflags |= X86_FL_AC;
+    else
+        cpu->st.rflags &= ~(uint64_t)X86_FL_AC;
+    mmu_update_mode(cpu);
+}
+
+static void op_nop(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)cpu;
+    (void)u;
+}
+
+static void op_fence(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)cpu;
+    (void)u;
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* CLFLUSH checks its address as a read does. */
+static void op_clflush(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)mem_load(cpu, u->seg, soft_ea(cpu, u), 1);
+}
+
+static void op_ud(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    soft_raise(cpu, X86_EXC_UD);
+}
+
+static void op_hlt(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_cpl0(cpu);
+    cpu->halt_wanted = true;
+    atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
+}
+
+/* A spinning guest: let another thread have the core now and then. */
+static void op_pause(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    if (cpu->vm->env.exit_on_pause) {
+        cpu->exit->reason = VCPU_EXIT_PAUSE;
+        cpu->exit_wanted = true;
+        atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
+    }
+}
+
+/* ---- descriptor tables ---- */
+
+static void op_store_table(struct soft_cpu *cpu, const struct uop *u)
+{
+    const struct x86_dtable *t = u->op == X86_SGDT ? &cpu->st.gdtr : &cpu->st.idtr;
+    unsigned base_size = cpu->long_code ? 8 : 4;
+    uint64_t ea = soft_ea(cpu, u);
+
+    if ((cpu->st.cr4 & X86_CR4_UMIP) && cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    soft_probe_write(cpu, u->seg, ea, 2 + base_size);
+    mem_store(cpu, u->seg, ea, 2, t->limit);
+    mem_store(cpu, u->seg, ea + 2, base_size, t->base);
+}
+
+static void op_load_table(struct soft_cpu *cpu, const struct uop *u)
+{
+    struct x86_dtable *t = u->op == X86_LGDT ? &cpu->st.gdtr : &cpu->st.idtr;
+    uint64_t ea = soft_ea(cpu, u), base;
+    uint16_t limit;
+
+    need_cpl0(cpu);
+    limit = (uint16_t)mem_load(cpu, u->seg, ea, 2);
+    base = mem_load(cpu, u->seg, ea + 2, cpu->long_code ? 8 : 4);
+    if (u->osize == 2 && !cpu->long_code)
+        base &= 0xffffff;
+    if (cpu->long_code && !soft_canonical(cpu, base))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    t->limit = limit;
+    t->base = base;
+}
+
+/* SLDT, STR, SMSW: 16 bits to memory, the operand size to a register */
+static void store_word(struct soft_cpu *cpu, const struct uop *u, uint64_t v)
+{
+    if ((cpu->st.cr4 & X86_CR4_UMIP) && cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (u->flags & UOP_REG)
+        reg_set(cpu, u->dst, u->osize, v);
+    else
+        mem_store(cpu, u->seg, soft_ea(cpu, u), 2, v);
+}
+
+static void op_sldt(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_descriptors(cpu);
+    store_word(cpu, u, cpu->st.ldtr.selector);
+}
+
+static void op_str(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_descriptors(cpu);
+    store_word(cpu, u, cpu->st.tr.selector);
+}
+
+static void op_smsw(struct soft_cpu *cpu, const struct uop *u)
+{
+    store_word(cpu, u, cpu->st.cr0);
+}
+
+static void op_lldt(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_descriptors(cpu);
+    need_cpl0(cpu);
+    seg_lldt(cpu, (uint16_t)rm_load(cpu, u, 2));
+}
+
+static void op_ltr(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_descriptors(cpu);
+    need_cpl0(cpu);
+    seg_ltr(cpu, (uint16_t)rm_load(cpu, u, 2));
+}
+
+static void op_lmsw(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t v;
+
+    need_cpl0(cpu);
+    v = rm_load(cpu, u, 2) & 0xf;
+    v |= cpu->st.cr0 & X86_CR0_PE; /* LMSW cannot clear PE */
+    cr_write(cpu, 0, (cpu->st.cr0 & ~0xfull) | v);
+}
+
+static void op_arpl(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t d, s;
+
+    need_descriptors(cpu);
+    d = rm_load(cpu, u, 2);
+    s = reg_get(cpu, u->src, 2);
+    if ((d & 3) < (s & 3)) {
+        rm_store(cpu, u, 2, (d & ~3ull) | (s & 3));
+        cpu->cc |= CC_ZF;
+    } else {
+        cpu->cc &= ~CC_ZF;
+    }
+}
+
+/* May this selector be used by LAR, LSL, VERR, VERW? Fills d. */
+static bool probe_selector(struct soft_cpu *cpu, uint16_t sel, struct descriptor *d)
+{
+    uint64_t lin;
+    bool conforming;
+    unsigned dpl;
+
+    if ((sel & 0xfffc) == 0 || !desc_read(cpu, sel, d, &lin))
+        return false;
+    conforming = (d->hi & 0x1c00) == 0x1c00;
+    dpl = (d->hi >> 13) & 3;
+    return conforming || (dpl >= cpu->cpl && dpl >= (sel & 3u));
+}
+
+/* System descriptor types that LAR and LSL accept. */
+static bool system_type_ok(const struct soft_cpu *cpu, unsigned type, bool lsl)
+{
+    unsigned legacy = lsl ? 0x0a0e : 0x1a3e; /* bit n: type n */
+
+    if (in_long_mode(cpu))
+        legacy = lsl ? 0x0a04 : 0x1a04;
+    return (legacy >> type) & 1;
+}
+
+static void op_lar_lsl(struct soft_cpu *cpu, const struct uop *u)
+{
+    bool lsl = u->op == X86_LSL, ok;
+    struct descriptor d;
+    uint16_t sel;
+
+    need_descriptors(cpu);
+    sel = (uint16_t)(u->flags & UOP_REG ? cpu->st.gpr[u->src]
+                                        : mem_load(cpu, u->seg, soft_ea(cpu, u), 2));
+    ok = probe_selector(cpu, sel, &d);
+    if (ok && !(d.hi & 0x1000))
+        ok = system_type_ok(cpu, (d.hi >> 8) & 15, lsl);
+    cpu->cc = (cpu->cc & ~CC_ZF) | (ok ? CC_ZF : 0);
+    if (!ok)
+        return;
+    if (lsl) {
+        struct x86_segment s;
+
+        desc_to_segment(d, sel, &s);
+        reg_set(cpu, u->dst, u->osize, s.limit);
+    } else {
+        reg_set(cpu, u->dst, u->osize, d.hi & 0x00ffff00);
+    }
+}
+
+static void op_verr_verw(struct soft_cpu *cpu, const struct uop *u)
+{
+    struct descriptor d;
+    bool ok;
+
+    need_descriptors(cpu);
+    ok = probe_selector(cpu, (uint16_t)rm_load(cpu, u, 2), &d) && (d.hi & 0x1000);
+    if (ok && u->op == X86_VERW)
+        ok = !(d.hi & 0x800) && (d.hi & 0x200);
+    else if (ok)
+        ok = !(d.hi & 0x800) || (d.hi & 0x200);
+    cpu->cc = (cpu->cc & ~CC_ZF) | (ok ? CC_ZF : 0);
+}
+
+/* ---- control and debug registers ---- */
+
+static void op_mov_from_cr(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_cpl0(cpu);
+    reg_set(cpu, u->dst, u->osize, cr_read(cpu, u->src));
+}
+
+static void op_mov_to_cr(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_cpl0(cpu);
+    cr_write(cpu, u->dst, reg_get(cpu, u->src, u->osize));
+}
+
+/* DR4 and DR5 are DR6 and DR7 unless CR4.DE. General detect (DR7.GD) comes first. */
+static unsigned debug_register(struct soft_cpu *cpu, unsigned dr)
+{
+    if (dr == 4 || dr == 5) {
+        if (cpu->st.cr4 & X86_CR4_DE)
+            soft_raise(cpu, X86_EXC_UD);
+        dr += 2;
+    }
+    need_cpl0(cpu);
+    if (cpu->st.dr7 & (1u << 13)) {
+        cpu->st.dr7 &= ~(1ull << 13);
+        cpu->st.dr6 |= 1u << 13;
+        soft_raise(cpu, X86_EXC_DB);
+    }
+    return dr;
+}
+
+static void op_mov_from_dr(struct soft_cpu *cpu, const struct uop *u)
+{
+    unsigned dr = debug_register(cpu, u->src);
+
+    reg_set(cpu, u->dst, u->osize,
+            dr < 4    ? cpu->st.dr[dr]
+            : dr == 6 ? cpu->st.dr6
+                      : cpu->st.dr7);
+}
+
+static void op_mov_to_dr(struct soft_cpu *cpu, const struct uop *u)
+{
+    unsigned dr = debug_register(cpu, u->dst);
+    uint64_t v = reg_get(cpu, u->src, u->osize);
+
+    if (dr < 4) {
+        cpu->st.dr[dr] = v;
+        return;
+    }
+    if (v >> 32)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (dr == 6)
+        cpu->st.dr6 = (v & 0xe00f) | 0xffff0ff0;
+    else
+        cpu->st.dr7 = (v & 0xffff2fff) | 0x400;
+    mmu_update_mode(cpu);
+    soft_set_slow(cpu);
+}
+
+static void op_clts(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_cpl0(cpu);
+    cpu->st.cr0 &= ~(uint64_t)X86_CR0_TS;
+}
+
+static void op_invlpg(struct soft_cpu *cpu, const struct uop *u)
+{
+    need_cpl0(cpu);
+    mmu_flush_page(cpu, cpu->base[u->seg] + soft_ea(cpu, u));
+}
+
+static void op_invpcid(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t kind = cpu->st.gpr[u->dst], ea, lo, lin;
+
+    need_cpl0(cpu);
+    ea = soft_ea(cpu, u);
+    lo = mem_load(cpu, u->seg, ea, 8);
+    lin = mem_load(cpu, u->seg, ea + 8, 8);
+    if (!cpu->long_code)
+        kind = (uint32_t)kind;
+    if (kind > 3 || (kind < 2 && (lo >> 12) != 0) || (kind == 0 && !soft_canonical(cpu, lin)) ||
+        (kind < 2 && !(cpu->st.cr4 & X86_CR4_PCIDE) && lo != 0))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (kind == 0)
+        mmu_flush_page(cpu, lin);
+    else
+        mmu_flush_all(cpu);
+}
+
+static void op_cpl0_nop(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_cpl0(cpu);
+}
+
+/* ---- FS, GS, SWAPGS ---- */
+
+static void op_swapgs(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t base = cpu->st.seg[X86_GS].base;
+
+    (void)u;
+    need_cpl0(cpu);
+    cpu->st.seg[X86_GS].base = cpu->base[X86_GS] = cpu->st.kernel_gs_base;
+    cpu->st.kernel_gs_base = base;
+}
+
+/* cc: the segment */
+static void op_read_base(struct soft_cpu *cpu, const struct uop *u)
+{
+    if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
+        soft_raise(cpu, X86_EXC_UD);
+    reg_set(cpu, u->dst, u->osize, cpu->st.seg[u->cc].base);
+}
+
+static void op_write_base(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t v = reg_get(cpu, u->dst, u->osize);
+
+    if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
+        soft_raise(cpu, X86_EXC_UD);
+    if (!soft_canonical(cpu, v))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    cpu->st.seg[u->cc].base = cpu->base[u->cc] = v;
+}
+
+/* ---- fast system calls ---- */
+
+static void op_syscall(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t cs = (uint16_t)(cpu->st.star >> 32) & 0xfffc;
+
+    (void)u;
+    if (!(cpu->st.efer & X86_EFER_SCE) || !cpu->long_code)
+        soft_raise(cpu, X86_EXC_UD); /* Intel: only in 64-bit mode */
+    cpu->st.gpr[X86_RCX] = cpu->next_rip;
+    cpu->st.gpr[X86_R11] = soft_flags(cpu) & ~(uint64_t)X86_FL_RF;
+    seg_flat_code(cpu, cs, 0, true);
+    seg_flat_stack(cpu, (uint16_t)(cs + 8), 0);
+    soft_set_flags(cpu, soft_flags(cpu) & ~cpu->st.sfmask & ~(uint64_t)X86_FL_RF);
+    cpu->next_rip = cpu->st.lstar;
+    soft_mode_changed(cpu);
+}
+
+static void op_sysret(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t base = (uint16_t)(cpu->st.star >> 48);
+    bool to64 = u->osize == 8;
+    uint64_t rip = cpu->st.gpr[X86_RCX];
+
+    if (!(cpu->st.efer & X86_EFER_SCE) || !cpu->long_code)
+        soft_raise(cpu, X86_EXC_UD);
+    need_cpl0(cpu);
+    if (to64 && !soft_canonical(cpu, rip))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    seg_flat_code(cpu, (uint16_t)((base + (to64 ? 16 : 0)) | 3), 3, to64);
+    seg_flat_stack(cpu, (uint16_t)((base + 8) | 3), 3);
+    soft_set_flags(cpu, (cpu->st.gpr[X86_R11] & 0x3c7fd7) | X86_FL_FIXED);
+    cpu->next_rip = to64 ? rip : (uint32_t)rip;
+    soft_mode_changed(cpu);
+}
+
+static void op_sysenter(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t cs = (uint16_t)cpu->st.sysenter_cs & 0xfffc;
+    bool lma = in_long_mode(cpu);
+
+    (void)u;
+    if (!in_protected(cpu) || cs == 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    soft_set_flags(cpu, soft_flags(cpu) & ~(uint64_t)(X86_FL_VM | X86_FL_IF | X86_FL_RF));
+    seg_flat_code(cpu, cs, 0, lma);
+    seg_flat_stack(cpu, (uint16_t)(cs + 8), 0);
+    cpu->st.gpr[X86_RSP] = lma ? cpu->st.sysenter_esp : (uint32_t)cpu->st.sysenter_esp;
+    cpu->next_rip = lma ? cpu->st.sysenter_eip : (uint32_t)cpu->st.sysenter_eip;
+    soft_mode_changed(cpu);
+}
+
+static void op_sysexit(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t cs = (uint16_t)cpu->st.sysenter_cs & 0xfffc;
+    bool to64 = u->osize == 8;
+    uint64_t rip = cpu->st.gpr[X86_RDX], rsp = cpu->st.gpr[X86_RCX];
+
+    if (!in_protected(cpu) || cs == 0 || cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (to64 && (!soft_canonical(cpu, rip) || !soft_canonical(cpu, rsp)))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    seg_flat_code(cpu, (uint16_t)((cs + (to64 ? 32 : 16)) | 3), 3, to64);
+    seg_flat_stack(cpu, (uint16_t)((cs + (to64 ? 40 : 24)) | 3), 3);
+    cpu->st.gpr[X86_RSP] = to64 ? rsp : (uint32_t)rsp;
+    cpu->next_rip = to64 ? rip : (uint32_t)rip;
+    soft_mode_changed(cpu);
+}
+
+/* ---- identification, time, MSRs, random numbers ---- */
+
+static void set_pair(struct soft_cpu *cpu, uint64_t v)
+{
+    cpu->st.gpr[X86_RAX] = (uint32_t)v;
+    cpu->st.gpr[X86_RDX] = v >> 32;
+}
+
+static uint64_t get_pair(const struct soft_cpu *cpu)
+{
+    return (uint32_t)cpu->st.gpr[X86_RAX] | cpu->st.gpr[X86_RDX] << 32;
+}
+
+static void op_cpuid(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint32_t r[4];
+
+    (void)u;
+    x86_cpuid_query(cpu->vm->env.cpuid, (uint32_t)cpu->st.gpr[X86_RAX],
+                    (uint32_t)cpu->st.gpr[X86_RCX], cpu->id, cpu->vm->env.cpus, cpu->st.cr4,
+                    cpu->st.xcr0, cpu->st.xss, r);
+    cpu->st.gpr[X86_RAX] = r[0];
+    cpu->st.gpr[X86_RBX] = r[1];
+    cpu->st.gpr[X86_RCX] = r[2];
+    cpu->st.gpr[X86_RDX] = r[3];
+}
+
+static void op_rdtsc(struct soft_cpu *cpu, const struct uop *u)
+{
+    if ((cpu->st.cr4 & X86_CR4_TSD) && cpu->cpl != 0 && in_protected(cpu))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    set_pair(cpu, soft_guest_tsc(cpu));
+    if (u->op == X86_RDTSCP)
+        cpu->st.gpr[X86_RCX] = (uint32_t)cpu->st.tsc_aux;
+}
+
+/* CPUID leaf 0xA offers no counters: any index is invalid. */
+static void op_rdpmc(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+static void op_rdmsr(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t v;
+
+    (void)u;
+    need_cpl0(cpu);
+    msr_read(cpu, (uint32_t)cpu->st.gpr[X86_RCX], &v);
+    set_pair(cpu, v);
+}
+
+static void op_wrmsr(struct soft_cpu *cpu, const struct uop *u)
+{
+    (void)u;
+    need_cpl0(cpu);
+    msr_write(cpu, (uint32_t)cpu->st.gpr[X86_RCX], get_pair(cpu));
+}
+
+static void op_rdrand(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t v = 0;
+    bool ok = host_random(&v, sizeof(v)) == 0;
+
+    reg_set(cpu, u->dst, u->osize, ok ? v : 0);
+    cpu->cc = ok ? CC_CF : 0; /* none just now: the guest tries again */
+}
+
+static void op_rdpid(struct soft_cpu *cpu, const struct uop *u)
+{
+    cpu->st.gpr[u->dst] = (uint32_t)cpu->st.tsc_aux;
+}
+
+static void op_xgetbv(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint32_t index = (uint32_t)cpu->st.gpr[X86_RCX];
+
+    (void)u;
+    if (!(cpu->st.cr4 & X86_CR4_OSXSAVE))
+        soft_raise(cpu, X86_EXC_UD);
+    if (index == 0)
+        set_pair(cpu, cpu->st.xcr0);
+    else if (index == 1 && soft_has(cpu, X86_FEAT_XSAVEC))
+        set_pair(cpu, cpu->st.xcr0 & (1 | le64_load(cpu->st.xsave + X86_XSAVE_HDR)));
+    else
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+static void op_xsetbv(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint64_t v = get_pair(cpu);
+
+    (void)u;
+    if (!(cpu->st.cr4 & X86_CR4_OSXSAVE))
+        soft_raise(cpu, X86_EXC_UD);
+    need_cpl0(cpu);
+    if ((uint32_t)cpu->st.gpr[X86_RCX] != 0 || !(v & 1) ||
+        (v & ~cpu->vm->env.cpuid->xcr0_mask) || (v & 6) == 4)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    cpu->st.xcr0 = v;
+}
+
+/* ---- ports ---- */
+
+void port_check(struct soft_cpu *cpu, uint16_t port, unsigned size)
+{
+    const struct x86_segment *tr = &cpu->st.tr;
+    uint32_t map, bits;
+
+    if (!in_protected(cpu) ||
+        (!in_vm86(cpu) && cpu->cpl <= ((cpu->st.rflags >> 12) & 3)))
+        return;
+    if ((tr->attr & 15) != 11 || tr->limit < 103)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    map = (uint32_t)sys_load(cpu, tr->base + 102, 2) + port / 8;
+    if (map + 1 > tr->limit)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    bits = (uint32_t)sys_load(cpu, tr->base + map, 2) >> (port & 7);
+    if (bits & ((1u << size) - 1))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+static void io_unclaimed(struct soft_cpu *cpu, uint16_t port, unsigned size, bool write,
+                         uint64_t v)
+{
+    if (!cpu->vm->env.strict_io)
+        return;
+    *cpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_PIO,
+                                    .io = {port, (uint8_t)size, write, v}};
+    cpu->exit_wanted = true;
+    atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
+}
+
+uint32_t port_in(struct soft_cpu *cpu, uint16_t port, unsigned size)
+{
+    uint64_t v;
+
+    cpu->stats.pio++;
+    if (!bus_read(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, &v))
+        io_unclaimed(cpu, port, size, false, v);
+    return (uint32_t)v;
+}
+
+void port_out(struct soft_cpu *cpu, uint16_t port, unsigned size, uint32_t v)
+{
+    cpu->stats.pio++;
+    if (!bus_write(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, v))
+        io_unclaimed(cpu, port, size, true, v);
+}
+
+/* cc: operand size; src: 1 = the port is the immediate */
+static void op_in(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t port = (uint16_t)(u->src ? u->imm & 0xff : cpu->st.gpr[X86_RDX]);
+
+    port_check(cpu, port, u->cc);
+    reg_set(cpu, X86_RAX, u->cc, port_in(cpu, port, u->cc));
+}
+
+static void op_out(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint16_t port = (uint16_t)(u->src ? u->imm & 0xff : cpu->st.gpr[X86_RDX]);
+
+    port_check(cpu, port, u->cc);
+    port_out(cpu, port, u->cc, (uint32_t)reg_get(cpu, X86_RAX, u->cc));
+}
+
+/* ---- table ---- */
+
+#define ENDS UOP_END
+static const struct {
+    uint16_t op;
+    uint8_t flags, cc;
+    uop_fn fn;
+} system_table[] = {
+    {X86_CLC, 0, 0, op_clc},
+    {X86_STC, 0, 0, op_stc},
+    {X86_CMC, 0, 0, op_cmc},
+    {X86_CLD, 0, 0, op_cld},
+    {X86_STD, 0, 0, op_std},
+    {X86_CLI, 0, 0, op_cli},
+    {X86_STI, ENDS, 0, op_sti},
+    {X86_PUSHF, 0, 0, op_pushf},
+    {X86_POPF, ENDS, 0, op_popf},
+    {X86_STAC, 0, 0, op_stac_clac},
+    {X86_CLAC, 0, 0, op_stac_clac},
+    {X86_NOP, 0, 0, op_nop},
+    {X86_PREFETCH, 0, 0, op_nop},
+    {X86_CLDEMOTE, 0, 0, op_nop},
+    {X86_PAUSE, ENDS, 0, op_pause},
+    {X86_LFENCE, 0, 0, op_fence},
+    {X86_SFENCE, 0, 0, op_fence},
+    {X86_MFENCE, 0, 0, op_fence},
+    {X86_CLFLUSH, 0, 0, op_clflush},
+    {X86_CLFLUSHOPT, 0, 0, op_clflush},
+    {X86_CLWB, 0, 0, op_clflush},
+    {X86_UD0, ENDS, 0, op_ud},
+    {X86_UD1, ENDS, 0, op_ud},
+    {X86_UD2, ENDS, 0, op_ud},
+    {X86_MONITOR, ENDS, 0, op_ud},
+    {X86_MWAIT, ENDS, 0, op_ud},
+    {X86_VMCALL, ENDS, 0, op_ud},
+    {X86_VMMCALL, ENDS, 0, op_ud},
+    {X86_RSM, ENDS, 0, op_ud},
+    {X86_HLT, ENDS, 0, op_hlt},
+    {X86_SGDT, 0, 0, op_store_table},
+    {X86_SIDT, 0, 0, op_store_table},
+    {X86_LGDT, 0, 0, op_load_table},
+    {X86_LIDT, 0, 0, op_load_table},
+    {X86_SLDT, 0, 0, op_sldt},
+    {X86_STR, 0, 0, op_str},
+    {X86_SMSW, 0, 0, op_smsw},
+    {X86_LLDT, 0, 0, op_lldt},
+    {X86_LTR, 0, 0, op_ltr},
+    {X86_LMSW, ENDS, 0, op_lmsw},
+    {X86_ARPL, 0, 0, op_arpl},
+    {X86_LAR, 0, 0, op_lar_lsl},
+    {X86_LSL, 0, 0, op_lar_lsl},
+    {X86_VERR, 0, 0, op_verr_verw},
+    {X86_VERW, 0, 0, op_verr_verw},
+    {X86_CLTS, ENDS, 0, op_clts},
+    {X86_INVLPG, ENDS, 0, op_invlpg},
+    {X86_INVPCID, ENDS, 0, op_invpcid},
+    {X86_INVD, 0, 0, op_cpl0_nop},
+    {X86_WBINVD, 0, 0, op_cpl0_nop},
+    {X86_WBNOINVD, 0, 0, op_cpl0_nop},
+    {X86_SWAPGS, 0, 0, op_swapgs},
+    {X86_RDFSBASE, 0, X86_FS, op_read_base},
+    {X86_RDGSBASE, 0, X86_GS, op_read_base},
+    {X86_WRFSBASE, 0, X86_FS, op_write_base},
+    {X86_WRGSBASE, 0, X86_GS, op_write_base},
+    {X86_SYSCALL, ENDS, 0, op_syscall},
+    {X86_SYSRET, ENDS, 0, op_sysret},
+    {X86_SYSENTER, ENDS, 0, op_sysenter},
+    {X86_SYSEXIT, ENDS, 0, op_sysexit},
+    {X86_CPUID, 0, 0, op_cpuid},
+    {X86_RDTSC, 0, 0, op_rdtsc},
+    {X86_RDTSCP, 0, 0, op_rdtsc},
+    {X86_RDPMC, 0, 0, op_rdpmc},
+    {X86_RDMSR, 0, 0, op_rdmsr},
+    {X86_WRMSR, ENDS, 0, op_wrmsr},
+    {X86_RDRAND, 0, 0, op_rdrand},
+    {X86_RDSEED, 0, 0, op_rdrand},
+    {X86_RDPID, 0, 0, op_rdpid},
+    {X86_XGETBV, 0, 0, op_xgetbv},
+    {X86_XSETBV, ENDS, 0, op_xsetbv},
+};
+
+static bool build_moves(const struct x86_insn *insn, struct uop *u)
+{
+    bool to = insn->opnd[0].rclass != X86_RC_GPR;
+
+    u->osize = insn->mode == X86_MODE_64 ? 8 : 4;
+    if (insn->op == X86_MOVCR)
+        u->fn = to ? op_mov_to_cr : op_mov_from_cr;
+    else
+        u->fn = to ? op_mov_to_dr : op_mov_from_dr;
+    if (to)
+        u->flags |= UOP_END;
+    return true;
+}
+
+static bool build_port(const struct x86_insn *insn, struct uop *u)
+{
+    bool in = insn->op == X86_IN;
+    const struct x86_opnd *port = &insn->opnd[in ? 1 : 0], *data = &insn->opnd[in ? 0 : 1];
+
+    u->cc = (uint8_t)data->size;
+    u->src = port->kind == X86_OPND_IMM;
+    u->fn = in ? op_in : op_out;
+    u->flags |= UOP_END;
+    return true;
+}
+
+bool build_system(const struct x86_insn *insn, struct uop *u)
+{
+    switch (insn->op) {
+    case X86_MOVCR:
+    case X86_MOVDR:
+        return build_moves(insn, u);
+    case X86_IN:
+    case X86_OUT:
+        return build_port(insn, u);
+    default:
+        break;
+    }
+    for (size_t i = 0; i < countof(system_table); i++) {
+        if (system_table[i].op == insn->op) {
+            u->fn = system_table[i].fn;
+            u->cc = system_table[i].cc;
+            u->flags |= system_table[i].flags;
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,35 @@
+/*
+ * virtio over PCI: transitional devices, which legacy drivers find in the I/O BAR 0 and modern ones
+ * through capabilities in the memory BAR 4. Interrupts by MSI-X (BAR 1), MSI or INTx.
+ *
+ *     static int rnd_create(struct dev_env *env, struct pci_func *f, const struct options *opts,
+ *                           void **out, struct error *err)
+ *     {
+ *         return virtio_pci_create(env, f, opts, &rnd_ops, out, err);
+ *     }
+ *     const struct pci_ops virtio_rnd_ops = {
+ *         .name = "virtio-rnd", .summary = "...", .create = rnd_create, VIRTIO_PCI_OPS };
+ */
+#ifndef VIRTIO_PCI_H
+#define VIRTIO_PCI_H
+
+#include "virtio/device.h"
+
+int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct options *opts,
+                      const struct virtio_ops *ops, void **out, struct error *err);
+
+void virtio_pci_destroy(void *dev);
+void virtio_pci_reset(void *dev);
+uint64_t virtio_pci_bar_read(void *dev, unsigned bar, uint64_t offset, unsigned size);
+void virtio_pci_bar_write(void *dev, unsigned bar, uint64_t offset, unsigned size, uint64_t value);
+void virtio_pci_cfg_written(void *dev, unsigned offset, unsigned size);
+void virtio_pci_cfg_read(void *dev, unsigned offset, unsigned size);
+void virtio_pci_save(void *dev, struct state_buf *out);
+int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
+
+#define VIRTIO_PCI_OPS                                                                             \
+    .destroy = virtio_pci_destroy, .reset = virtio_pci_reset, .bar_read = virtio_pci_bar_read,     \
+    .bar_write = virtio_pci_bar_write, .cfg_written = virtio_pci_cfg_written,                      \
+    .cfg_read = virtio_pci_cfg_read, .save = virtio_pci_save, .load = virtio_pci_load
+
+#endif

@@ -1,0 +1,296 @@
+#include "x86/cpuid.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <string.h>
+
+#include "x86/state.h"
+
+/*
+ * The processor that guests see: GenuineIntel, family 6 model 0x6A, with what the model and the host
+ * allow. It needs no mitigation (ARCH_CAPABILITIES says so), its TSC is invariant and its frequency
+ * stands in leaves 0x15 and 0x16, so that no guest has to measure it.
+ */
+
+#define SIGNATURE 0x000606a6u
+#define ANY UINT32_MAX
+
+/* Which leaf, register and bit announces a feature. */
+struct feature_bit {
+    uint8_t feature;
+    uint8_t reg; /* 0 EAX ... 3 EDX */
+    uint8_t bit;
+    bool host; /* executed natively: the host must have it */
+    uint32_t leaf;
+    uint8_t subleaf;
+    uint8_t level; /* 2, 3: in x86-64-v2, v3; 0: in every model; 9: only "host" */
+};
+
+static const struct feature_bit feature_bits[] = {
+    {X86_FEAT_X87, 3, 0, false, 1, 0, 0},
+    {X86_FEAT_CMOV, 3, 15, false, 1, 0, 0},
+    {X86_FEAT_MMX, 3, 23, false, 1, 0, 0},
+    {X86_FEAT_FXSR, 3, 24, false, 1, 0, 0},
+    {X86_FEAT_SSE, 3, 25, false, 1, 0, 0},
+    {X86_FEAT_SSE2, 3, 26, false, 1, 0, 0},
+    {X86_FEAT_SSE3, 2, 0, true, 1, 0, 2},
+    {X86_FEAT_PCLMUL, 2, 1, true, 1, 0, 2},
+    {X86_FEAT_SSSE3, 2, 9, true, 1, 0, 2},
+    {X86_FEAT_FMA, 2, 12, true, 1, 0, 3},
+    {X86_FEAT_CX16, 2, 13, true, 1, 0, 2},
+    {X86_FEAT_SSE41, 2, 19, true, 1, 0, 2},
+    {X86_FEAT_SSE42, 2, 20, true, 1, 0, 2},
+    {X86_FEAT_MOVBE, 2, 22, false, 1, 0, 3},
+    {X86_FEAT_POPCNT, 2, 23, false, 1, 0, 2},
+    {X86_FEAT_AES, 2, 25, true, 1, 0, 2},
+    {X86_FEAT_XSAVE, 2, 26, false, 1, 0, 3},
+    {X86_FEAT_AVX, 2, 28, true, 1, 0, 3},
+    {X86_FEAT_F16C, 2, 29, true, 1, 0, 3},
+    {X86_FEAT_RDRAND, 2, 30, false, 1, 0, 2},
+    {X86_FEAT_FSGSBASE, 1, 0, false, 7, 0, 2},
+    {X86_FEAT_BMI1, 1, 3, false, 7, 0, 3},
+    {X86_FEAT_AVX2, 1, 5, true, 7, 0, 3},
+    {X86_FEAT_BMI2, 1, 8, false, 7, 0, 3},
+    {X86_FEAT_INVPCID, 1, 10, false, 7, 0, 3},
+    {X86_FEAT_RDSEED, 1, 18, false, 7, 0, 3},
+    {X86_FEAT_ADX, 1, 19, false, 7, 0, 9},
+    {X86_FEAT_SMAP, 1, 20, false, 7, 0, 2},
+    {X86_FEAT_CLFLUSHOPT, 1, 23, false, 7, 0, 9},
+    {X86_FEAT_CLWB, 1, 24, false, 7, 0, 9},
+    {X86_FEAT_SHA, 1, 29, true, 7, 0, 9},
+    {X86_FEAT_GFNI, 2, 8, true, 7, 0, 9},
+    {X86_FEAT_VAES, 2, 9, true, 7, 0, 9},
+    {X86_FEAT_VPCLMUL, 2, 10, true, 7, 0, 9},
+    {X86_FEAT_RDPID, 2, 22, false, 7, 0, 9},
+    {X86_FEAT_LZCNT, 2, 5, false, 0x80000001u, 0, 3},
+    {X86_FEAT_RDTSCP, 3, 27, false, 0x80000001u, 0, 0},
+    {X86_FEAT_XSAVEOPT, 0, 0, false, 0xd, 1, 3},
+    {X86_FEAT_XSAVEC, 0, 1, false, 0xd, 1, 3},
+    {X86_FEAT_XSAVES, 0, 3, false, 0xd, 1, 3},
+};
+
+static bool host_has(const struct feature_bit *f)
+{
+    uint32_t r[4];
+
+    if (!__get_cpuid_count(f->leaf, f->subleaf, &r[0], &r[1], &r[2], &r[3]))
+        return false;
+    return (r[f->reg] >> f->bit) & 1;
+}
+
+static struct x86_cpuid_leaf *add(struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf,
+                                  uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
+{
+    struct x86_cpuid_leaf *l = &c->leaf[c->count++];
+
+    *l = (struct x86_cpuid_leaf){leaf, subleaf, eax, ebx, ecx, edx};
+    return l;
+}
+
+/* 12 or 16 characters in the register order given. */
+static uint32_t chars(const char *s)
+{
+    uint32_t v;
+
+    memcpy(&v, s, 4);
+    return v;
+}
+
+static void add_caches(struct x86_cpuid *c)
+{
+    /* leaf 4: type and level in EAX, ways - 1 << 22 | line - 1 in EBX, sets - 1 in ECX */
+    add(c, 4, 0, 0x04000121, 7u << 22 | 63, 63, 0);   /* 32 KiB data */
+    add(c, 4, 1, 0x04000122, 7u << 22 | 63, 63, 0);   /* 32 KiB instructions */
+    add(c, 4, 2, 0x04000143, 15u << 22 | 63, 1023, 0); /* 1 MiB */
+    add(c, 4, 3, 0, 0, 0, 0);
+}
+
+static void add_time(struct x86_cpuid *c)
+{
+    uint32_t khz = (uint32_t)(c->tsc_hz / 1000), mhz = (khz + 500) / 1000;
+
+    /*
+     * TSC = crystal * EBX / EAX. Linux multiplies crystal kHz by EBX in 32 bits, so the ratio is
+     * kept as fine as that allows: 10 MHz, thousandths.
+     */
+    add(c, 0x15, ANY, 1000, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / 1000)), X86_CRYSTAL_HZ, 0);
+    add(c, 0x16, ANY, mhz, mhz, 100, 0);
+    add(c, 0x40000010, ANY, khz, X86_CRYSTAL_HZ / 1000, 0, 0);
+}
+
+static void add_vendor_leaves(struct x86_cpuid *c)
+{
+    static const char brand[49] = "xhyve virtual processor\0                        ";
+
+    add(c, 0x40000000, ANY, 0x40000010, chars("bhyv"), chars("e bh"), chars("yve "));
+    add(c, 0x40000100, ANY, 0x40000101, chars("KVMK"), chars("VMKV"), chars("M\0\0\0"));
+    add(c, 0x40000101, ANY, 0, 0, 0, 0);
+    add(c, 0x80000000u, ANY, c->max_ext, 0, 0, 0);
+    for (unsigned i = 0; i < 3; i++)
+        add(c, 0x80000002u + i, ANY, chars(brand + 16 * i), chars(brand + 16 * i + 4),
+            chars(brand + 16 * i + 8), chars(brand + 16 * i + 12));
+    add(c, 0x80000006u, ANY, 0, 0, 0x04008040, 0); /* L2: 1 MiB, 64-byte lines */
+    add(c, 0x80000007u, ANY, 0, 0, 0, 1u << 8);    /* invariant TSC */
+    add(c, 0x80000008u, ANY, c->lin_bits << 8 | c->phys_bits, 0, 0, 0);
+}
+
+static struct x86_cpuid_leaf *find(struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf)
+{
+    for (unsigned i = 0; i < c->count; i++) {
+        if (c->leaf[i].leaf == leaf &&
+            (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
+            return &c->leaf[i];
+    }
+    return NULL;
+}
+
+static int model_level(const char *model)
+{
+    static const struct {
+        const char *name;
+        int level;
+    } models[] = {{"host", 9}, {"v3", 3}, {"v2", 2}, {"portable", 2}};
+
+    for (unsigned i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        if (strcmp(models[i].name, model) == 0)
+            return models[i].level;
+    }
+    return -1;
+}
+
+/* Feature bits: each that the model has and the host can do, where CPUID shows it. */
+static void add_features(struct x86_cpuid *c, int level)
+{
+    bool avx = level >= 3;
+
+    for (unsigned i = 0; i < sizeof(feature_bits) / sizeof(feature_bits[0]); i++) {
+        if (feature_bits[i].feature == X86_FEAT_AVX)
+            avx = avx && host_has(&feature_bits[i]);
+    }
+
+    c->feature[X86_FEAT_BASE] = true;
+    for (unsigned i = 0; i < sizeof(feature_bits) / sizeof(feature_bits[0]); i++) {
+        const struct feature_bit *f = &feature_bits[i];
+        struct x86_cpuid_leaf *l;
+        bool vex = f->feature == X86_FEAT_AVX2 || f->feature == X86_FEAT_FMA ||
+                   f->feature == X86_FEAT_F16C || f->feature == X86_FEAT_VAES ||
+                   f->feature == X86_FEAT_VPCLMUL;
+
+        if (f->level > level || (f->host && !host_has(f)) || (vex && !avx))
+            continue;
+        c->feature[f->feature] = true;
+        l = find(c, f->leaf, f->subleaf);
+        if (l != NULL)
+            (&l->eax)[f->reg] |= 1u << f->bit;
+    }
+}
+
+static void set_masks(struct x86_cpuid *c)
+{
+    c->mxcsr_mask = 0xffff;
+    c->xcr0_mask = c->feature[X86_FEAT_AVX] ? 7 : 3;
+    c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
+    c->cr4_mask = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
+                  X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
+                  X86_CR4_PCIDE | X86_CR4_SMEP;
+    if (c->feature[X86_FEAT_FSGSBASE])
+        c->cr4_mask |= X86_CR4_FSGSBASE;
+    if (c->feature[X86_FEAT_SMAP])
+        c->cr4_mask |= X86_CR4_SMAP;
+    if (c->feature[X86_FEAT_XSAVE])
+        c->cr4_mask |= X86_CR4_OSXSAVE;
+}
+
+int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, struct error *err)
+{
+    int level = model_level(model);
+
+    if (level < 0)
+        return error_set(err, -EINVAL,
+                         "CPU model \"%s\" is not known; use host, v2, v3 or portable", model);
+    memset(c, 0, sizeof(*c));
+    c->tsc_hz = tsc_hz;
+    c->phys_bits = 40;
+    c->lin_bits = 48;
+    c->max_basic = 0x16;
+    c->max_ext = 0x80000008u;
+    add(c, 0, ANY, c->max_basic, chars("Genu"), chars("ntel"), chars("ineI"));
+    /* PCID, x2APIC, TSC deadline, hypervisor; DE PSE TSC MSR PAE MCE CX8 APIC SEP ... SS */
+    add(c, 1, ANY, SIGNATURE, 8u << 8, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 31, 0x080b7bfc);
+    add(c, 2, ANY, 0x00feff01, 0, 0, 0);
+    add_caches(c);
+    add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */
+    /* TSC_ADJUST, SMEP, ERMS; UMIP; fast short REP MOV, IBRS, ARCH_CAPABILITIES, SSBD */
+    add(c, 7, 0, 0, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2,
+        1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
+    add(c, 0xb, 0, 0, 0, 0, 0);
+    add(c, 0xb, 1, 0, 0, 0, 0);
+    add(c, 0xd, 0, 0, 0, 0, 0);
+    add(c, 0xd, 1, 1u << 2, 0, 0, 0);
+    add(c, 0xd, 2, 256, X86_XSAVE_YMM, 0, 0);
+    /* LAHF in long mode, PREFETCHW; SYSCALL, NX, 1 GiB pages, long mode */
+    add(c, 0x80000001u, ANY, 0, 0, 1u << 0 | 1u << 8,
+        1u << 11 | 1u << 20 | 1u << 26 | 1u << 29);
+    add_time(c);
+    add_vendor_leaves(c);
+    add_features(c, level);
+    set_masks(c);
+    return 0;
+}
+
+static uint32_t xsave_size(uint64_t mask)
+{
+    return mask & 4 ? X86_XSAVE_YMM + 256 : X86_XSAVE_YMM;
+}
+
+void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf, unsigned cpu,
+                     unsigned cpus, uint64_t cr4, uint64_t xcr0, uint64_t xss, uint32_t out[4])
+{
+    const struct x86_cpuid_leaf *l = NULL;
+    unsigned shift = 0;
+
+    memset(out, 0, 4 * sizeof(*out));
+    /* beyond the last leaf Intel answers as the highest basic one */
+    if ((leaf > c->max_basic && leaf < 0x40000000) || leaf > c->max_ext ||
+        (leaf > 0x400001ff && leaf < 0x80000000u))
+        leaf = c->max_basic;
+    for (unsigned i = 0; i < c->count && l == NULL; i++) {
+        if (c->leaf[i].leaf == leaf &&
+            (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
+            l = &c->leaf[i];
+    }
+    if (l == NULL) {
+        if (leaf == 0xb)
+            out[2] = subleaf & 0xff;
+        out[3] = leaf == 0xb ? cpu : 0;
+        return;
+    }
+    out[0] = l->eax;
+    out[1] = l->ebx;
+    out[2] = l->ecx;
+    out[3] = l->edx;
+    while (cpus > 1u << shift)
+        shift++;
+    if (leaf == 1) {
+        out[1] |= cpu << 24 | (cpus > 1 ? cpus << 16 : 0);
+        out[2] |= cr4 & X86_CR4_OSXSAVE ? 1u << 27 : 0;
+        out[3] |= cpus > 1 ? 1u << 28 : 0;
+    } else if (leaf == 4 && out[0] != 0 && cpus > 1) {
+        out[0] |= ((1u << shift) - 1) << 26;
+    } else if (leaf == 0xb) {
+        out[0] = subleaf == 0 ? 0 : shift;
+        out[1] = subleaf == 0 ? 1 : cpus;
+        out[2] = subleaf | (subleaf + 1) << 8;
+        out[3] = cpu;
+    } else if (leaf == 0xd && !c->feature[X86_FEAT_XSAVE]) {
+        memset(out, 0, 4 * sizeof(*out));
+    } else if (leaf == 0xd && subleaf == 0) {
+        out[0] = (uint32_t)c->xcr0_mask;
+        out[1] = xsave_size(xcr0);
+        out[2] = xsave_size(c->xcr0_mask);
+    } else if (leaf == 0xd && subleaf == 1) {
+        out[1] = xsave_size(xcr0 | xss);
+    } else if (leaf == 0xd && subleaf == 2 && !(c->xcr0_mask & 4)) {
+        memset(out, 0, 4 * sizeof(*out));
+    }
+}
