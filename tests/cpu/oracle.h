@@ -1,0 +1,95 @@
+/*
+ * The host-CPU oracle: random instructions run on the host and in the soft engine from the same
+ * state, in the same address space layout; everything a program can see must come out equal.
+ *
+ * Linear addresses, in the child process as in the guest (all else is unmapped):
+ *
+ *     ORACLE_CODE  slots of 64 bytes, one for each case; INT3 behind and before the instructions
+ *     ORACLE_DATA  two writable pages, then a hole of one page, then a read-only page
+ */
+#ifndef TESTS_CPU_ORACLE_H
+#define TESTS_CPU_ORACLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "x86/cpuid.h"
+#include "x86/decode.h"
+
+#define ORACLE_CODE 0x10000000ull
+#define ORACLE_CODE_SIZE 0x1000000ull
+#define ORACLE_SLOT 64u
+#define ORACLE_SLOTS ((unsigned)(ORACLE_CODE_SIZE / ORACLE_SLOT))
+#define ORACLE_LEAD 8u /* bytes of INT3 before the first instruction */
+#define ORACLE_DATA 0x20000000ull
+#define ORACLE_DATA_SIZE 0x2000u
+#define ORACLE_RO 0x20003000ull
+#define ORACLE_WINDOW                                                                              \
+    0xe00u /* the part of the data pages with contents, across the page boundary */
+#define ORACLE_WINDOW_SIZE 0x400u
+#define ORACLE_INSNS 4u
+
+struct oracle_state {
+    uint64_t gpr[16], rip, rflags;
+    uint8_t fx[512]; /* FXSAVE image */
+    uint8_t ymm[256];
+};
+
+struct oracle_case {
+    uint64_t seed, addr; /* addr: linear, of the first instruction */
+    uint8_t code[48];
+    unsigned len, count;
+    struct x86_insn insn[ORACLE_INSNS];
+    unsigned off[ORACLE_INSNS + 1];
+    struct oracle_state in;
+    uint8_t window[ORACLE_WINDOW_SIZE];
+};
+
+struct oracle_result {
+    struct oracle_state out;
+    uint32_t vector, error;
+    uint64_t cr2;
+    uint8_t data[ORACLE_DATA_SIZE];
+};
+
+#define ORACLE_TIMEOUT 0xffu /* as vector: never came to an end */
+#define ORACLE_FAILED 0xfeu  /* the engine gave up */
+
+enum oracle_class {
+    OC_INT,
+    OC_BIT,
+    OC_MULDIV,
+    OC_STRING,
+    OC_STACK,
+    OC_BRANCH,
+    OC_ATOMIC,
+    OC_BMI,
+    OC_X87,
+    OC_MMX,
+    OC_SSE,
+    OC_AVX,
+    OC_SYSTEM,
+    OC_COUNT
+};
+extern const char *const oracle_class_name[OC_COUNT];
+
+/* What both sides can execute. */
+void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
+
+/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any. */
+void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
+                     const bool feature[X86_FEAT_HIDDEN + 1]);
+
+/* The host. open maps memory shared with the children; run forks one for n cases. */
+struct oracle_host;
+struct oracle_host *oracle_host_open(unsigned batch);
+struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle_case *c,
+                                      unsigned n);
+
+/* The soft engine. */
+struct oracle_soft;
+struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
+void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);
+void oracle_soft_close(struct oracle_soft *s);
+
+#endif

@@ -1,0 +1,197 @@
+/*
+ * Cases on the host CPU: a child process whose signal handler stores the result of one case and
+ * loads the state of the next, so that the kernel's sigreturn is the loader and INT3 the end. The
+ * handler finds its data at a fixed address.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/ucontext.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "oracle.h"
+
+#define CONTROL 0x30000000ull
+#define FX_USED 416u
+#define XHDR 512u
+#define YMM 576u
+
+struct control {
+    const struct oracle_case *cases;
+    struct oracle_result *results;
+    unsigned n, current;
+    bool running;
+};
+
+struct oracle_host {
+    unsigned batch;
+    struct oracle_result *results;
+};
+
+static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                REG_R12, REG_R13, REG_R14, REG_R15};
+
+static struct control *control(void)
+{
+    return (struct control *)CONTROL;
+}
+
+static void *data_pages(void)
+{
+    return (void *)ORACLE_DATA;
+}
+
+static void store(const ucontext_t *uc, struct oracle_result *r)
+{
+    const uint8_t *x = (const uint8_t *)uc->uc_mcontext.fpregs;
+    uint64_t features;
+    unsigned i;
+
+    for (i = 0; i < 16; i++)
+        r->out.gpr[i] = (uint64_t)uc->uc_mcontext.gregs[greg_of[i]];
+    r->out.rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    r->out.rflags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
+    r->vector = (uint32_t)uc->uc_mcontext.gregs[REG_TRAPNO];
+    r->error = (uint32_t)uc->uc_mcontext.gregs[REG_ERR];
+    r->cr2 = (uint64_t)uc->uc_mcontext.gregs[REG_CR2];
+    memcpy(r->out.fx, x, FX_USED);
+    memcpy(r->out.ymm, x + YMM, 256);
+    memcpy(&features, x + XHDR, 8);
+    if ((features & 1) == 0) { /* components in their initial state are not stored */
+        memset(r->out.fx, 0, 24);
+        memset(r->out.fx + 32, 0, 128);
+        r->out.fx[0] = 0x7f;
+        r->out.fx[1] = 3;
+    }
+    if ((features & 2) == 0)
+        memset(r->out.fx + 160, 0, 256);
+    if ((features & 4) == 0)
+        memset(r->out.ymm, 0, 256);
+    memcpy(r->data, data_pages(), ORACLE_DATA_SIZE);
+}
+
+static void load(ucontext_t *uc, const struct oracle_case *c)
+{
+    uint8_t *x = (uint8_t *)uc->uc_mcontext.fpregs, *data = data_pages();
+    uint64_t features;
+    unsigned i;
+
+    for (i = 0; i < 16; i++)
+        uc->uc_mcontext.gregs[greg_of[i]] = (greg_t)c->in.gpr[i];
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)c->in.rip;
+    uc->uc_mcontext.gregs[REG_EFL] = (greg_t)c->in.rflags;
+    memcpy(x, c->in.fx, 28); /* the mask of MXCSR bits stays */
+    memcpy(x + 32, c->in.fx + 32, FX_USED - 32);
+    memcpy(x + YMM, c->in.ymm, 256);
+    memcpy(&features, x + XHDR, 8);
+    features |= 7;
+    memcpy(x + XHDR, &features, 8);
+    memset(data, 0, ORACLE_DATA_SIZE);
+    memcpy(data + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+    struct control *k = control();
+
+    (void)info;
+    if (sig == SIGALRM) {
+        k->results[k->current].vector = ORACLE_TIMEOUT;
+        _exit(0);
+    }
+    if (k->running)
+        store(context, &k->results[k->current++]);
+    k->running = true;
+    if (k->current == k->n)
+        _exit(0);
+    load(context, &k->cases[k->current]);
+}
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(2);
+}
+
+static void map_at(uint64_t addr, size_t size, int prot, int flags)
+{
+    void *p = mmap((void *)addr, size, prot, MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags, -1, 0);
+
+    if (p != (void *)addr)
+        fail("mmap");
+}
+
+static _Noreturn void child(const struct oracle_case *c, struct oracle_result *results, unsigned n)
+{
+    static const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM};
+    struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    stack_t stack = {.ss_size = 1 << 17};
+    struct itimerval limit = {.it_value = {.tv_sec = 5}};
+    volatile uint8_t touch;
+    unsigned i;
+
+    map_at(CONTROL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    map_at(ORACLE_DATA, ORACLE_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE);
+    map_at(ORACLE_RO, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE);
+    memset((void *)ORACLE_RO, 0, 4096);
+    if (mprotect((void *)ORACLE_RO, 4096, PROT_READ) < 0 ||
+        mprotect((void *)ORACLE_CODE, ORACLE_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
+        fail("mprotect");
+    for (i = 0; i < n; i++) /* faults that only bring a page in are not the case's */
+        touch = *(volatile const uint8_t *)(c[i].addr & ~4095ull);
+    (void)touch;
+    *control() = (struct control){.cases = c, .results = results, .n = n};
+    stack.ss_sp = malloc(stack.ss_size);
+    sigaltstack(&stack, NULL);
+    for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        sigaction(signals[i], &sa, NULL);
+    setitimer(ITIMER_REAL, &limit, NULL);
+    raise(SIGTRAP);
+    _exit(3);
+}
+
+struct oracle_host *oracle_host_open(unsigned batch)
+{
+    struct oracle_host *h = malloc(sizeof(*h));
+
+    if (h == NULL)
+        fail("malloc");
+    h->batch = batch;
+    map_at(ORACLE_CODE, ORACLE_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED);
+    h->results = mmap(NULL, batch * sizeof(struct oracle_result), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (h->results == MAP_FAILED)
+        fail("mmap");
+    return h;
+}
+
+struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle_case *c,
+                                      unsigned n)
+{
+    unsigned i;
+    pid_t pid;
+    int status;
+
+    for (i = 0; i < n; i++) {
+        uint8_t *slot = (uint8_t *)(c[i].addr & ~(uint64_t)(ORACLE_SLOT - 1));
+
+        memset(slot, 0xcc, ORACLE_SLOT);
+        memcpy((void *)c[i].addr, c[i].code, c[i].len);
+        h->results[i].vector = ORACLE_FAILED;
+    }
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0)
+        child(c, h->results, n);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        fail("fork");
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fprintf(stderr, "oracle: the child ended with status %#x\n", (unsigned)status);
+    return h->results;
+}

@@ -1,0 +1,250 @@
+/*
+ * Cases in the soft engine: a VM in 64-bit mode whose page tables give user code the child's
+ * addresses. Every exception ends at a HLT in supervisor space: its address is the vector, the
+ * frame on the stack tells where it came from.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "bus/bus.h"
+#include "bus/irq.h"
+#include "engine/engine.h"
+#include "mem/gmem.h"
+#include "oracle.h"
+#include "x86/state.h"
+
+extern const struct engine_ops engine_soft;
+
+/* guest-physical */
+#define G_PML4 0x1000ull
+#define G_PDPT 0x2000ull
+#define G_PD0 0x3000ull
+#define G_PD1 0x4000ull
+#define G_PT_DATA 0x5000ull
+#define G_PT_SYS 0x6000ull
+#define G_SYS 0x8000ull /* handlers, tables, stack: 4 pages */
+#define G_DATA 0x10000ull
+#define G_RO 0x12000ull
+#define G_CODE 0x1000000ull
+#define G_SIZE 0x2000000ull
+
+/* linear, supervisor only */
+#define L_SYS 0x40000000ull
+#define L_HANDLERS L_SYS
+#define L_GDT (L_SYS + 0x1000)
+#define L_TSS (L_SYS + 0x1100)
+#define L_IDT (L_SYS + 0x2000)
+#define L_STACK (L_SYS + 0x4000)
+
+#define PTE_P 1ull
+#define PTE_W 2ull
+#define PTE_U 4ull
+#define PTE_AD 0x60ull
+#define PTE_PS 0x80ull
+#define PTE_NX (1ull << 63)
+
+#define USER_CS 0x33u
+#define USER_SS 0x2bu
+#define BUDGET 1000u
+
+struct oracle_soft {
+    struct x86_cpuid cpuid;
+    struct engine_env env;
+    struct x86_state base, state;
+    void *vm, *vcpu;
+};
+
+static void put64(struct oracle_soft *s, uint64_t gpa, uint64_t v)
+{
+    if (gmem_write(s->env.mem, gpa, &v, sizeof(v)) < 0)
+        abort();
+}
+
+static uint64_t sys_gpa(uint64_t lin)
+{
+    return G_SYS + (lin - L_SYS);
+}
+
+static void make_tables(struct oracle_soft *s)
+{
+    uint64_t table = PTE_P | PTE_W | PTE_U | PTE_AD, i;
+
+    put64(s, G_PML4, G_PDPT | table);
+    put64(s, G_PDPT, G_PD0 | table);
+    put64(s, G_PDPT + 8, G_PD1 | table);
+    for (i = 0; i < ORACLE_CODE_SIZE >> 21; i++)
+        put64(s, G_PD0 + 8 * ((ORACLE_CODE >> 21) + i),
+              (G_CODE + (i << 21)) | PTE_P | PTE_U | PTE_AD | PTE_PS);
+    put64(s, G_PD0 + 8 * (ORACLE_DATA >> 21), G_PT_DATA | table);
+    put64(s, G_PT_DATA, G_DATA | table | PTE_NX);
+    put64(s, G_PT_DATA + 8, (G_DATA + 0x1000) | table | PTE_NX);
+    put64(s, G_PT_DATA + 24, G_RO | PTE_P | PTE_U | PTE_AD | PTE_NX);
+    put64(s, G_PD1, G_PT_SYS | table);
+    for (i = 0; i < 4; i++)
+        put64(s, G_PT_SYS + 8 * i, (G_SYS + (i << 12)) | PTE_P | PTE_W | PTE_AD);
+}
+
+static void make_descriptors(struct oracle_soft *s)
+{
+    unsigned v;
+
+    put64(s, sys_gpa(L_GDT) + 0x08, 0x00af9b000000ffffull); /* kernel code */
+    put64(s, sys_gpa(L_GDT) + 0x10, 0x00cf93000000ffffull);
+    put64(s, sys_gpa(L_GDT) + 0x28, 0x00cff3000000ffffull);
+    put64(s, sys_gpa(L_GDT) + 0x30, 0x00affb000000ffffull);
+    put64(s, sys_gpa(L_TSS) + 4, L_STACK);
+    for (v = 0; v < 32; v++) {
+        uint64_t handler = L_HANDLERS + 16ull * v, dpl = v == 3 || v == 4 ? 3 : 0;
+
+        gmem_fill(s->env.mem, sys_gpa(handler), 0xf4, 16);
+        put64(s, sys_gpa(L_IDT) + 16 * v,
+              (handler & 0xffff) | 0x08ull << 16 | (0x8e00ull | dpl << 13) << 32 |
+                  (handler >> 16 & 0xffff) << 48);
+        put64(s, sys_gpa(L_IDT) + 16 * v + 8, handler >> 32);
+    }
+}
+
+static void make_state(struct x86_state *st)
+{
+    unsigned i;
+
+    memset(st, 0, sizeof(*st));
+    st->cr0 =
+        X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
+    st->cr3 = G_PML4;
+    st->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    st->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
+    st->xcr0 = 7;
+    st->dr6 = 0xffff0ff0;
+    st->dr7 = 0x400;
+    for (i = 0; i < X86_SEG_COUNT; i++)
+        st->seg[i].attr = X86_SEG_UNUSABLE;
+    st->seg[X86_CS] =
+        (struct x86_segment){.selector = USER_CS, .attr = 0xa0fb, .limit = UINT32_MAX};
+    st->seg[X86_SS] =
+        (struct x86_segment){.selector = USER_SS, .attr = 0xc0f3, .limit = UINT32_MAX};
+    st->ldtr.attr = X86_SEG_UNUSABLE;
+    st->tr = (struct x86_segment){.selector = 0x40, .attr = 0x8b, .limit = 0x67, .base = L_TSS};
+    st->gdtr = (struct x86_dtable){.base = L_GDT, .limit = 0x3f};
+    st->idtr = (struct x86_dtable){.base = L_IDT, .limit = 0x1ff};
+    st->pat = 0x0007040600070406ull;
+    st->mp_state = X86_MP_RUNNING;
+}
+
+struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
+{
+    struct oracle_soft *s = calloc(1, sizeof(*s));
+    struct error err = {0};
+
+    if (s == NULL)
+        return NULL;
+    memcpy(s->cpuid.feature, feature, sizeof(s->cpuid.feature));
+    s->cpuid.phys_bits = 40;
+    s->cpuid.lin_bits = 48;
+    s->cpuid.tsc_hz = NSEC_PER_SEC;
+    s->cpuid.xcr0_mask = 7;
+    s->cpuid.mxcsr_mask = 0xffff;
+    s->cpuid.cr4_mask = UINT64_MAX;
+    s->cpuid.efer_mask = UINT64_MAX;
+    s->env.cpuid = &s->cpuid;
+    s->env.cpus = 1;
+    s->env.log = log_create(2, LOG_WARN);
+    s->env.mem = gmem_create(G_SIZE, &err);
+    s->env.bus = bus_create(s->env.log);
+    s->env.irqs = irq_router_create(s->env.log);
+    if (s->env.mem == NULL || engine_soft.vm_create(&s->env, &s->vm, &err) < 0 ||
+        engine_soft.vcpu_create(s->vm, 0, &s->vcpu, &err) < 0) {
+        fprintf(stderr, "oracle: %s\n", err.text);
+        return NULL;
+    }
+    make_tables(s);
+    make_descriptors(s);
+    make_state(&s->base);
+    return s;
+}
+
+void oracle_soft_close(struct oracle_soft *s)
+{
+    engine_soft.vcpu_destroy(s->vcpu);
+    engine_soft.vm_destroy(s->vm);
+    irq_router_destroy(s->env.irqs);
+    bus_destroy(s->env.bus);
+    gmem_destroy(s->env.mem);
+    log_destroy(s->env.log);
+    free(s);
+}
+
+static void load(struct oracle_soft *s, const struct oracle_case *c)
+{
+    static const uint8_t filler[ORACLE_SLOT] = {[0 ... ORACLE_SLOT - 1] = 0xcc};
+    uint64_t slot = G_CODE + (c->addr - ORACLE_CODE - ORACLE_LEAD), features = 7;
+    uint8_t code[ORACLE_SLOT];
+
+    memcpy(code, filler, sizeof(code));
+    memcpy(code + ORACLE_LEAD, c->code, c->len);
+    gmem_write(s->env.mem, slot, code, sizeof(code));
+    gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
+    gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
+    s->state = s->base;
+    memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
+    s->state.rip = c->in.rip;
+    s->state.rflags = c->in.rflags;
+    memcpy(s->state.xsave, c->in.fx, 512);
+    memcpy(s->state.xsave + X86_XSAVE_YMM, c->in.ymm, 256);
+    memcpy(s->state.xsave + X86_XSAVE_HDR, &features, 8);
+}
+
+static bool pushes_error(unsigned v)
+{
+    return v == 8 || (v >= 10 && v <= 14) || v == 17;
+}
+
+static void store(struct oracle_soft *s, struct oracle_result *r)
+{
+    uint64_t frame[6] = {0};
+
+    memcpy(r->out.gpr, s->state.gpr, sizeof(r->out.gpr));
+    memcpy(r->out.fx, s->state.xsave, 512);
+    memcpy(r->out.ymm, s->state.xsave + X86_XSAVE_YMM, 256);
+    gmem_read(s->env.mem, G_DATA, r->data, ORACLE_DATA_SIZE);
+    r->cr2 = s->state.cr2;
+    if (s->state.rip < L_HANDLERS || s->state.rip > L_HANDLERS + 32 * 16) {
+        r->vector = ORACLE_FAILED;
+        r->out.rip = s->state.rip;
+        r->out.rflags = s->state.rflags;
+        return;
+    }
+    r->vector = (uint32_t)(s->state.rip - 1 - L_HANDLERS) / 16;
+    gmem_read(s->env.mem, sys_gpa(L_STACK) - 48, frame, 48);
+    if (pushes_error(r->vector))
+        r->error = (uint32_t)frame[0];
+    r->out.rip = frame[1];
+    r->out.rflags = frame[3];
+    r->out.gpr[X86_RSP] = frame[4];
+}
+
+void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r)
+{
+    struct vcpu_exit exit = {.reason = VCPU_EXIT_FAIL};
+    struct error err = {0};
+
+    memset(r, 0, sizeof(*r));
+    load(s, c);
+    if (engine_soft.set(s->vcpu, &s->state, &err) < 0) {
+        fprintf(stderr, "oracle: %s\n", err.text);
+        r->vector = ORACLE_FAILED;
+        return;
+    }
+    engine_soft.run(s->vcpu, BUDGET, &exit);
+    engine_soft.get(s->vcpu, &s->state);
+    if (exit.reason != VCPU_EXIT_HLT) {
+        printf("  soft engine stopped: reason %d, rip %#llx %s\n", (int)exit.reason,
+               (unsigned long long)s->state.rip, exit.reason == VCPU_EXIT_FAIL ? exit.text : "");
+        r->vector = ORACLE_FAILED;
+        memcpy(r->out.gpr, s->state.gpr, sizeof(r->out.gpr));
+        return;
+    }
+    store(s, r);
+}
