@@ -4,8 +4,11 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "pci/table.h"
+#include "virtio/virtio.h"
 
 const struct pci_ops *const pci_device_table[] = {
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
     NULL,
 };
 

@@ -70,6 +70,11 @@ static bool meaningful(const struct oracle_case *c)
 
         if ((in->flags_read & mask) != 0)
             return false;
+        /* Misaligned operands of SHA fault in Intel's manual, and do not on AMD's processors. */
+        if (in->feature == X86_FEAT_SHA && in->modrm < 0xc0 &&
+            (c->count > 1 ||
+             (in->index != X86_REG_NONE && (in->base == X86_REG_NONE || in->base == in->index))))
+            return false;
         mask = (mask & ~in->flags_written) | in->flags_undefined;
     }
     return c->count > 0;
@@ -98,7 +103,7 @@ static void show_case(const struct oracle_case *c)
     unsigned k, i;
     char text[128];
 
-    printf("case %#llx\n", (unsigned long long)c->seed);
+    printf("case %#llx%s\n", (unsigned long long)c->seed, c->compat ? " (32-bit)" : "");
     for (k = 0; k < c->count; k++) {
         uint64_t rip = c->addr + c->off[k];
 
@@ -192,6 +197,73 @@ static uint32_t fx32(const struct oracle_result *r, unsigned off, unsigned size)
     return v;
 }
 
+/* Linux hides whether a kernel address is mapped: it reports every one as present. */
+static uint32_t visible_error(const struct oracle_result *r)
+{
+    return r->vector == X86_EXC_PF && r->cr2 >> 47 != 0 ? r->error | 1u : r->error;
+}
+
+/* The address of a fault in an operand of many parts is the processor's choice; its page is not. */
+static uint64_t cr2_mask(const struct oracle_case *c, const struct oracle_result *r)
+{
+    unsigned k = completed(c, r);
+
+    if (k == c->count)
+        return UINT64_MAX;
+    switch (c->insn[k].op) {
+    case X86_FRSTOR:
+    case X86_FLDENV:
+    case X86_MASKMOVQ:
+    case X86_MASKMOVDQU:
+    case X86_VMASKMOVDQU:
+        return ~0xfffull;
+    default:
+        return UINT64_MAX;
+    }
+}
+
+/*
+ * After an unmasked underflow or overflow PE tells whether the result is inexact with unbounded
+ * exponents, which a run with masked exceptions does not show: a documented difference.
+ */
+static uint32_t mxcsr_mask(const struct oracle_case *c, const struct oracle_result *r)
+{
+    unsigned k = completed(c, r);
+    uint32_t m;
+
+    memcpy(&m, r->out.fx + 24, 4);
+    if (r->vector != X86_EXC_XM)
+        return UINT32_MAX;
+    switch (k < c->count ? c->insn[k].op : X86_INVALID) {
+    case X86_DPPS: /* several operations in a row: which came before the exception is not known */
+    case X86_DPPD:
+    case X86_VDPPS:
+    case X86_VDPPD:
+        return ~0x3fu;
+    default:
+        return (m & ~(m >> 7) & 0x18) != 0 ? ~0x20u : UINT32_MAX;
+    }
+}
+
+/*
+ * Outcomes that belong to the processor at hand: MXCSR.MM, which AMD has; whether bytes that
+ * MASKMOV leaves out are checked.
+ */
+static bool unspecified(const struct oracle_case *c, const struct oracle_result *host,
+                        const struct oracle_result *soft)
+{
+    unsigned k;
+
+    if ((host->out.fx[26] & 2) != 0)
+        return true;
+    for (k = 0; k < c->count; k++)
+        if ((c->insn[k].op == X86_MASKMOVQ || c->insn[k].op == X86_MASKMOVDQU ||
+             c->insn[k].op == X86_VMASKMOVDQU) &&
+            (host->vector == X86_EXC_PF || soft->vector == X86_EXC_PF))
+            return true;
+    return false;
+}
+
 /* Prints what differs; true if anything does. */
 static bool compare(const struct oracle_case *c, const struct oracle_result *host,
                     const struct oracle_result *soft)
@@ -203,18 +275,18 @@ static bool compare(const struct oracle_case *c, const struct oracle_result *hos
 
     if (host->vector != soft->vector)
         differ(&bad, "vector", host->vector, soft->vector);
-    else if (host->vector >= 10 && host->vector <= 14 && host->error != soft->error)
+    else if (host->vector >= 10 && host->vector <= 14 && visible_error(host) != visible_error(soft))
         differ(&bad, "error", host->error, soft->error);
-    else if (host->vector == X86_EXC_PF && host->cr2 != soft->cr2)
+    else if (host->vector == X86_EXC_PF && ((host->cr2 ^ soft->cr2) & cr2_mask(c, host)) != 0)
         differ(&bad, "cr2", host->cr2, soft->cr2);
     if (host->out.rip != soft->out.rip)
         differ(&bad, "rip", host->out.rip, soft->out.rip);
-    for (i = 0; i < 16; i++)
-        if (host->out.gpr[i] != soft->out.gpr[i])
+    for (i = 0; i < (c->compat ? 8u : 16u); i++)
+        if (((host->out.gpr[i] ^ soft->out.gpr[i]) & (c->compat ? UINT32_MAX : UINT64_MAX)) != 0)
             differ(&bad, gpr_name[i], host->out.gpr[i], soft->out.gpr[i]);
     if (((host->out.rflags ^ soft->out.rflags) & flags) != 0)
         differ(&bad, "rflags", host->out.rflags & flags, soft->out.rflags & flags);
-    if (fx32(host, 24, 4) != fx32(soft, 24, 4))
+    if (((fx32(host, 24, 4) ^ fx32(soft, 24, 4)) & mxcsr_mask(c, host)) != 0)
         differ(&bad, "mxcsr", fx32(host, 24, 4), fx32(soft, 24, 4));
     if (fx32(host, 0, 2) != fx32(soft, 0, 2))
         differ(&bad, "fcw", fx32(host, 0, 2), fx32(soft, 0, 2));
@@ -301,6 +373,8 @@ static void run_batch(const struct options *o, struct oracle_host *host, struct 
             return;
         }
         oracle_soft_run(soft, &cases[i], &mine);
+        if (unspecified(&cases[i], &results[i], &mine))
+            continue;
         t->ran++;
         t->vectors[results[i].vector & 255]++;
         if (compare(&cases[i], &results[i], &mine)) {

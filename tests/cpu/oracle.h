@@ -17,7 +17,7 @@
 #include "x86/decode.h"
 
 #define ORACLE_CODE 0x10000000ull
-#define ORACLE_CODE_SIZE 0x1000000ull
+#define ORACLE_CODE_SIZE 0x200000ull
 #define ORACLE_SLOT 64u
 #define ORACLE_SLOTS ((unsigned)(ORACLE_CODE_SIZE / ORACLE_SLOT))
 #define ORACLE_LEAD 8u /* bytes of INT3 before the first instruction */
@@ -37,6 +37,7 @@ struct oracle_state {
 
 struct oracle_case {
     uint64_t seed, addr; /* addr: linear, of the first instruction */
+    bool compat;         /* 32-bit code in compatibility mode */
     uint8_t code[48];
     unsigned len, count;
     struct x86_insn insn[ORACLE_INSNS];
@@ -69,6 +70,7 @@ enum oracle_class {
     OC_SSE,
     OC_AVX,
     OC_SYSTEM,
+    OC_OLD,
     OC_COUNT
 };
 extern const char *const oracle_class_name[OC_COUNT];
@@ -79,6 +81,11 @@ void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
 /* Makes the case that belongs to seed. only: a class, or OC_COUNT for any. */
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
                      const bool feature[X86_FEAT_HIDDEN + 1]);
+
+/* Selectors of user code, as Linux has them. */
+#define ORACLE_CS64 0x33u
+#define ORACLE_CS32 0x23u
+#define ORACLE_SS 0x2bu
 
 /* The host. open maps memory shared with the children; run forks one for n cases. */
 struct oracle_host;

@@ -13,7 +13,7 @@ const char *const oracle_class_name[OC_COUNT] = {
     [OC_INT] = "int",       [OC_BIT] = "bit",       [OC_MULDIV] = "muldiv", [OC_STRING] = "string",
     [OC_STACK] = "stack",   [OC_BRANCH] = "branch", [OC_ATOMIC] = "atomic", [OC_BMI] = "bmi",
     [OC_X87] = "x87",       [OC_MMX] = "mmx",       [OC_SSE] = "sse",       [OC_AVX] = "avx",
-    [OC_SYSTEM] = "system",
+    [OC_SYSTEM] = "system", [OC_OLD] = "old",
 };
 
 struct rng {
@@ -92,6 +92,8 @@ static bool segment_operand(const struct x86_insn *in)
 static enum oracle_class classify(const struct x86_insn *in)
 {
     if (in->enc == X86_ENC_EVEX)
+        return OC_COUNT;
+    if (in->asize == 2) /* 16-bit addresses in 32-bit code never meet our pages */
         return OC_COUNT;
     switch (in->op) {
     case X86_MOVS:
@@ -233,6 +235,18 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_STAC:
     case X86_CLAC:
         return OC_SYSTEM;
+    case X86_PUSHA:
+    case X86_POPA:
+    case X86_DAA:
+    case X86_DAS:
+    case X86_AAA:
+    case X86_AAS:
+    case X86_AAM:
+    case X86_AAD:
+    case X86_SALC:
+    case X86_BOUND:
+    case X86_INTO:
+        return OC_OLD;
     case X86_EMMS:
         return OC_MMX;
     case X86_LDMXCSR:
@@ -270,7 +284,7 @@ static enum oracle_class classify(const struct x86_insn *in)
 
 /* ---- bytes ---- */
 
-static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
+static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *b)
 {
     static const uint8_t pp[] = {0, 0x66, 0xf3, 0xf2};
     unsigned n = 0, i;
@@ -282,12 +296,14 @@ static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
 
         if (want == OC_AVX && chance(r, 20)) {
             b[n++] = 0xc5;
-            b[n] &= 0xfb; /* vl is chosen below */
+            b[n] = (uint8_t)((b[n] & 0xfbu) | (rex ? 0 : 0xc0u));
             b[n++] |= chance(r, 50) ? 4 : 0;
         } else {
             b[n++] = 0xc4;
             b[n] = (uint8_t)((b[n] & 0xe0u) | map);
-            if (chance(r, 50))
+            if (!rex)
+                b[n] |= 0xc0;
+            else if (chance(r, 50))
                 b[n] |= 0x40; /* no index extension */
             n++;
             if (chance(r, 30))
@@ -305,7 +321,7 @@ static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
 
         if (p != 0)
             b[n++] = pp[p];
-        if (chance(r, 50))
+        if (rex && chance(r, 50))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
         b[n++] = 0x0f;
         if (chance(r, 30))
@@ -313,7 +329,7 @@ static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
         return n;
     }
     if (want == OC_X87) {
-        if (chance(r, 10))
+        if (rex && chance(r, 10))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
         b[n++] = chance(r, 2) ? 0x9b : (uint8_t)(0xd8 | below(r, 8));
         return n;
@@ -322,9 +338,14 @@ static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
         b[n++] = 0x66;
     if (chance(r, want == OC_STRING ? 40 : 4))
         b[n++] = pp[2 + below(r, 2)];
-    if (chance(r, 50))
+    if (rex && chance(r, 50))
         b[n++] = (uint8_t)(0x40 | below(r, 16));
-    if (want == OC_STRING) {
+    if (want == OC_OLD) {
+        static const uint8_t ops[] = {0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61,
+                                      0x62, 0xce, 0xd4, 0xd5, 0xd6};
+
+        b[n++] = ops[below(r, sizeof(ops))];
+    } else if (want == OC_STRING) {
         static const uint8_t ops[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab,
                                       0xac, 0xad, 0xae, 0xaf, 0xd7};
 
@@ -340,15 +361,18 @@ static unsigned shape(struct rng *r, enum oracle_class want, uint8_t *b)
 }
 
 /* An instruction of the class at b; its length, 0 if this try failed. */
-static unsigned try_insn(struct rng *r, enum oracle_class want, uint8_t *b, struct x86_insn *in,
-                         const bool feature[X86_FEAT_HIDDEN + 1])
+static unsigned try_insn(struct rng *r, enum oracle_class want, enum x86_mode mode, uint8_t *b,
+                         struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1])
 {
     int n;
 
-    shape(r, want, b);
-    n = x86_decode(b, 15, X86_MODE_64, in);
+    shape(r, want, mode == X86_MODE_64, b);
+    n = x86_decode(b, 15, mode, in);
     if (n <= 0 || classify(in) != want || in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
         return 0;
+    if (mode == X86_MODE_32 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
+        (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
+        return 0; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */
     if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS))
         return 0; /* FS belongs to the child's C library */
     return (unsigned)n;
@@ -619,8 +643,11 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
             g[X86_RSP] = target(r, 8);
         g[X86_RBP] = chance(r, 90) ? target(r, 8) : g[X86_RBP];
         where = g[X86_RSP] - ORACLE_DATA - ORACLE_WINDOW;
-        if (in->op == X86_RET && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80))
+        if (in->op == X86_RET && c->compat && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
+            memcpy(c->window + where, &end, 4);
+        } else if (in->op == X86_RET && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
             memcpy(c->window + where, &end, 8);
+        }
     }
     if (cls == OC_BRANCH && m == NULL && in->opnd[0].kind == X86_OPND_REG && chance(r, 90))
         g[in->rm] = end;
@@ -651,17 +678,25 @@ static bool immediate_count_fits(const struct x86_insn *in)
              (in->imm & 31) > 16);
 }
 
-/* A random EA of a non-memory kind would still be placed over a stack pointer in use. */
+/* SHA's operands only aligned: see oracle.c. */
+static uint64_t operand_target(struct rng *r, const struct x86_insn *in, const struct x86_opnd *m)
+{
+    uint64_t t = target(r, m->size);
+
+    return in->feature == X86_FEAT_SHA ? t & ~15ull : t;
+}
+
 static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
                    const bool feature[X86_FEAT_HIDDEN + 1])
 {
     struct x86_insn in;
     uint8_t b[15];
+    enum x86_mode mode = c->compat ? X86_MODE_32 : X86_MODE_64;
     unsigned n = 0, tries;
     const struct x86_opnd *m;
 
     for (tries = 0; tries < 4000 && n == 0; tries++) {
-        n = try_insn(r, want, b, &in, feature);
+        n = try_insn(r, want, mode, b, &in, feature);
         if (n != 0 && (!tame_branch(r, &in, b) || !immediate_count_fits(&in)))
             n = 0;
     }
@@ -671,8 +706,8 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     if (m != NULL && in.vsib)
         place_gather(r, c, &in);
     else if (m != NULL)
-        place(r, c, &in, b, c->addr + c->len + n, target(r, m->size));
-    if (x86_decode(b, n, X86_MODE_64, &in) != (int)n)
+        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, &in, m));
+    if (x86_decode(b, n, mode, &in) != (int)n)
         return false;
     memcpy(c->code + c->len, b, n);
     c->off[c->count] = c->len;
@@ -693,12 +728,16 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
     c->seed = seed;
     c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS * ORACLE_SLOT + ORACLE_LEAD;
     fill_state(&r, c);
+    c->compat = only == OC_OLD || chance(&r, 25);
     wanted = chance(&r, 70) ? 1 : 1 + below(&r, ORACLE_INSNS);
     for (i = 0; i < wanted; i++) {
-        enum oracle_class want = only != OC_COUNT ? only : (enum oracle_class)below(&r, OC_COUNT);
+        enum oracle_class want =
+            only != OC_COUNT ? only : (enum oracle_class)below(&r, c->compat ? OC_COUNT : OC_OLD);
 
         append(&r, c, want, feature);
         if (want == OC_BRANCH)
             break;
     }
+    for (i = 0; c->compat && i < 16; i++)
+        c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;
 }

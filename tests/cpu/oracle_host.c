@@ -84,6 +84,9 @@ static void load(ucontext_t *uc, const struct oracle_case *c)
 
     for (i = 0; i < 16; i++)
         uc->uc_mcontext.gregs[greg_of[i]] = (greg_t)c->in.gpr[i];
+    /* the low half of this word is CS */
+    uc->uc_mcontext.gregs[REG_CSGSFS] &= ~0xffffll;
+    uc->uc_mcontext.gregs[REG_CSGSFS] |= c->compat ? ORACLE_CS32 : ORACLE_CS64;
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)c->in.rip;
     uc->uc_mcontext.gregs[REG_EFL] = (greg_t)c->in.rflags;
     memcpy(x, c->in.fx, 28); /* the mask of MXCSR bits stays */
@@ -143,9 +146,10 @@ static _Noreturn void child(const struct oracle_case *c, struct oracle_result *r
     if (mprotect((void *)ORACLE_RO, 4096, PROT_READ) < 0 ||
         mprotect((void *)ORACLE_CODE, ORACLE_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
         fail("mprotect");
-    for (i = 0; i < n; i++) /* faults that only bring a page in are not the case's */
-        touch = *(volatile const uint8_t *)(c[i].addr & ~4095ull);
+    for (i = 0; i < ORACLE_CODE_SIZE; i += 4096) /* absent pages would show in error codes */
+        touch = *(volatile const uint8_t *)(ORACLE_CODE + i);
     (void)touch;
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(ORACLE_SS)); /* for 32-bit code */
     *control() = (struct control){.cases = c, .results = results, .n = n};
     stack.ss_sp = malloc(stack.ss_size);
     sigaltstack(&stack, NULL);

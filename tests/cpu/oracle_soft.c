@@ -45,8 +45,6 @@ extern const struct engine_ops engine_soft;
 #define PTE_PS 0x80ull
 #define PTE_NX (1ull << 63)
 
-#define USER_CS 0x33u
-#define USER_SS 0x2bu
 #define BUDGET 1000u
 
 struct oracle_soft {
@@ -92,6 +90,7 @@ static void make_descriptors(struct oracle_soft *s)
 
     put64(s, sys_gpa(L_GDT) + 0x08, 0x00af9b000000ffffull); /* kernel code */
     put64(s, sys_gpa(L_GDT) + 0x10, 0x00cf93000000ffffull);
+    put64(s, sys_gpa(L_GDT) + 0x20, 0x00cffb000000ffffull);
     put64(s, sys_gpa(L_GDT) + 0x28, 0x00cff3000000ffffull);
     put64(s, sys_gpa(L_GDT) + 0x30, 0x00affb000000ffffull);
     put64(s, sys_gpa(L_TSS) + 4, L_STACK);
@@ -122,9 +121,9 @@ static void make_state(struct x86_state *st)
     for (i = 0; i < X86_SEG_COUNT; i++)
         st->seg[i].attr = X86_SEG_UNUSABLE;
     st->seg[X86_CS] =
-        (struct x86_segment){.selector = USER_CS, .attr = 0xa0fb, .limit = UINT32_MAX};
+        (struct x86_segment){.selector = ORACLE_CS64, .attr = 0xa0fb, .limit = UINT32_MAX};
     st->seg[X86_SS] =
-        (struct x86_segment){.selector = USER_SS, .attr = 0xc0f3, .limit = UINT32_MAX};
+        (struct x86_segment){.selector = ORACLE_SS, .attr = 0xc0f3, .limit = UINT32_MAX};
     st->ldtr.attr = X86_SEG_UNUSABLE;
     st->tr = (struct x86_segment){.selector = 0x40, .attr = 0x8b, .limit = 0x67, .base = L_TSS};
     st->gdtr = (struct x86_dtable){.base = L_GDT, .limit = 0x3f};
@@ -188,6 +187,10 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
     gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
     gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
     s->state = s->base;
+    if (c->compat) {
+        s->state.seg[X86_CS].selector = ORACLE_CS32;
+        s->state.seg[X86_CS].attr = 0xc0fb;
+    }
     memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
     s->state.rip = c->in.rip;
     s->state.rflags = c->in.rflags;

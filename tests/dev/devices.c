@@ -3,5 +3,10 @@
 #include "runner.h"
 
 const struct dev_ops *const runner_devices[] = {
-    &i8254_ops, &i8259_ops, &mc146818_ops, &pmtimer_ops, NULL,
+<<<<<<< HEAD
+    &i8254_ops,  &i8259_ops,  &mc146818_ops, &pmtimer_ops, &acpipm_ops, &i8042_ops,
+    &ioapic_ops, &port92_ops, &post_ops,     &pvpanic_ops, &reset_ops,  NULL,
+=======
+    &hpet_ops, &i8254_ops, &i8259_ops, &mc146818_ops, &pmtimer_ops, NULL,
+>>>>>>> h-chips
 };

@@ -31,8 +31,20 @@ static void set_es(struct soft_cpu *cpu)
     fx_set16(cpu, FX_FSW, fsw);
 }
 
+void native_set_fsw(struct soft_cpu *cpu, uint16_t fsw)
+{
+    unsigned turn = ((unsigned)fsw >> 11) - (fx_get16(cpu, FX_FSW) >> 11), i;
+    uint8_t old[128];
+
+    memcpy(old, cpu->st.xsave + FX_ST, sizeof(old));
+    for (i = 0; i < 8; i++)
+        memcpy(cpu->st.xsave + FX_ST + 16 * i, old + 16 * ((i + turn) & 7u), 16);
+    fx_set16(cpu, FX_FSW, fsw);
+}
+
 static void x87_init(struct soft_cpu *cpu)
 {
+    native_set_fsw(cpu, 0);
     memset(cpu->st.xsave, 0, FX_MXCSR);
     fx_set16(cpu, FX_FCW, FCW_DEFAULT);
 }
@@ -53,7 +65,7 @@ static void load_mxcsr(struct soft_cpu *cpu, uint32_t v)
     fx_set32(cpu, FX_MXCSR, v);
 }
 
-/* ---- MXCSR, FWAIT, EMMS ---- */
+/* ---- MXCSR, FWAIT, VZEROUPPER ---- */
 
 static void ldmxcsr(struct soft_cpu *cpu, const struct uop *u)
 {
@@ -82,14 +94,6 @@ static void fwait(struct soft_cpu *cpu, const struct uop *u)
     if ((cpu->st.cr0 & both) == both)
         soft_raise(cpu, X86_EXC_NM);
     native_pending_x87(cpu);
-}
-
-static void emms(struct soft_cpu *cpu, const struct uop *u)
-{
-    (void)u;
-    native_need_mmx(cpu);
-    cpu->st.xsave[FX_FTW] = 0;
-    fx_set16(cpu, FX_FSW, fx_get16(cpu, FX_FSW) & (uint16_t)~0x3800u);
 }
 
 static void vzero(struct soft_cpu *cpu, const struct uop *u)
@@ -191,7 +195,7 @@ static void env_load(struct soft_cpu *cpu, const struct uop *u, const uint8_t *p
     for (i = 0; i < 8; i++)
         ftw |= ((tags >> 2 * i & 3u) != 3u ? 1u : 0u) << i;
     fx_set16(cpu, FX_FCW, (uint16_t)((le16_load(p) & 0x1f3fu) | 0x40u));
-    fx_set16(cpu, FX_FSW, le16_load(p + w));
+    native_set_fsw(cpu, le16_load(p + w));
     fx_set16(cpu, FX_FTW, (uint16_t)ftw);
     fx_set16(cpu, FX_FOP, (uint16_t)fop);
     fx_set64(cpu, FX_FIP, fip);
@@ -485,8 +489,8 @@ static const struct {
     {X86_XRSTOR, XS_SAVE, xrstor}, {X86_XRSTORS, XS_SUPER, xrstor}, {X86_LDMXCSR, 0, ldmxcsr},
     {X86_STMXCSR, 0, stmxcsr},     {X86_VLDMXCSR, 1, ldmxcsr},      {X86_VSTMXCSR, 1, stmxcsr},
     {X86_FNSTENV, 0, fnstenv},     {X86_FLDENV, 0, fldenv},         {X86_FNSAVE, 0, fnsave},
-    {X86_FRSTOR, 0, frstor},       {X86_FWAIT, 0, fwait},           {X86_EMMS, 0, emms},
-    {X86_VZEROUPPER, 0, vzero},    {X86_VZEROALL, 1, vzero},
+    {X86_FRSTOR, 0, frstor},       {X86_FWAIT, 0, fwait},           {X86_VZEROUPPER, 0, vzero},
+    {X86_VZEROALL, 1, vzero},
 };
 
 uop_fn fpu_handler(const struct x86_insn *insn, struct uop *u)

@@ -290,8 +290,12 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
 
         memcpy(&out, buf->fx + FX_MXCSR, sizeof(out));
         out &= MXCSR_FLAGS;
-        if ((out & buf->stop) != 0)
+        if ((out & buf->stop) != 0) {
+            /* The unit has been switched to MMX by the time the exception is found. */
+            native_set_fsw(cpu, fx_get16(cpu, FX_FSW) & (uint16_t)~FSW_TOP);
+            cpu->st.xsave[FX_FTW] = 0xff;
             mxcsr_raise(cpu, out, buf->stop);
+        }
         mxcsr |= out;
     }
     if ((s->flags & N_STORE) != 0)
@@ -435,7 +439,7 @@ static bool describe(const struct x86_insn *insn, unsigned flags, struct native_
     const struct x86_opnd *mem = memory_operand(insn);
 
     memset(s, 0, sizeof(*s));
-    if (has_class(insn, X86_RC_MMX))
+    if (has_class(insn, X86_RC_MMX) || insn->op == X86_EMMS)
         flags |= N_MMX;
     if (insn->enc == X86_ENC_VEX)
         flags |= N_AVX;

@@ -39,6 +39,7 @@
 #define MXCSR_UM 0x0800u
 #define MXCSR_FTZ 0x8000u
 #define FCW_DEFAULT 0x037fu
+#define FSW_TOP 0x3800u
 #define FSW_ES 0x0080u
 #define FSW_B 0x8000u
 
@@ -145,6 +146,9 @@ static inline void fx_set64(struct soft_cpu *cpu, unsigned off, uint64_t v)
 {
     __builtin_memcpy(cpu->st.xsave + off, &v, sizeof(v));
 }
+
+/* Changes FSW. Images hold the registers in the stack's order, so a new TOP moves them. */
+void native_set_fsw(struct soft_cpu *cpu, uint16_t fsw);
 
 /* Tells other readers of the image that these components are not in their initial state. */
 static inline void fx_touch(struct soft_cpu *cpu, uint32_t features)

@@ -157,19 +157,29 @@ static void plain_opcode(const struct x86_insn *in, uint8_t *opcode, uint8_t *pp
     }
 }
 
+/* W is the size of a general register or integer in memory, which outside 64-bit mode is 4. */
+static bool w_is_size(const struct x86_insn *in)
+{
+    if (in->map == X86_MAP_0F)
+        return in->opcode == 0x2a || in->opcode == 0x2c || in->opcode == 0x2d ||
+               in->opcode == 0x6e || in->opcode == 0x7e;
+    return in->map == X86_MAP_0F3A &&
+           ((in->opcode >= 0x14 && in->opcode <= 0x17) || (in->opcode & 0xfcu) == 0x20 ||
+            (in->opcode & 0xfcu) == 0x60);
+}
+
 /* The instruction itself, with its operands where the stub has put them. */
 static bool put_insn(struct emit *e)
 {
     const struct x86_insn *in = e->insn;
     uint8_t opcode = in->opcode, pp = in->pp, map = in->map;
     bool own = (e->flags & (N_MMX | N_X87)) != 0; /* registers keep their numbers */
-    bool w = (in->rex & 8u) != 0 && (in->mode == X86_MODE_64 || e->gpr < 0);
+    bool w = (in->rex & 8u) != 0 && (in->mode == X86_MODE_64 || !w_is_size(in));
+    unsigned last = in->mode == X86_MODE_64 ? 15 : 7; /* VEX.B and a vvvv bit are ignored there */
     unsigned reg, rm, vvvv = 0, is4 = 0, modrm;
     bool gpr_reg = e->gpr >= 0 && gpr_in_reg(in);
     bool gpr_rm = e->gpr >= 0 && !gpr_reg && !e->mem;
 
-    if (in->mode != X86_MODE_64 && in->map == X86_MAP_0F3A && (in->opcode & 0xfcu) == 0x60)
-        w = false; /* pcmpestri: the lengths are 32 bits wide */
     plain_opcode(in, &opcode, &pp, &map);
     if ((e->flags & N_X87) != 0) {
         PUT(e, opcode, e->mem ? (uint8_t)((in->modrm & 0x38u) | RSI) : in->modrm);
@@ -185,8 +195,8 @@ static bool put_insn(struct emit *e)
     else if (gpr_reg)
         reg = RAX;
     else if (own)
-        reg = in->reg;
-    else if ((reg = map_vec(e, in->reg)) == 0)
+        reg = in->reg & last;
+    else if ((reg = map_vec(e, in->reg & last)) == 0)
         return false;
     if (in->enc == X86_ENC_VEX) {
         unsigned named = 0, count = 0, i;
@@ -196,7 +206,7 @@ static bool put_insn(struct emit *e)
         count += !reg_is_opcode(in) && !gpr_reg;
         count += !e->mem && !gpr_rm;
         count += has_is4(in);
-        if (named > count && (vvvv = map_vec(e, in->vvvv)) == 0)
+        if (named > count && (vvvv = map_vec(e, in->vvvv & last)) == 0)
             return false;
     }
     if (e->mem)
@@ -204,13 +214,13 @@ static bool put_insn(struct emit *e)
     else if (gpr_rm)
         rm = RAX;
     else if (own)
-        rm = in->rm;
-    else if ((rm = map_vec(e, in->rm)) == 0)
+        rm = in->rm & last;
+    else if ((rm = map_vec(e, in->rm & last)) == 0)
         return false;
     if (has_is4(in)) {
         unsigned guest = (unsigned)(e->bytes[in->off_imm] >> 4);
 
-        if ((is4 = map_vec(e, in->mode == X86_MODE_64 ? guest : guest & 7u)) == 0)
+        if ((is4 = map_vec(e, guest & last)) == 0)
             return false;
     }
     modrm = (e->mem ? 0u : 0xc0u) | (reg & 7u) << 3 | (rm & 7u);

@@ -92,17 +92,27 @@ static void maskmovdqu(struct soft_cpu *cpu, const struct uop *u)
 static void maskmovq(struct soft_cpu *cpu, const struct uop *u)
 {
     native_need_mmx(cpu);
-    mask_bytes(cpu, u, cpu->st.xsave + FX_ST + 16u * (u->dst & 7u),
-               cpu->st.xsave + FX_ST + 16u * (u->src & 7u), 8);
-    /* Like every MMX instruction: TOP 0, all registers in use. */
-    fx_set16(cpu, FX_FSW, fx_get16(cpu, FX_FSW) & (uint16_t)~0x3800u);
+    /* Like every MMX instruction: TOP 0, all registers in use; even if a store faults. */
+    native_set_fsw(cpu, fx_get16(cpu, FX_FSW) & (uint16_t)~FSW_TOP);
     cpu->st.xsave[FX_FTW] = 0xff;
     fx_touch(cpu, XFEATURE_X87);
+    mask_bytes(cpu, u, cpu->st.xsave + FX_ST + 16u * (u->dst & 7u),
+               cpu->st.xsave + FX_ST + 16u * (u->src & 7u), 8);
+}
+
+/* Stores element bytes at off of a register from the same place in whole. */
+static void put_element(struct soft_cpu *cpu, unsigned reg, unsigned off, const uint8_t *whole,
+                        unsigned size)
+{
+    unsigned half = off < 16 ? FX_XMM : X86_XSAVE_YMM;
+
+    memcpy(cpu->st.xsave + half + 16u * reg + (off & 15u), whole + off, size);
 }
 
 /* dst: data; src: mask; index: vector; cc: element size; imm: count | index size << 8 */
 static void gather(struct soft_cpu *cpu, const struct uop *u)
 {
+    static const uint8_t zero[32];
     uint8_t mask[32], data[32], index[32];
     unsigned size = u->cc, count = u->imm & 0xffu, isize = u->imm >> 8 & 0xffu, i;
 
@@ -130,19 +140,20 @@ static void gather(struct soft_cpu *cpu, const struct uop *u)
                 ea += cpu->st.gpr[u->base];
             ea += (uint64_t)k << u->shift;
             soft_read(cpu, u->seg, wrap(ea, u->asize), data + i * size, size);
-            memset(mask + i * size, 0, size);
-            /* The next element may fault: what is done must not be done again. */
-            memcpy(cpu->st.xsave + (i * size < 16 ? FX_XMM : X86_XSAVE_YMM) + 16u * u->dst +
-                       (i * size & 15u),
-                   data + i * size, size);
-            memcpy(cpu->st.xsave + (i * size < 16 ? FX_XMM : X86_XSAVE_YMM) + 16u * u->src +
-                       (i * size & 15u),
-                   mask + i * size, size);
+            put_element(cpu, u->dst, i * size, data, size);
         }
+        /* The next element may fault: what is done must not be done again. */
+        put_element(cpu, u->src, i * size, zero, size);
     }
     memset(mask, 0, sizeof(mask));
     ymm_put(cpu, u->dst, data);
     ymm_put(cpu, u->src, mask);
+}
+
+/* Register numbers have three bits outside 64-bit mode, whatever VEX says. */
+static uint8_t number(const struct x86_insn *insn, unsigned reg)
+{
+    return (uint8_t)(reg & (insn->mode == X86_MODE_64 ? 15u : 7u));
 }
 
 static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigned isize,
@@ -150,9 +161,9 @@ static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigne
 {
     unsigned wide = isize > size ? isize : size;
 
-    u->dst = insn->reg;
-    u->src = insn->vvvv;
-    u->index = insn->index;
+    u->dst = number(insn, insn->reg);
+    u->src = number(insn, insn->vvvv);
+    u->index = number(insn, insn->index);
     u->base = insn->base;
     u->disp = insn->disp;
     u->shift = (uint8_t)__builtin_ctz(insn->scale);
@@ -163,8 +174,8 @@ static uop_fn prepare_gather(const struct x86_insn *insn, struct uop *u, unsigne
 
 static uop_fn prepare_vmaskmov(const struct x86_insn *insn, struct uop *u, unsigned size)
 {
-    u->dst = insn->reg;
-    u->src = insn->vvvv;
+    u->dst = number(insn, insn->reg);
+    u->src = number(insn, insn->vvvv);
     u->cc = (uint8_t)size;
     u->imm = insn->vl;
     return insn->opnd[0].kind == X86_OPND_MEM ? vmaskmov_store : vmaskmov_load;
@@ -179,7 +190,7 @@ uop_fn native_mask_handler(const struct x86_insn *insn, struct uop *u)
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
         u->dst = insn->reg;
-        u->src = insn->rm;
+        u->src = number(insn, insn->rm);
         u->cc = insn->enc == X86_ENC_VEX;
         return insn->op == X86_MASKMOVQ ? maskmovq : maskmovdqu;
     case X86_VMASKMOVPS:
