@@ -218,7 +218,7 @@ static int add_pci_devices(struct vm *vm, struct error *err)
 {
     const struct config *root = config_find(vm->cfg, "pci"), *b, *s, *f;
     const char *bn, *sn, *fn;
-    unsigned bus, slot, func;
+    unsigned bus = 0, slot = 0, func = 0;
     int rc = 0;
 
     if (root == NULL)

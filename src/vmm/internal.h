@@ -64,7 +64,7 @@ struct vm {
     bool pci_env_ready;
     struct pci *pci;
     struct dev_env pci_dev_env[VM_PCI_MAX];
-    char pci_dev_name[VM_PCI_MAX][24];
+    char pci_dev_name[VM_PCI_MAX][40];
     unsigned pci_dev_count;
 
     struct board board;
