@@ -105,7 +105,10 @@ static enum oracle_class classify(const struct x86_insn *in)
         return OC_STRING;
     case X86_PUSH:
     case X86_POP:
-        return segment_operand(in) && in->op == X86_POP ? OC_COUNT : OC_STACK;
+        /* a segment pushed in 32-bit code: AMD writes four bytes, Intel two */
+        if (segment_operand(in) && (in->op == X86_POP || in->mode != X86_MODE_64))
+            return OC_COUNT;
+        return OC_STACK;
     case X86_PUSHF:
     case X86_ENTER:
     case X86_LEAVE:
@@ -117,8 +120,9 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_LOOP:
     case X86_LOOPE:
     case X86_LOOPNE:
-    case X86_JCXZ: /* 66 before a near branch is where AMD and Intel differ */
-        return (in->prefixes & X86_PFX_OPSIZE) != 0 ? OC_COUNT : OC_BRANCH;
+    case X86_JCXZ: /* 66 before a near branch is where AMD and Intel differ, F2 and F3 too */
+        return (in->prefixes & (X86_PFX_OPSIZE | X86_PFX_REP | X86_PFX_REPNE)) != 0 ? OC_COUNT
+                                                                                    : OC_BRANCH;
     case X86_XCHG:
     case X86_XADD:
     case X86_CMPXCHG:
@@ -200,7 +204,9 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_STC:
     case X86_CLD:
     case X86_STD:
-    case X86_NOP:
+        return OC_INT;
+    case X86_NOP: /* 0D of registers: invalid on AMD */
+        return in->map == X86_MAP_0F && in->opcode == 0x0d ? OC_COUNT : OC_INT;
     case X86_PAUSE:
         return OC_INT;
     case X86_CLI:
@@ -633,6 +639,8 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
         g[X86_RSI] = target(r, 8);
         g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, 8);
         g[X86_RCX] = below(r, 20);
+        if (in->op == X86_INS || in->op == X86_OUTS) /* of none: is the port checked? */
+            g[X86_RCX] |= 1;
         if (in->op == X86_XLAT)
             g[X86_RBX] = target(r, 1) - (g[X86_RAX] & 0xff);
     }

@@ -96,6 +96,7 @@ static void make_descriptors(struct oracle_soft *s)
     put64(s, sys_gpa(L_GDT) + 0x28, 0x00cff3000000ffffull);
     put64(s, sys_gpa(L_GDT) + 0x30, 0x00affb000000ffffull);
     put64(s, sys_gpa(L_TSS) + 4, L_STACK);
+    put64(s, sys_gpa(L_TSS) + 0x60, 0xffffull << 48); /* no ports for users */
     for (v = 0; v < 32; v++) {
         uint64_t handler = L_HANDLERS + 16ull * v, dpl = v == 3 || v == 4 ? 3 : 0;
 
