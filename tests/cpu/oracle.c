@@ -48,7 +48,7 @@ static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle
     for (k = 0; k < c->count && k <= done; k++) {
         const struct x86_insn *in = &c->insn[k];
 
-        if (k < done)
+        if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
         mask |= in->flags_undefined; /* one that faulted may have touched them or not */
     }
@@ -245,7 +245,7 @@ static uint32_t mxcsr_mask(const struct oracle_case *c, const struct oracle_resu
 
 /*
  * Outcomes that belong to the processor at hand: MXCSR.MM, which AMD has; whether bytes that
- * MASKMOV leaves out are checked; which of two faults of CMPS or CALL comes first.
+ * MASKMOV leaves out are checked; which of two faults comes first.
  */
 static bool unspecified(const struct oracle_case *c, const struct oracle_result *host,
                         const struct oracle_result *soft)
@@ -264,6 +264,7 @@ static bool unspecified(const struct oracle_case *c, const struct oracle_result 
         return true;
     case X86_CMPS:
     case X86_CALL:
+    case X86_CMPXCHG16B:
         return host->vector != X86_EXC_BP && soft->vector != X86_EXC_BP;
     default:
         return false;
@@ -371,6 +372,7 @@ static void run_batch(const struct options *o, struct oracle_host *host, struct 
     static struct oracle_result mine; /* large for a stack */
     unsigned i;
 
+    oracle_soft_load(soft, cases, n);
     for (i = 0; i < n && t->bad < o->max; i++) {
         if (results[i].vector >= ORACLE_FAILED) { /* the child died, or never came back */
             printf("no result from the host:\n");

@@ -188,7 +188,6 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_NOT:
     case X86_NEG:
     case X86_MOVSX:
-    case X86_MOVSXD:
     case X86_MOVZX:
     case X86_MOVBE:
     case X86_MOVNTI:
@@ -205,6 +204,8 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_CLD:
     case X86_STD:
         return OC_INT;
+    case X86_MOVSXD: /* of 16 bits: AMD reads four bytes */
+        return in->osize == 2 ? OC_COUNT : OC_INT;
     case X86_NOP: /* 0D of registers: invalid on AMD */
         return in->map == X86_MAP_0F && in->opcode == 0x0d ? OC_COUNT : OC_INT;
     case X86_PAUSE:
@@ -668,13 +669,13 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
 }
 
 /* A near branch must not come back to itself, nor leave its slot. */
-static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code)
+static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code, bool first)
 {
     int32_t d = (int32_t)below(r, 8);
 
     if (in->opnd[0].kind != X86_OPND_REL)
         return true;
-    if (chance(r, 20))
+    if (first && chance(r, 20))
         d = -(int32_t)in->len - 1 - (int32_t)below(r, 4);
     memcpy(code + in->off_imm, &d, in->imm_size);
     return in->imm_size == 1 || in->imm_size == 4;
@@ -705,7 +706,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 
     for (tries = 0; tries < 4000 && n == 0; tries++) {
         n = try_insn(r, want, mode, b, &in, feature);
-        if (n != 0 && (!tame_branch(r, &in, b) || !immediate_count_fits(&in)))
+        if (n != 0 && (!tame_branch(r, &in, b, c->count == 0) || !immediate_count_fits(&in)))
             n = 0;
     }
     if (n == 0 || c->len + n > 40)

@@ -178,15 +178,24 @@ void oracle_soft_close(struct oracle_soft *s)
     free(s);
 }
 
+/* Cases can read each other's code, so all of a batch is there from the start. */
+void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n)
+{
+    uint8_t code[ORACLE_SLOT];
+    unsigned i;
+
+    for (i = 0; i < n; i++) {
+        memset(code, 0xcc, sizeof(code));
+        memcpy(code + ORACLE_LEAD, c[i].code, c[i].len);
+        gmem_write(s->env.mem, G_CODE + (c[i].addr - ORACLE_CODE - ORACLE_LEAD), code,
+                   sizeof(code));
+    }
+}
+
 static void load(struct oracle_soft *s, const struct oracle_case *c)
 {
-    static const uint8_t filler[ORACLE_SLOT] = {[0 ... ORACLE_SLOT - 1] = 0xcc};
-    uint64_t slot = G_CODE + (c->addr - ORACLE_CODE - ORACLE_LEAD), features = 7;
-    uint8_t code[ORACLE_SLOT];
+    uint64_t features = 7;
 
-    memcpy(code, filler, sizeof(code));
-    memcpy(code + ORACLE_LEAD, c->code, c->len);
-    gmem_write(s->env.mem, slot, code, sizeof(code));
     gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
     gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
     s->state = s->base;
