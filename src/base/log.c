@@ -92,8 +92,9 @@ void log_set_sink(struct log *log, void (*sink)(void *ctx, enum log_level, const
     pthread_mutex_unlock(&log->lock);
 }
 
-static void log_emit(struct log *log, enum log_level level, const char *tag, const char *fmt,
-                     va_list ap)
+__attribute__((format(printf, 4, 0))) static void log_emit(struct log *log, enum log_level level,
+                                                           const char *tag, const char *fmt,
+                                                           va_list ap)
 {
     char line[1024];
     int n = snprintf(line, sizeof(line) - 2, "xhyve: %s: ", tag);

@@ -18,8 +18,8 @@
 #define MAX_TABLES 4u /* in RSDT and XSDT */
 
 /*
- * All tables in one buffer that is copied to BOARD_ACPI_TABLE. Fields are written by their offsets
- * in the table, as the specification gives them. ACPI 6.5, chapter 5.2.
+ * All tables in one buffer that is copied to BOARD_ACPI_TABLE. Fields are written by their offsets.
+ * ACPI: system description tables.
  */
 struct acpi {
     const struct board *b;

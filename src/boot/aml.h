@@ -8,7 +8,8 @@
  *     aml_end(&a, dev);
  *
  * Writing past the buffer's end sets `full` and drops the rest; check once at the end. Names are
- * paths as in ASL ("\\_SB.PCI0", "PIRA"), segments are padded. ACPI 6.5, chapters 6.4 and 20. Pure.
+ * paths as in ASL ("\\_SB.PCI0", "PIRA"), segments are padded. ACPI: AML encoding, resource data
+ * types. Pure.
  */
 #ifndef BOOT_AML_H
 #define BOOT_AML_H

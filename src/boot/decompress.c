@@ -30,8 +30,8 @@
  * a header that asks for 4 GiB is an attack.
  */
 #define DECODER_MEMORY (256 * MIB)
-#define SIZE_TRAILER 4u /* bytes after the stream, in every format but gzip, where they are in it  \
-                         */
+/* Bytes after the stream that give its unpacked size; gzip has them as its own. */
+#define SIZE_TRAILER 4u
 
 static const struct {
     enum packing packing;

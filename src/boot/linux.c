@@ -36,7 +36,7 @@
 #define SEL_CODE 0x10u
 #define SEL_DATA 0x18u
 
-/* The setup header: offsets in the file and in the zero page. Linux: Documentation/arch/x86/boot */
+/* The setup header: offsets in the file and in the zero page. Linux: x86 boot protocol */
 #define HDR_START 0x1F1u
 #define HDR_SETUP_SECTS 0x1F1u
 #define HDR_SYSSIZE 0x1F4u

@@ -8,7 +8,7 @@
 
 /*
  * The MP table: floating pointer, header, then entries in the order of their types. For guests
- * without ACPI. Intel MultiProcessor Specification 1.4, chapter 4.
+ * without ACPI. Intel MultiProcessor Specification 1.4: configuration table.
  */
 #define ROOM (BOARD_SMBIOS_TABLE - BOARD_MP_TABLE)
 #define FLOATING_SIZE 16u

@@ -9,7 +9,7 @@
 
 /*
  * SMBIOS: a 32-bit and a 64-bit entry point and one run of structures, each followed by its
- * strings. DMTF DSP0134; offsets in a structure are those of that specification.
+ * strings. Offsets are those within a structure.
  */
 #define ROOM (BOARD_ACPI_TABLE - BOARD_SMBIOS_TABLE)
 #define ENTRY32_SIZE 31u

@@ -93,7 +93,19 @@ struct check {
     const struct config *cfg;
     const struct cli_tables *tables;
     unsigned lpc_bridges;
+    char stdio_user[64]; /* who has standard input and output; empty: nobody yet */
 };
+
+/* There is one standard input, and two readers would each get half of what is typed. */
+static int check_stdio(struct check *c, const char *backend, const char *who, struct error *err)
+{
+    if (strcmp(backend, "stdio") != 0)
+        return 0;
+    if (c->stdio_user[0] != '\0')
+        return error_set(err, -EINVAL, "%s and %s both want stdio", c->stdio_user, who);
+    snprintf(c->stdio_user, sizeof(c->stdio_user), "%s", who);
+    return 0;
+}
 
 static bool refers_to(const struct config *node, const char *want)
 {
@@ -169,6 +181,7 @@ static int check_function(struct check *c, const struct config *node, const char
     const struct pci_ops *ops;
     char what[64];
     size_t n = 0;
+    int rc;
 
     if (device == NULL)
         return error_set(err, -EINVAL, "PCI slot %s has options but no device", where);
@@ -176,7 +189,15 @@ static int check_function(struct check *c, const struct config *node, const char
     if (ops != NULL) {
         c->lpc_bridges += strcmp(device, "lpc") == 0;
         snprintf(what, sizeof(what), "%s at %s", device, where);
-        return options_check(node, ops->options, ops->option_count, ignore, what, err);
+        rc = options_check(node, ops->options, ops->option_count, ignore, what, err);
+        for (size_t i = 0; rc == 0 && i < ops->option_count; i++) {
+            const char *value = config_get(node, ops->options[i].name);
+
+            /* the option whose value is a back end of a serial port */
+            if (value != NULL && strcmp(ops->options[i].name, "backend") == 0)
+                rc = check_stdio(c, value, what, err);
+        }
+        return rc;
     }
     for (const struct pci_ops *const *p = c->tables->pci; *p != NULL && n < countof(names); p++)
         names[n++] = (*p)->name;
@@ -322,28 +343,25 @@ static int check_words(const struct config *cfg, struct error *err)
     return rc;
 }
 
-static int check_serial(const struct check *c, struct error *err)
+static int check_serial(struct check *c, struct error *err)
 {
-    char key[32];
+    char key[32], who[8];
     const char *path;
-    unsigned first = 0;
+    int rc = 0;
 
-    for (unsigned i = 1; i <= 4; i++) {
+    for (unsigned i = 1; i <= 4 && rc == 0; i++) {
         snprintf(key, sizeof(key), "lpc.com%u.path", i);
+        snprintf(who, sizeof(who), "com%u", i);
         path = config_get(c->cfg, key);
         if (path == NULL)
             continue;
         if (path[0] == '\0')
-            return error_set(err, -EINVAL, "com%u has an empty path", i);
+            return error_set(err, -EINVAL, "%s has an empty path", who);
         if (c->lpc_bridges == 0)
-            return error_set(err, -EINVAL, "com%u hangs on the LPC bridge: add -s 31,lpc", i);
-        if (strcmp(path, "stdio") != 0)
-            continue;
-        if (first != 0)
-            return error_set(err, -EINVAL, "com%u and com%u both want stdio", first, i);
-        first = i;
+            return error_set(err, -EINVAL, "%s hangs on the LPC bridge: add -s 31,lpc", who);
+        rc = check_stdio(c, path, who, err);
     }
-    return 0;
+    return rc;
 }
 
 /* A name goes into SMBIOS, file names and one line of output. */

@@ -66,7 +66,7 @@ struct cli_flag {
     char letter;      /* 0: only long */
     const char *name; /* long form */
     const char *arg;  /* NULL: takes none */
-    const char *help; /* may hold line breaks */
+    const char *help;
     int (*set)(struct cli *cli, const struct cli_flag *flag, const char *arg, struct error *err);
     const char *key;   /* of the configuration, for flags that only set one */
     const char *value; /* where the flag has no argument */

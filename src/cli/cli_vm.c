@@ -7,36 +7,16 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/term.h"
 #include "vmm/vm.h"
 
-/*
- * SIGTERM, SIGINT and SIGHUP are blocked in every thread and taken here one by one, where any
- * function may be called.
- */
-struct signals {
-    struct vm *vm;
-    pthread_t thread;
-    atomic_bool done; /* set before SIGTERM is sent to the thread to wake it for the end */
-};
-
-static void *signals_thread(void *ctx)
+static void on_signal(void *ctx, int signo)
 {
-    struct signals *s = ctx;
-    sigset_t set;
-    int signo;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    while (sigwait(&set, &signo) == 0 && !atomic_load(&s->done))
-        vm_signal(s->vm, signo);
-    return NULL;
+    vm_signal(ctx, signo);
 }
 
 static int make_log(const struct config *cfg, struct log **out, struct error *err)
@@ -62,28 +42,31 @@ static int make_log(const struct config *cfg, struct log **out, struct error *er
 
 int cli_run_vm(const struct config *cfg, struct error *err)
 {
-    struct signals s = {0};
+    struct vm *vm = NULL;
     struct log *log = NULL;
+    bool stats = false;
+    sigset_t all;
     int rc = make_log(cfg, &log, err);
 
     if (rc < 0)
         return rc;
-    rc = vm_create_from_config(cfg, log, &s.vm, err);
+    rc = config_bool(cfg, "stats", false, &stats, err);
+    if (rc == 0)
+        rc = vm_create_from_config(cfg, log, &vm, err);
+    if (rc == 0)
+        rc = term_signals(vm_loop(vm), on_signal, vm, err);
     if (rc < 0)
         goto out;
-    rc = pthread_create(&s.thread, NULL, signals_thread, &s);
-    if (rc != 0) {
-        rc = error_set(err, -rc, "cannot start a thread for signals: %s", strerror(rc));
-        goto out;
-    }
-    rc = vm_run(s.vm);
-    atomic_store(&s.done, true);
-    pthread_kill(s.thread, SIGTERM);
-    pthread_join(s.thread, NULL);
+    sigemptyset(&all); /* main has held them back until now */
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    rc = vm_run(vm);
     if (rc < 0)
         error_set(err, rc, "the VM failed: %s", strerror(-rc));
+    if (stats)
+        vm_print_stats(vm, stderr);
 out:
-    vm_destroy(s.vm);
+    vm_destroy(vm);
+    term_restore();
     log_destroy(log);
     return rc;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define HELP_COLUMN 32
+#define HELP_WIDTH 80
 
 void cli_usage(FILE *to)
 {
@@ -13,7 +14,22 @@ void cli_usage(FILE *to)
           to);
 }
 
-/* A column of names and one of text; text may hold line breaks. */
+/* How much of text goes on a line of `room` columns: whole words, at least one. */
+static size_t line_length(const char *text, size_t room)
+{
+    size_t len = 0, next;
+
+    do {
+        next = len + strspn(text + len, " ");
+        next += strcspn(text + next, " ");
+        if (len > 0 && next > room)
+            break;
+        len = next;
+    } while (text[len] != '\0');
+    return len;
+}
+
+/* A column of names and one of text. */
 static void help_row(FILE *to, const char *left, const char *text)
 {
     int used = fprintf(to, "  %s", left);
@@ -22,15 +38,14 @@ static void help_row(FILE *to, const char *left, const char *text)
         fputc('\n', to);
         used = 0;
     }
-    for (;;) {
-        size_t len = strcspn(text, "\n");
+    do {
+        size_t len = line_length(text, HELP_WIDTH - HELP_COLUMN);
 
         fprintf(to, "%*s%.*s\n", HELP_COLUMN - used, "", (int)len, text);
-        if (text[len] == '\0')
-            break;
-        text += len + 1;
+        text += len;
+        text += strspn(text, " ");
         used = 0;
-    }
+    } while (*text != '\0');
 }
 
 void cli_help(FILE *to)

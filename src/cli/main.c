@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "chardev/chardev.h"
 #include "cli/version.h"
 #include "vmm/devices.h"
 
@@ -126,7 +127,7 @@ static int act(const struct cli *cli)
 
 int main(int argc, char **argv)
 {
-    static const struct cli_tables tables = {.pci = pci_device_table};
+    static const struct cli_tables tables = {.pci = pci_device_table, .chardevs = chardev_kinds};
     struct error err = {0};
     struct cli cli;
     int status = cli_parse(&cli, &tables, argc > 0 ? argc - 1 : 0, argv + 1, &err);

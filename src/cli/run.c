@@ -46,16 +46,17 @@ static void line_add(struct line *l, const char *fmt, ...)
     va_end(ap);
 }
 
-static bool has_device(const struct config *raw, const char *name)
+/* True if a PCI function has this option or "device" with this value. */
+static bool has_pci(const struct config *raw, const char *option, const char *want)
 {
     const struct config *pci = config_find(raw, "pci"), *bus, *slot, *func;
 
     for (size_t b = 0; pci != NULL && (bus = config_child(pci, b, NULL)) != NULL; b++) {
         for (size_t s = 0; (slot = config_child(bus, s, NULL)) != NULL; s++) {
             for (size_t f = 0; (func = config_child(slot, f, NULL)) != NULL; f++) {
-                const char *device = config_get(func, "device");
+                const char *value = config_get(func, option);
 
-                if (device != NULL && strcmp(device, name) == 0)
+                if (value != NULL && strcmp(value, want) == 0)
                     return true;
             }
         }
@@ -82,7 +83,7 @@ static bool stdio_taken(const struct config *raw)
         if (path != NULL && strcmp(path, "stdio") == 0)
             return true;
     }
-    return false;
+    return has_pci(raw, "backend", "stdio");
 }
 
 static void add_defaults(struct line *l, const struct cli *c)
@@ -99,11 +100,11 @@ static void add_defaults(struct line *l, const struct cli *c)
         line_add(l, "-s");
         line_add(l, "0:0,hostbridge");
     }
-    if (!has_device(raw, "lpc") && slot_free(raw, 31)) {
+    if (!has_pci(raw, "device", "lpc") && slot_free(raw, 31)) {
         line_add(l, "-s");
         line_add(l, "31,lpc");
     }
-    for (unsigned slot = 1; slot < 31 && !has_device(raw, "virtio-rnd"); slot++) {
+    for (unsigned slot = 1; slot < 31 && !has_pci(raw, "device", "virtio-rnd"); slot++) {
         if (!slot_free(raw, slot))
             continue;
         line_add(l, "-s");

@@ -370,10 +370,11 @@ static bool pit_line_level(const struct channel *c, uint64_t tick)
     return c->mode == 2 || c->mode >= 4 || channel_out(c, tick);
 }
 
-static void pit_schedule(struct i8254 *s, uint64_t tick)
+/* Arms the timer for channel 0's next edge, no sooner than min_ns from now. */
+static void pit_schedule(struct i8254 *s, uint64_t tick, uint64_t min_ns)
 {
     const struct channel *c = &s->ch[0];
-    uint64_t next = channel_next(c, tick), when;
+    uint64_t next = channel_next(c, tick);
 
     if (c->load_at < next)
         next = c->load_at;
@@ -381,10 +382,7 @@ static void pit_schedule(struct i8254 *s, uint64_t tick)
         timer_cancel(s->timer);
         return;
     }
-    when = pit_ns(s, next);
-    if (c->mode == 2 || c->mode == 3)
-        when = max_u64(when, clock_now(s->env) + (c->active ? EDGE_MIN_NS : 0));
-    timer_set(s->timer, when);
+    timer_set(s->timer, max_u64(pit_ns(s, next), clock_now(s->env) + min_ns));
 }
 
 /* Brings all counters up to this tick and the line with them. */
@@ -410,14 +408,16 @@ static void pit_timer(void *dev)
 {
     struct i8254 *s = dev;
 
-    pit_schedule(s, pit_run(s));
+    uint64_t tick = pit_run(s);
+
+    pit_schedule(s, tick, s->ch[0].mode == 2 || s->ch[0].mode == 3 ? EDGE_MIN_NS : 0);
 }
 
 /* After a write: what follows at once from it. */
 static void pit_written(struct i8254 *s, uint64_t tick)
 {
     irq_set(s->line, pit_line_level(&s->ch[0], tick));
-    pit_schedule(s, tick);
+    pit_schedule(s, tick, 0);
 }
 
 static void pit_command(struct i8254 *s, uint64_t tick, uint8_t value)
@@ -539,7 +539,7 @@ static void i8254_loaded(void *dev)
     }
     s->port61 &= SPK_WRITABLE;
     irq_set(s->line, pit_line_level(&s->ch[0], tick));
-    pit_schedule(s, tick);
+    pit_schedule(s, tick, 0);
 }
 
 static void i8254_destroy(void *dev)

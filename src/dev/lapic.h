@@ -10,11 +10,12 @@
 #define DEV_LAPIC_H
 
 #include "bus/device.h"
+#include "x86/cpuid.h"
 
 struct lapics;
 
 #define LAPIC_BASE 0xFEE00000ull
-#define LAPIC_BUS_HZ 1000000000ull /* timer input before the divider; CPUID 0x15's crystal too */
+#define LAPIC_BUS_HZ X86_CRYSTAL_HZ /* timer input before the divider: CPUID 0x15's crystal */
 
 struct lapic_config {
     unsigned cpus; /* APIC ids 0 .. cpus-1 */

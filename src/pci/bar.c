@@ -208,7 +208,7 @@ void pci_bars_update(struct pci_func *f)
             bar_unmap(b);
     }
     for (unsigned i = 0; i < PCI_BAR_SLOTS; i++)
-        if (f->bars[i].type != PCI_BAR_NONE)
+        if (f->bars[i].type != PCI_BAR_NONE && !f->bars[i].held)
             bar_update(&f->bars[i]);
 }
 

@@ -56,6 +56,7 @@ struct pci_bar {
     bool msix;    /* holds the MSI-X table: pci/msix.c answers */
     bool mapped;
     bool refused;
+    bool held; /* while loading: others map first */
 };
 
 struct pci_msix {

@@ -24,7 +24,7 @@ static const uint8_t pirq_register[PCI_PIRQS] = {0x60, 0x61, 0x62, 0x63, 0x68, 0
 /* As firmware would set them up: IRQs that no ISA device of the board uses. */
 static const uint8_t pirq_preset[PCI_PIRQS] = {10, 11, 5, 15, 10, 11, 5, 15};
 
-static void lpc_route(struct lpc *l, unsigned pirq)
+static void lpc_route(struct lpc *l, unsigned pirq, bool guest)
 {
     uint8_t v = pci_cfg(l->f)[pirq_register[pirq]];
     unsigned irq = v & PIRQ_IRQ_MASK;
@@ -32,7 +32,8 @@ static void lpc_route(struct lpc *l, unsigned pirq)
     if ((v & PIRQ_DISABLED) != 0) {
         irq = 0;
     } else if ((PIRQ_ALLOWED >> irq & 1) == 0) {
-        log_guest(l->env, "PIRQ%c cannot be routed to IRQ %u", (int)('A' + pirq), irq);
+        if (guest)
+            log_guest(l->env, "PIRQ%c cannot be routed to IRQ %u", (int)('A' + pirq), irq);
         irq = 0;
     }
     pci_route_pirq(pci_of(l->f), pirq, irq);
@@ -41,14 +42,14 @@ static void lpc_route(struct lpc *l, unsigned pirq)
 static void lpc_route_all(void *dev)
 {
     for (unsigned i = 0; i < PCI_PIRQS; i++)
-        lpc_route(dev, i);
+        lpc_route(dev, i, false);
 }
 
 static void lpc_cfg_written(void *dev, unsigned offset, unsigned size)
 {
     for (unsigned i = 0; i < PCI_PIRQS; i++)
         if (pirq_register[i] >= offset && pirq_register[i] < offset + size)
-            lpc_route(dev, i);
+            lpc_route(dev, i, true);
 }
 
 static int lpc_create(struct dev_env *env, struct pci_func *f, const struct options *opts,

@@ -472,6 +472,7 @@ int pci_assign(struct pci *p, struct error *err)
  */
 void pci_reset(struct pci *p)
 {
+    pthread_mutex_lock(&p->env->lock);
     p->address = 0;
     for (unsigned i = 0; i < p->func_count; i++) {
         struct pci_func *f = p->funcs[i];
@@ -491,6 +492,7 @@ void pci_reset(struct pci *p)
         pci_bars_update(p->funcs[i]);
         pthread_mutex_unlock(&p->funcs[i]->env->lock);
     }
+    pthread_mutex_unlock(&p->env->lock);
 }
 
 bool pci_info_at(struct pci *p, unsigned n, struct pci_info *out)

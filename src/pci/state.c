@@ -15,6 +15,7 @@ struct func_state {
     uint8_t intx_level;
     uint32_t msi_pending;
     uint32_t msix_vectors;
+    uint8_t mapped; /* a bit for each BAR: of two at one address the first to come has it */
     uint8_t cfg[PCI_CFG_SIZE];
 };
 
@@ -26,7 +27,7 @@ static const struct state_field pci_fields[] = {
 static const struct state_field func_fields[] = {
     STATE_FIELD(1, struct func_state, bdf),         STATE_FIELD(2, struct func_state, intx_level),
     STATE_FIELD(3, struct func_state, msi_pending), STATE_FIELD(4, struct func_state, msix_vectors),
-    STATE_FIELD(5, struct func_state, cfg),
+    STATE_FIELD(5, struct func_state, cfg),         STATE_FIELD(6, struct func_state, mapped),
 };
 
 #define MSI_PENDING_OFFSET 0x14u
@@ -54,6 +55,8 @@ static void func_save(struct pci_func *f, struct func_state *s, struct state_buf
     if (f->msi_cap != 0)
         s->msi_pending = le32_load(f->cfg + f->msi_cap + MSI_PENDING_OFFSET);
     s->msix_vectors = f->msix.vectors;
+    for (unsigned i = 0; i < PCI_BAR_SLOTS; i++)
+        s->mapped |= (uint8_t)(f->bars[i].mapped << i);
     memcpy(s->cfg, f->cfg, sizeof(s->cfg));
     state_save(func_fields, countof(func_fields), s, q, out);
     state_append(out, f->msix.table, f->msix.vectors * 16u);
@@ -100,6 +103,26 @@ static void msix_sane(struct pci_func *f)
         f->msix.pba[f->msix.vectors / 64] &= (1ull << f->msix.vectors % 64) - 1;
 }
 
+/* Those that were not mapped wait until all others are, and are not complained of again. */
+static void hold_bars(struct pci_func *f, uint8_t mapped)
+{
+    for (unsigned i = 0; i < PCI_BAR_SLOTS; i++) {
+        struct pci_bar *b = &f->bars[i];
+
+        if (b->type == PCI_BAR_NONE || (mapped >> i & 1) != 0)
+            continue;
+        b->held = true;
+        b->refused = true;
+        b->refused_at = pci_bar_addr(b);
+    }
+}
+
+static void release_bars(struct pci_func *f)
+{
+    for (unsigned i = 0; i < PCI_BAR_SLOTS; i++)
+        f->bars[i].held = false;
+}
+
 static int func_load(struct pci_func *f, struct func_state *s, const uint8_t *data, size_t len,
                      size_t *pos, struct error *err)
 {
@@ -118,6 +141,7 @@ static int func_load(struct pci_func *f, struct func_state *s, const uint8_t *da
                          f->env->name);
     for (unsigned i = 0; i < PCI_CFG_SIZE; i++)
         f->cfg[i] = (uint8_t)((f->cfg[i] & ~f->wmask[i]) | (s->cfg[i] & f->wmask[i]));
+    hold_bars(f, s->mapped);
     if (f->msi_cap != 0)
         le32_store(f->cfg + f->msi_cap + MSI_PENDING_OFFSET,
                    s->msi_pending & ((uint32_t)~0u >> (32 - f->msi_vectors)));
@@ -158,10 +182,13 @@ int pci_load(struct pci *p, const uint8_t *data, size_t len, size_t *pos, struct
         rc = func_load(p->funcs[i], s, data, len, pos, err);
         pthread_mutex_unlock(&p->funcs[i]->env->lock);
     }
-    for (unsigned i = 0; i < count; i++) {
-        pthread_mutex_lock(&p->funcs[i]->env->lock);
-        pci_bars_update(p->funcs[i]);
-        pthread_mutex_unlock(&p->funcs[i]->env->lock);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < count; i++) {
+            pthread_mutex_lock(&p->funcs[i]->env->lock);
+            pci_bars_update(p->funcs[i]);
+            release_bars(p->funcs[i]);
+            pthread_mutex_unlock(&p->funcs[i]->env->lock);
+        }
     }
     pthread_mutex_unlock(&p->env->lock);
     free(s);

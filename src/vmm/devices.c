@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "pci/table.h"
+#include "virtio/virtio.h"
 
 const struct pci_ops *const pci_device_table[] = {
-    NULL,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,
+    &pci_uart_ops,       &virtio_rnd_ops,         NULL,
 };
 
 const struct pci_ops *pci_device_find(const struct pci_ops *const *table, const char *name)

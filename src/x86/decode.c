@@ -22,7 +22,6 @@ struct decoder {
     enum x86_mode mode;
     uint8_t seg;         /* override or ANY_SEG */
     bool evex_r, evex_v; /* fifth register bits, true polarity */
-    bool rounding;       /* EVEX.b with a register operand: L'L is not a length */
     uint8_t l;           /* vector length field */
     const struct x86_row *row;
     struct x86_insn *out;
@@ -275,8 +274,9 @@ static void sizes(struct decoder *d)
 /* Follows the opcode's tree to its row. */
 static bool find_row(struct decoder *d)
 {
-    const struct x86_insn *o = d->out;
+    struct x86_insn *o = d->out;
     unsigned node = x86_roots[o->enc][o->map][o->opcode];
+    bool mandatory = false;
 
     if (node >= 0x8000) {
         const uint8_t value[X86_DIM_COUNT] = {
@@ -287,16 +287,18 @@ static bool find_row(struct decoder *d)
             [X86_DIM_RM] = o->modrm & 7,
             [X86_DIM_W] = (o->rex & REX_W) != 0,
             [X86_DIM_L] = d->l,
-            [X86_DIM_OSIZE] = (uint8_t)(o->osize >> 2),
             [X86_DIM_B] = (o->rex & REX_B) != 0,
         };
 
         do {
             const uint16_t *n = &x86_nodes[node - 0x8000];
 
+            mandatory |= n[0] == X86_DIM_PP;
             node = n[1 + value[n[0]]];
         } while (node >= 0x8000);
     }
+    if (!mandatory && o->enc == X86_ENC_LEGACY)
+        o->pp = 0; /* a plain prefix */
     d->row = &x86_rows[node];
     return node != 0;
 }
@@ -493,7 +495,7 @@ static int set_memory(struct decoder *d, struct x86_opnd *op, unsigned size)
         uint32_t attr = d->row->attr;
 
         if (o->evex_b)
-            size = (attr & X86_AT_BC4) != 0 ? 4 : (attr & X86_AT_BC8) != 0 ? 8 : 2;
+            size = (attr & X86_AT_BC4) != 0 ? 4 : 8;
         if (o->disp_size == 1)
             o->disp *= (attr & X86_AT_ELEM1) != 0   ? 1
                        : (attr & X86_AT_ELEM2) != 0 ? 2
@@ -745,7 +747,7 @@ static bool vector_rules(struct decoder *d)
         return false;
     if (o->evex_b && is_reg && (attr & (X86_AT_ER | X86_AT_SAE)) == 0)
         return false;
-    if (o->evex_b && !is_reg && (attr & (X86_AT_BC2 | X86_AT_BC4 | X86_AT_BC8)) == 0)
+    if (o->evex_b && !is_reg && (attr & (X86_AT_BC4 | X86_AT_BC8)) == 0)
         return false;
     if ((attr & X86_AT_NOK) != 0 && o->evex_aaa != 0)
         return false;
@@ -852,6 +854,8 @@ static int finish(struct decoder *d)
     const struct x86_row *row = d->row;
     int err;
 
+    if (d->seg != ANY_SEG)
+        o->seg = d->seg;
     o->op = row->op;
     o->feature = row->feature;
     if (d->mode == X86_MODE_64) {

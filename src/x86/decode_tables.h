@@ -15,9 +15,8 @@ enum x86_dim {
     X86_DIM_REG,
     X86_DIM_RM,
     X86_DIM_W,
-    X86_DIM_L,     /* vector length 16, 32, 64 or reserved */
-    X86_DIM_OSIZE, /* 2, 4, 8 */
-    X86_DIM_B,     /* REX.B */
+    X86_DIM_L, /* vector length 16, 32, 64 or reserved */
+    X86_DIM_B, /* REX.B */
     X86_DIM_COUNT
 };
 
@@ -33,7 +32,6 @@ enum x86_dim {
 #define X86_AT_MODREG 0x00200u /* ModRM.mod is taken for 3 */
 #define X86_AT_BC4 0x00400u    /* EVEX.b broadcasts a 4-byte element */
 #define X86_AT_BC8 0x00800u
-#define X86_AT_BC2 0x01000u
 #define X86_AT_ER 0x02000u       /* EVEX.b with a register: rounding in L'L */
 #define X86_AT_SAE 0x04000u      /* EVEX.b with a register: no exceptions */
 #define X86_AT_NOK 0x08000u      /* no EVEX mask */
@@ -45,7 +43,6 @@ enum x86_dim {
 #define X86_AT_NOVVVV 0x200000u  /* EVEX, VEX: vvvv must be 1111 */
 #define X86_AT_SIB 0x400000u     /* needs a SIB byte */
 #define X86_AT_DIST 0x800000u    /* vector or tile operands must differ */
-#define X86_AT_QUAD 0x1000000u   /* vvvv names an aligned group of four registers */
 #define X86_AT_L1AVX2 0x2000000u /* AVX2 at length 32 */
 #define X86_AT_BLEND 0x40000000u /* the mask chooses; nothing of the destination stays */
 /* disp8 counts elements of this size, not the whole operand */

@@ -19,7 +19,7 @@
 #define MAX_CELL 512
 #define MAX_TOKENS 40
 
-static const unsigned dim_width[X86_DIM_COUNT] = {4, 2, 2, 8, 8, 2, 4, 3, 2};
+static const unsigned dim_width[X86_DIM_COUNT] = {4, 2, 2, 8, 8, 2, 4, 2};
 
 struct line {
     unsigned enc, map, first, last;
@@ -54,16 +54,16 @@ static const struct {
     const char *name;
     uint32_t attr;
 } attributes[] = {
-    {"lock", X86_AT_LOCK},     {"shift", X86_AT_SHIFT}, {"cc", X86_AT_CC},
-    {"d64", X86_AT_D64},       {"f64", X86_AT_F64},     {"sp", X86_AT_SP},
-    {"rep", X86_AT_REP},       {"br", X86_AT_BR},       {"sys", X86_AT_SYS},
-    {"bc4", X86_AT_BC4},       {"bc8", X86_AT_BC8},     {"bc2", X86_AT_BC2},
-    {"er", X86_AT_ER},         {"sae", X86_AT_SAE},     {"nok", X86_AT_NOK},
-    {"rk", X86_AT_RK},         {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},
-    {"vs4", X86_AT_VS4},       {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG},
-    {"sib", X86_AT_SIB},       {"dist", X86_AT_DIST},   {"quad", X86_AT_QUAD},
-    {"l1avx2", X86_AT_L1AVX2}, {"blend", X86_AT_BLEND}, {"elem1", X86_AT_ELEM1},
-    {"elem2", X86_AT_ELEM2},   {"elem4", X86_AT_ELEM4}, {"elem8", X86_AT_ELEM8},
+    {"lock", X86_AT_LOCK},   {"shift", X86_AT_SHIFT},   {"cc", X86_AT_CC},
+    {"d64", X86_AT_D64},     {"f64", X86_AT_F64},       {"sp", X86_AT_SP},
+    {"rep", X86_AT_REP},     {"br", X86_AT_BR},         {"sys", X86_AT_SYS},
+    {"bc4", X86_AT_BC4},     {"bc8", X86_AT_BC8},       {"er", X86_AT_ER},
+    {"sae", X86_AT_SAE},     {"nok", X86_AT_NOK},       {"rk", X86_AT_RK},
+    {"noz", X86_AT_NOZ},     {"lig", X86_AT_LIG},       {"vs4", X86_AT_VS4},
+    {"vs8", X86_AT_VS8},     {"modreg", X86_AT_MODREG}, {"sib", X86_AT_SIB},
+    {"dist", X86_AT_DIST},   {"l1avx2", X86_AT_L1AVX2}, {"blend", X86_AT_BLEND},
+    {"elem1", X86_AT_ELEM1}, {"elem2", X86_AT_ELEM2},   {"elem4", X86_AT_ELEM4},
+    {"elem8", X86_AT_ELEM8},
 };
 
 static const struct {
@@ -117,12 +117,11 @@ static bool condition(struct line *l, const char *t, unsigned *seen)
         const char *name;
         unsigned dim, value;
     } names[] = {
-        {"np", X86_DIM_PP, 0},     {"66", X86_DIM_PP, 1},     {"f3", X86_DIM_PP, 2},
-        {"f2", X86_DIM_PP, 3},     {"m32", X86_DIM_MODE, 0},  {"m64", X86_DIM_MODE, 1},
-        {"mem", X86_DIM_MOD, 0},   {"reg", X86_DIM_MOD, 1},   {"w0", X86_DIM_W, 0},
-        {"w1", X86_DIM_W, 1},      {"l0", X86_DIM_L, 0},      {"l1", X86_DIM_L, 1},
-        {"l2", X86_DIM_L, 2},      {"o16", X86_DIM_OSIZE, 0}, {"o32", X86_DIM_OSIZE, 1},
-        {"o64", X86_DIM_OSIZE, 2}, {"b0", X86_DIM_B, 0},      {"b1", X86_DIM_B, 1},
+        {"np", X86_DIM_PP, 0},   {"66", X86_DIM_PP, 1},    {"f3", X86_DIM_PP, 2},
+        {"f2", X86_DIM_PP, 3},   {"m32", X86_DIM_MODE, 0}, {"m64", X86_DIM_MODE, 1},
+        {"mem", X86_DIM_MOD, 0}, {"reg", X86_DIM_MOD, 1},  {"w0", X86_DIM_W, 0},
+        {"w1", X86_DIM_W, 1},    {"l0", X86_DIM_L, 0},     {"l1", X86_DIM_L, 1},
+        {"l2", X86_DIM_L, 2},    {"b0", X86_DIM_B, 0},     {"b1", X86_DIM_B, 1},
     };
     unsigned dim = X86_DIM_COUNT, lo = 0, hi = 0;
     int n = 0;

@@ -61,6 +61,11 @@ bad "'3x' is not a slot" -s 3x,hostbridge
 bad "'1:2:3:4' is not a slot" -s 1:2:3:4,hostbridge
 bad "no device" -s 3
 bad "unknown device 'zebra'" -s 3,zebra
+bad "did you mean 'virtio-rnd'?" -s 3,virtio-rng
+bad "is taken twice, by uart and by lpc" -s 3,uart,null -s 0:3:0,lpc
+bad "unknown option 'x'; it takes no options" -s 3,virtio-rnd,x
+bad "uart at 3: unknown option" -s 3,uart,stdio,bakend=x
+bad "both want stdio" -s 31,lpc -l com1,stdio -s 3,uart,stdio
 bad "did you mean 'com1'?" -l con1,stdio
 bad "add -s 31,lpc" -l com1,stdio
 bad "com1 is given twice" -l com1 -l com1,stdio
@@ -115,6 +120,31 @@ check "a dump is the tree" test "$(tr '\n' ' ' <"$dir/out")" = \
     "cpus=1 memory.size=256M name=web rtc.use_localtime=false x86.mptable=false "
 "$xhyve" -k "$dir/out" -o config.dump=1 | cmp -s - "$dir/out"
 check "a dump reads back as itself" test $? -eq 0
+
+# The line that everybody copies, with the devices that really exist.
+"$xhyve" -A -m 1G -s 0:0,hostbridge -s 31,lpc -l com1,stdio -f \
+    kexec,vmlinuz,initrd.gz,"earlyprintk=serial console=ttyS0" -o config.dump=1 vm >"$dir/out"
+check "the canonical line has status 0" test $? -eq 0
+check "the canonical line is its tree" cmp -s "$dir/out" - <<EOT
+acpi_tables=true
+boot.cmdline=earlyprintk=serial console=ttyS0
+boot.initrd=initrd.gz
+boot.kernel=vmlinuz
+boot.method=kexec
+cpus=1
+lpc.com1.path=stdio
+memory.size=1G
+name=vm
+pci.0.0.0.device=hostbridge
+pci.0.31.0.device=lpc
+EOT
+# The line that run prints is one a shell reads back to the same tree.
+"$xhyve" run -m 2G --name vm "a kernel" -- "it's quiet" -o 2>"$dir/err"
+check "run of a kernel that is not there fails" test $? -eq 4
+"$xhyve" run -o config.dump=1 --name vm "a kernel" -- "it's quiet" >"$dir/out" 2>"$dir/err"
+line=$(cat "$dir/err")
+eval "\"\$xhyve\" ${line#xhyve }" >"$dir/again" 2>/dev/null
+check "the full line of run is the same machine" cmp "$dir/out" "$dir/again"
 
 echo "$passed passed, $failed failed"
 test $failed -eq 0

@@ -13,7 +13,7 @@
 #include "cli/cli.h"
 
 static const struct dev_option uart_options[] = {
-    {"path", OPT_STRING, "BACKEND", "where its bytes go", true},
+    {"backend", OPT_STRING, "BACKEND", "where its bytes go", true},
     {"speed", OPT_U64, "BAUD", "line speed", false},
     {"loud", OPT_BOOL, NULL, "make noise", false},
 };
@@ -161,8 +161,9 @@ static void test_slots(void **state)
 {
     (void)state;
     means("-s|3,uart,tcp=:80,speed=9600,loud|-s|4:7,virtio-rnd|-s|9:8:1,hostbridge|vm",
-          "cpus=1\nmemory.size=256M\nname=vm\npci.0.3.0.device=uart\npci.0.3.0.loud=true\n"
-          "pci.0.3.0.path=tcp=:80\npci.0.3.0.speed=9600\npci.0.4.7.device=virtio-rnd\n"
+          "cpus=1\nmemory.size=256M\nname=vm\npci.0.3.0.backend=tcp=:80\npci.0.3.0.device="
+          "uart\npci.0.3.0.loud=true\n"
+          "pci.0.3.0.speed=9600\npci.0.4.7.device=virtio-rnd\n"
           "pci.9.8.1.device=hostbridge\n");
     fails("-s|3,uart|-s|0:3:0,hostbridge", "slot 0:3:0 is taken twice, by uart and by hostbridge");
     fails("-s|3,virtio-rng", "slot 0:3:0: unknown device 'virtio-rng'; did you mean 'virtio-rnd'?");
@@ -194,6 +195,7 @@ static void test_lpc(void **state)
           "cpus=1\nlpc.bootrom=a.fd\nlpc.bootvars=vars.fd\nlpc.fwcfg=qemu\nlpc.pc-testdev=true\n"
           "memory.size=256M\nname=vm\n");
     fails("-s|31,lpc|-l|com1,stdio|-l|com2,stdio", "com1 and com2 both want stdio");
+    fails("-s|31,lpc|-l|com1,stdio|-s|3,uart,stdio", "uart at 0:3:0 and com1 both want stdio");
     fails("-l|com1,stdio,x", "-l com1: unknown option 'x'; known: path");
     fails("-l|com1,", "-l com1,: nothing after the last comma");
     fails("-l|bootrom", "-l bootrom needs a file: -l bootrom,FILE[,VARFILE]");
@@ -253,6 +255,9 @@ static void test_run(void **state)
            "root=/dev/vda console=hvc0",
            "xhyve -m 1G -l com1,null -s 31,uart,stdio -s 30,lpc -s 0,virtio-rnd "
            "-o acpi_tables=false -f 'kexec,k,,root=/dev/vda console=hvc0'");
+    run_is("run|-s|1,uart,stdio|k",
+           "xhyve -A -m 1G -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -s 1,uart,stdio "
+           "-f kexec,k,,console=ttyS0");
     run_is("run|a,b", "xhyve -A -m 1G -s 0:0,hostbridge -s 31,lpc -s 1,virtio-rnd -l com1,stdio "
                       "-o boot.method=kexec -o boot.kernel=a,b -o boot.cmdline=console=ttyS0");
     assert_int_equal(cli_parse(&cli, &tables, 4, WORDS(w_run, k, two, three), &err), -EINVAL);

@@ -88,7 +88,7 @@ static enum outcome try(uint8_t *page, const uint8_t *code, unsigned len)
 static bool harmless(const struct x86_insn *i)
 {
     return (i->cls == X86_CLASS_VERBATIM || i->cls == X86_CLASS_MEMORY) && i->seg != X86_FS &&
-           i->seg != X86_GS && i->op != X86_STD;
+           i->seg != X86_GS;
 }
 
 /*

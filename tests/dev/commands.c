@@ -359,4 +359,4 @@ static const struct command basic_commands[] = {
     {0},
 };
 
-const struct command *const command_tables[] = {basic_commands, NULL};
+const struct command *const command_tables[] = {basic_commands, pci_commands, NULL};

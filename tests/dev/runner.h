@@ -86,6 +86,7 @@ struct command {
 };
 
 extern const struct command *const command_tables[]; /* each ends with a zeroed entry */
+extern const struct command pci_commands[];          /* pci.c */
 extern const struct dev_ops *const runner_devices[]; /* NULL-terminated */
 
 /* Reports FILE:LINE and the sentence; the script goes on. */

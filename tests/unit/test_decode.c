@@ -147,6 +147,8 @@ static void segments(void **state)
     assert_int_equal(D64(0x64, 0x8b, 0x00).seg, X86_FS);
     assert_int_equal(D64(0x64, 0x3e, 0x8b, 0x00).seg, X86_FS); /* 3E ignored */
     assert_int_equal(D32(0x64, 0x65, 0x8b, 0x00).seg, X86_GS); /* last one */
+    assert_int_equal(D32(0x64, 0xd7).seg, X86_FS);             /* XLAT, no operand shown */
+    assert_int_equal(D32(0x64, 0xaa).seg, X86_ES);             /* STOS has no choice */
 }
 
 static void byte_registers(void **state)
@@ -320,6 +322,8 @@ static void overloaded(void **state)
     i = D64(0x41, 0x90);
     assert_int_equal(i.op, X86_XCHG);
     is_reg(&i.opnd[0], X86_RC_GPR, 8, 4);
+    assert_int_equal(D64(0xf3, 0xc3).pp, 0); /* a prefix without meaning */
+    assert_int_equal(D64(0xf3, 0x0f, 0x10, 0xc0).pp, 2);
     assert_int_equal(D64(0xf3, 0x0f, 0x1e, 0xfa).op, X86_NOP); /* ENDBR64 */
     assert_int_equal(D64(0x0f, 0xbc, 0xc0).op, X86_BSF);
     assert_int_equal(D64(0xf3, 0x0f, 0xbc, 0xc0).op, X86_TZCNT);
@@ -381,6 +385,10 @@ static void classes(void **state)
     assert_int_equal(D64(0x0f, 0x05).cls, X86_CLASS_BRANCH);
     assert_int_equal(D64(0xec).cls, X86_CLASS_SYSTEM);
     assert_int_equal(D64(0x0f, 0xae, 0x00).cls, X86_CLASS_SYSTEM);
+    assert_int_equal(D64(0x0f, 0xa3, 0xc1).cls, X86_CLASS_VERBATIM);
+    assert_int_equal(D64(0x0f, 0xa3, 0x01).cls,
+                     X86_CLASS_SYSTEM); /* may reach beyond its operand */
+    assert_int_equal(D64(0x0f, 0xba, 0x21, 0x1f).cls, X86_CLASS_MEMORY);
     i = D64(0x8d, 0x04, 0x19); /* lea eax, [rcx+rbx] */
     assert_int_equal(i.cls, X86_CLASS_VERBATIM);
     is_mem(&i.opnd[1], 4, 0);

@@ -1,5 +1,8 @@
 /* Configuration space, BARs, INTx, MSI and MSI-X, with a device made for it. */
 #include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <time.h>
 
 #include "pci_fixture.h"
 #include "pci/table.h"
@@ -173,6 +176,7 @@ static void test_bars(void **state)
         assert_int_equal(cfgr(&m, 3, 0, 0x1C, 4), 0xFFFFFFFF);
         assert_int_equal(cfgr(&m, 3, 0, 0x24, 4), 0);
         assert_int_equal(cfgr(&m, 3, 0, 0x30, 4), 0xFFFFF801);
+        assert_int_equal(mmio_in(&m, 0xFFFFF008, 4), 0xFFFFFFFF); /* not there, only asked */
     }
     assert_int_equal(mmio_in(&m, mem + 8, 4), 0xFFFFFFFF);
     /* moving */
@@ -423,7 +427,7 @@ static void test_load_hostile(void **state)
         assert_int_equal(pci_load(m.pci, copy, cut, &pos, NULL), -EINVAL);
         free(copy);
     }
-    for (size_t at = 0; at < b.len; at += 13) {
+    for (size_t at = 0; at < b.len; at++) {
         size_t pos = 0;
 
         b.data[at] ^= 0xFF;
@@ -435,6 +439,83 @@ static void test_load_hostile(void **state)
     machine_stop(&m);
 }
 
+/* Configuration space and BARs at random, with saving and loading. Replay: PCI_SEED=n. */
+static void test_random(void **state)
+{
+    const char *given = getenv("PCI_SEED");
+    unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 0) : (unsigned)time(NULL);
+    static const uint32_t values[] = {0, ~0u, 0xFEE00000, 0xC0000000, 0xE0000000, 0x2000, 0x407};
+    uint64_t x = seed;
+    struct machine m;
+
+    (void)state;
+    printf("PCI_SEED=%u\n", seed);
+    start(&m);
+    for (unsigned i = 0; i < 20000; i++) {
+        static const unsigned slots[] = {0, 3, 3, 31};
+        unsigned slot, reg, size;
+        uint32_t value;
+
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        slot = slots[x >> 33 & 3];
+        reg = (unsigned)(x >> 35) & 0xFF;
+        size = 1u << (x >> 43 & 3) % 3;
+        value = (x >> 45 & 1) != 0 ? values[(x >> 46) % countof(values)] : (uint32_t)(x >> 32);
+        cfgw(&m, slot, (unsigned)(x >> 63), reg, size, value);
+        cfgr(&m, slot, (unsigned)(x >> 63), reg, size);
+        if ((x >> 56 & 15) == 0) {
+            pci_intx(toy_of[0]->f, (x >> 60 & 1) != 0);
+            pci_msi_send(toy_of[0]->f, (unsigned)(x >> 57) & 31);
+            pci_msix_send(toy_of[1]->f, (unsigned)(x >> 57) & 3);
+        }
+        if (i % 500 == 0)
+            machine_save_load(&m);
+        if (i % 3000 == 0)
+            pci_reset(m.pci);
+        assert_int_equal(cfgr(&m, 3, 0, 0, 4), 0x56781234);
+        assert_int_equal(mmio_in(&m, ECAM, 4), 0x12751275);
+    }
+    machine_stop(&m);
+}
+
+/* One vCPU moves BARs while another uses them. */
+struct mover {
+    struct machine *m;
+    unsigned reader;
+};
+
+static void *move(void *ctx)
+{
+    struct mover *v = ctx;
+    uint64_t value;
+
+    for (unsigned i = 0; i < 3000; i++) {
+        uint32_t at = 0xD0000000u + (i % 7) * 0x1000;
+
+        bus_write(v->m->bus, v->reader, BUS_MMIO, ECAM + (3 << 15) + 0x14, 4, at);
+        bus_read(v->m->bus, v->reader, BUS_MMIO, at, 4, &value);
+        bus_write(v->m->bus, v->reader, BUS_MMIO, ECAM + (31 << 15) + 0x63, 1, i & 0x8F);
+        bus_write(v->m->bus, v->reader, BUS_MMIO, ECAM + (3 << 15) + 4, 2, i & 0x407);
+    }
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    struct machine m;
+    pthread_t other;
+    struct mover a = {&m, 0}, b = {&m, 1};
+
+    (void)state;
+    start(&m);
+    pci_intx(toy_of[1]->f, true);
+    assert_int_equal(pthread_create(&other, NULL, move, &a), 0);
+    move(&b);
+    pthread_join(other, NULL);
+    assert_int_equal(cfgr(&m, 3, 0, 0, 4), 0x56781234);
+    machine_stop(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +523,7 @@ int main(void)
         cmocka_unit_test(test_bars_absurd), cmocka_unit_test(test_intx),
         cmocka_unit_test(test_no_lpc),      cmocka_unit_test(test_msi),
         cmocka_unit_test(test_msix),        cmocka_unit_test(test_load_hostile),
+        cmocka_unit_test(test_random),      cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

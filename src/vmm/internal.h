@@ -1,0 +1,89 @@
+/* Inside vmm/: the VM's parts. Locks and threads stand at the fields. */
+#ifndef VMM_INTERNAL_H
+#define VMM_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "boot/board.h"
+#include "boot/linux.h"
+#include "bus/device.h"
+#include "dev/chips.h"
+#include "dev/lapic.h"
+#include "engine/engine.h"
+#include "host/clock.h"
+#include "host/loop.h"
+#include "pci/pci.h"
+#include "vmm/vm.h"
+
+#define VM_CHIPS_MAX 20u
+#define VM_PCI_MAX 64u
+
+struct vcpu {
+    struct vm *vm;
+    unsigned id;
+    void *impl; /* the engine's */
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* orders sleeping and waking */
+    pthread_cond_t wake_up;
+    atomic_bool wake;     /* something may have become runnable; set before sleeping is read */
+    atomic_bool sleeping; /* set before wake is read */
+};
+
+struct chip {
+    struct dev_env env;
+    struct device dev;
+    char name[16];
+};
+
+struct vm {
+    const struct config *cfg;
+    struct log *log;
+    struct gmem *mem;
+    struct bus *bus;
+    struct irq_router *irqs;
+    struct timerq *timers;
+    struct loop *loop;
+    const struct engine_ops *engine;
+    void *engine_vm;
+    struct x86_cpuid cpuid;
+    uint64_t tsc_hz;
+    struct host_tsc_sample tsc_start;
+
+    unsigned cpus;
+    struct vcpu *vcpu;
+    struct dev_env lapic_env;
+    struct lapics *lapics;
+    bool lapic_env_ready;
+
+    struct chip chip[VM_CHIPS_MAX];
+    unsigned chip_count;
+    struct device *acpipm; /* in chip[] */
+    struct dev_env pci_env;
+    bool pci_env_ready;
+    struct pci *pci;
+    struct dev_env pci_dev_env[VM_PCI_MAX];
+    char pci_dev_name[VM_PCI_MAX][40];
+    unsigned pci_dev_count;
+
+    struct board board;
+    bool acpi, exit_on_hlt;
+    atomic_bool stopping;   /* vCPU threads leave */
+    _Atomic(int) status;    /* -1 while it runs */
+    atomic_uint signals;    /* how many have come */
+    uint64_t created_ns;
+};
+
+/* board.c: makes devices and fills vm->board. */
+int board_create(struct vm *vm, struct error *err);
+void board_destroy(struct vm *vm);
+
+/* vcpu.c */
+int vcpus_create(struct vm *vm, struct error *err);
+void vcpus_destroy(struct vm *vm);
+int vcpus_start(struct vm *vm, struct error *err);
+void vcpus_stop(struct vm *vm); /* joins all */
+extern const struct vcpu_signal_ops vcpu_signals; /* ctx: the struct vm */
+
+#endif

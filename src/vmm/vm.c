@@ -1,0 +1,262 @@
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "boot/tables.h"
+#include "vmm/devices.h"
+#include "vmm/internal.h"
+
+/* The VM object: puts the parts together, loads the guest, runs the loop, takes it all down. */
+
+/* ---- ending ---- */
+
+void vm_stop(struct vm *vm, enum vm_status status)
+{
+    int running = -1;
+
+    if (atomic_compare_exchange_strong(&vm->status, &running, (int)status))
+        loop_stop(vm->loop);
+}
+
+void vm_signal(struct vm *vm, int signo)
+{
+    (void)signo;
+    if (atomic_fetch_add(&vm->signals, 1) == 0 && vm->acpi) {
+        log_info(vm->log, "power button pressed; a second signal ends the VM at once");
+        acpipm_power_button(vm->acpipm);
+        return;
+    }
+    vm_stop(vm, VM_POWEROFF);
+}
+
+struct loop *vm_loop(struct vm *vm)
+{
+    return vm->loop;
+}
+
+/* ---- parts ---- */
+
+static int pick_engine(struct vm *vm, struct error *err)
+{
+    const char *want = config_get(vm->cfg, "engine");
+    bool any = want == NULL || strcmp(want, "auto") == 0;
+
+    for (unsigned i = 0; engine_table[i] != NULL; i++) {
+        const struct engine_ops *e = engine_table[i];
+
+        if (!any && strcmp(e->name, want) != 0)
+            continue;
+        if (e->probe(any ? NULL : err) == 0) {
+            vm->engine = e;
+            log_debug(vm->log, "engine: %s (%s)", e->name, e->summary);
+            return 0;
+        }
+        if (!any)
+            return error_prefix(err, "the engine '%s' cannot be used here", want);
+    }
+    return error_set(err, -ENOENT, "there is no engine '%s'", want != NULL ? want : "auto");
+}
+
+static void wake_loop(void *ctx)
+{
+    struct vm *vm = ctx;
+
+    loop_wake(vm->loop);
+}
+
+static uint64_t next_timer(void *ctx)
+{
+    struct vm *vm = ctx;
+
+    return timerq_next_host(vm->timers);
+}
+
+static void run_timers(void *ctx)
+{
+    struct vm *vm = ctx;
+
+    timerq_run(vm->timers);
+}
+
+static int create_base(struct vm *vm, struct error *err)
+{
+    uint64_t size;
+    int rc = config_size(vm->cfg, "memory.size", 256 * MIB, &size, err);
+
+    if (rc != 0)
+        return rc;
+    vm->mem = gmem_create(size, err);
+    if (vm->mem == NULL)
+        return err->code;
+    vm->loop = loop_create(err);
+    if (vm->loop == NULL)
+        return err->code;
+    vm->bus = bus_create(vm->log);
+    vm->irqs = irq_router_create(vm->log);
+    vm->timers = timerq_create(false, wake_loop, vm);
+    if (vm->bus == NULL || vm->irqs == NULL || vm->timers == NULL)
+        return error_set(err, -ENOMEM, "no memory for the board");
+    loop_set_timers(vm->loop, next_timer, run_timers, vm);
+    return 0;
+}
+
+static int create_engine(struct vm *vm, struct error *err)
+{
+    const char *model = config_get(vm->cfg, "cpu.model");
+    struct engine_env env = {
+        .log = vm->log,
+        .mem = vm->mem,
+        .bus = vm->bus,
+        .irqs = vm->irqs,
+        .lapic = &lapics_cpu_ops,
+        .cpuid = &vm->cpuid,
+        .cpus = vm->cpus,
+    };
+    int rc;
+
+    rc = config_bool(vm->cfg, "x86.strictmsr", true, &env.strict_msr, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "x86.strictio", false, &env.strict_io, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "x86.vmexit_on_pause", false, &env.exit_on_pause, err);
+    if (rc == 0)
+        rc = x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", vm->tsc_hz, err);
+    if (rc == 0)
+        rc = board_create(vm, err);
+    if (rc != 0)
+        return rc;
+    env.lapic_ctx = vm->lapics;
+    rc = vm->engine->vm_create(&env, &vm->engine_vm, err);
+    return rc != 0 ? rc : vcpus_create(vm, err);
+}
+
+static int load_guest(struct vm *vm, struct error *err)
+{
+    const char *decompress = config_get(vm->cfg, "boot.decompress");
+    struct linux_params p = {
+        .kernel = config_get(vm->cfg, "boot.kernel"),
+        .initrd = config_get(vm->cfg, "boot.initrd"),
+        .cmdline = config_get(vm->cfg, "boot.cmdline"),
+        .decompress = decompress != NULL && strcmp(decompress, "guest") == 0
+                          ? LINUX_DECOMPRESS_GUEST
+                          : LINUX_DECOMPRESS_HOST,
+    };
+    struct linux_info info = {0};
+    struct x86_state state;
+    int rc = 0;
+
+    if (p.kernel == NULL)
+        return error_set(err, -EINVAL, "no kernel: give -f kexec,KERNEL,INITRD,CMDLINE");
+    if (vm->acpi)
+        rc = acpi_write(&vm->board, &p.rsdp, err);
+    if (rc == 0 && vm->board.mptable)
+        rc = mptable_write(&vm->board, err);
+    if (rc == 0)
+        rc = smbios_write(&vm->board, err);
+    if (rc != 0)
+        return rc;
+    x86_state_reset(&state, true);
+    rc = linux_load(&vm->board, &p, &state, &info, err);
+    if (rc != 0)
+        return rc;
+    log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
+              (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
+              (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
+              info.compression);
+    state.tsc_offset = 0 - host_tsc();
+    return vm->engine->set(vm->vcpu[0].impl, &state, err);
+}
+
+int vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
+                          struct error *err)
+{
+    struct vm *vm;
+    uint64_t cpus = 1;
+    int rc = vm_check_built(cfg, err);
+
+    *out = NULL;
+    if (rc != 0)
+        return rc;
+    vm = calloc(1, sizeof(*vm));
+    if (vm == NULL)
+        return error_set(err, -ENOMEM, "no memory for the VM");
+    vm->cfg = cfg;
+    vm->log = log;
+    vm->status = -1;
+    vm->created_ns = host_clock_ns();
+    vm->tsc_start = host_tsc_sample();
+    rc = config_u64(cfg, "cpus", 1, &cpus, err);
+    vm->cpus = (unsigned)cpus;
+    if (rc == 0)
+        rc = config_bool(cfg, "acpi_tables", false, &vm->acpi, err);
+    if (rc == 0)
+        rc = config_bool(cfg, "x86.vmexit_on_hlt", false, &vm->exit_on_hlt, err);
+    if (rc == 0)
+        rc = pick_engine(vm, err);
+    if (rc == 0)
+        rc = create_base(vm, err);
+    if (rc == 0) {
+        vm->tsc_hz = host_tsc_hz(vm->tsc_start);
+        rc = create_engine(vm, err);
+    }
+    if (rc == 0)
+        rc = load_guest(vm, err);
+    if (rc != 0) {
+        vm_destroy(vm);
+        return rc;
+    }
+    *out = vm;
+    return 0;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (vm == NULL)
+        return;
+    board_destroy(vm);
+    vcpus_destroy(vm);
+    if (vm->engine_vm != NULL)
+        vm->engine->vm_destroy(vm->engine_vm);
+    timerq_destroy(vm->timers);
+    irq_router_destroy(vm->irqs);
+    bus_destroy(vm->bus);
+    loop_destroy(vm->loop);
+    gmem_destroy(vm->mem);
+    free(vm);
+}
+
+int vm_run(struct vm *vm)
+{
+    struct error err = {0};
+    int rc = vcpus_start(vm, &err);
+
+    if (rc != 0)
+        log_error(vm->log, "%s", err.text);
+    else
+        rc = loop_run(vm->loop);
+    vcpus_stop(vm);
+    if (rc != 0)
+        return rc;
+    return atomic_load(&vm->status);
+}
+
+void vm_print_stats(struct vm *vm, FILE *to)
+{
+    double seconds = (double)(host_clock_ns() - vm->created_ns) / 1e9;
+
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct vcpu_stats s = {0};
+
+        vm->engine->stats(vm->vcpu[i].impl, &s);
+        fprintf(to,
+                "vcpu %u: %.3f s, %llu instructions, %llu block lookups, %llu TLB misses, "
+                "%llu port and %llu MMIO accesses, %llu exceptions, %llu interrupts, %llu halts\n",
+                i, seconds, (unsigned long long)s.instructions, (unsigned long long)s.blocks,
+                (unsigned long long)s.tlb_misses, (unsigned long long)s.pio,
+                (unsigned long long)s.mmio, (unsigned long long)s.exceptions,
+                (unsigned long long)s.interrupts, (unsigned long long)s.halts);
+    }
+}
