@@ -365,6 +365,20 @@ static bool take_fault(struct soft_cpu *cpu)
     return true;
 }
 
+/* An event that came with the state: what another engine or a snapshot had not delivered yet. */
+static void take_event(struct soft_cpu *cpu)
+{
+    struct x86_event ev = cpu->st.event;
+
+    cpu->st.event.valid = false;
+    cpu->st.mp_state = X86_MP_RUNNING;
+    if (ev.type == EV_EXCEPTION && ev.vector == X86_EXC_PF)
+        cpu->st.cr2 = ev.payload;
+    if (ev.type == EV_EXCEPTION && ev.vector == X86_EXC_DB)
+        cpu->st.dr6 |= ev.payload;
+    event_deliver(cpu, ev.vector, (enum event_type)ev.type, ev.has_error, ev.error);
+}
+
 static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct soft_cpu *cpu = vcpu;
@@ -381,8 +395,12 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
         return 0;
     }
     /* every fault comes back here; all state is in *cpu */
-    if (setjmp(cpu->env) != 0 && !take_fault(cpu))
-        goto out;
+    if (setjmp(cpu->env) != 0) {
+        if (!take_fault(cpu))
+            goto out;
+    } else if (cpu->st.event.valid) {
+        take_event(cpu);
+    }
     soft_loop(cpu);
 out:
     exit->rip = cpu->st.rip;
