@@ -274,6 +274,12 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
     }
     if (cpu->exit_wanted)
         return false;
+    if (cpu->db_hit != 0 && !cpu->st.movss_shadow) {
+        uint64_t hit = cpu->db_hit;
+
+        cpu->db_hit = 0;
+        raise_db(cpu, hit); /* the trap of the last instruction comes before interrupts */
+    }
     if (cpu->halt_wanted) { /* before the interrupt that ends it */
         cpu->halt_wanted = false;
         cpu->st.mp_state = X86_MP_HALTED;
@@ -348,6 +354,7 @@ static bool take_fault(struct soft_cpu *cpu)
         cpu->st.rip = soft_rip(cpu);
         cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop);
         cpu->in_insn = false;
+        cpu->db_hit = 0; /* it runs again */
     }
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
