@@ -223,6 +223,16 @@ static void check_breakpoints(struct soft_cpu *cpu)
         raise_db(cpu, hit);
 }
 
+/*
+ * A single step ends by the TF that was in force before the instruction, but by the TF after those
+ * that enter the system: software interrupts clear it, SYSCALL by its mask.
+ */
+static bool flags_end_step(unsigned op)
+{
+    return op == X86_INT || op == X86_INT3 || op == X86_INTO || op == X86_INT1 ||
+           op == X86_SYSCALL || op == X86_SYSRET;
+}
+
 /* One instruction, with all that watches single instructions. */
 static void run_single(struct soft_cpu *cpu)
 {
@@ -237,6 +247,8 @@ static void run_single(struct soft_cpu *cpu)
     run_block(cpu, k);
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
+    if (flags_end_step(cpu->uop->op))
+        trap = (cpu->st.rflags & X86_FL_TF) != 0;
     dr6 = cpu->db_hit | (trap ? 1u << 14 : 0);
     if (dr6 != 0) {
         cpu->db_hit = 0;
