@@ -223,6 +223,12 @@ static void check_breakpoints(struct soft_cpu *cpu)
         raise_db(cpu, hit);
 }
 
+static bool is_string(unsigned op)
+{
+    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS ||
+           op == X86_SCAS || op == X86_INS || op == X86_OUTS;
+}
+
 /*
  * A single step ends by the TF that was in force before the instruction, but by the TF after those
  * that enter the system: software interrupts clear it, SYSCALL by its mask.
@@ -237,14 +243,16 @@ static bool flags_end_step(unsigned op)
 static void run_single(struct soft_cpu *cpu)
 {
     bool trap = (cpu->st.rflags & X86_FL_TF) != 0;
+    uint64_t dr6 = 0, rip = cpu->st.rip;
     struct soft_block *k;
-    uint64_t dr6 = 0;
 
     check_breakpoints(cpu);
     k = block_get(cpu, true);
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
     run_block(cpu, k);
+    if (cpu->uop->rep != 0 && is_string(cpu->uop->op) && cpu->st.rip == rip)
+        cpu->st.rflags |= X86_FL_RF; /* not over: its breakpoint has been seen */
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
     if (flags_end_step(cpu->uop->op))
