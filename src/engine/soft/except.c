@@ -321,5 +321,7 @@ void event_deliver(struct soft_cpu *cpu, uint8_t vector, enum event_type type, b
     else
         deliver_protected(cpu, vector, type, has_error, error);
     clear_shadows(cpu);
+    if (type == EV_EXCEPTION && vector == X86_EXC_DB)
+        cpu->st.dr7 &= ~(1ull << 13); /* its handler may use the debug registers */
     cpu->delivering = false;
 }
