@@ -85,7 +85,8 @@ void soft_set_flags(struct soft_cpu *cpu, uint64_t value)
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     char bytes[3 * 15 + 1] = "";
-    uint64_t lin = cpu->base[X86_CS] + soft_rip(cpu);
+    uint64_t rip = cpu->in_insn ? soft_rip(cpu) : cpu->st.rip; /* else a fetch or an event */
+    uint64_t lin = cpu->base[X86_CS] + rip;
     const struct tlb_entry *e =
         &cpu->tables[cpu->cpl == 3 ? TLB_USER : TLB_KERNEL][(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
@@ -95,10 +96,10 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
         snprintf(bytes + 3 * i, 4, "%02x ", *(const uint8_t *)(lin + i + e->addend));
     }
     UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what,
-                  (unsigned long long)soft_rip(cpu), bytes);
+                  (unsigned long long)rip, bytes);
     cpu->exit->reason = VCPU_EXIT_FAIL;
     snprintf(cpu->exit->text, sizeof(cpu->exit->text), "%s is not implemented (RIP %#llx: %s)",
-             what, (unsigned long long)soft_rip(cpu), bytes);
+             what, (unsigned long long)rip, bytes);
     cpu->exit_wanted = true;
     cpu->fault.type = 0xff;
     longjmp(cpu->env, 1);
