@@ -305,9 +305,16 @@ static void check_rmw(struct machine *m)
     m->st.gpr[X86_RBX] = A_TEST + 0xffd;
     m_pte(m, A_TEST + 0x1000, PTE_P);
     m_put64(m, A_TEST + 0xffd, 0xffff);
+    m->st.rflags |= X86_FL_ARITH;
     RUN(m, mem_lock_add);
     expect_event(m, "LOCK across a page, second read-only", X86_EXC_PF, 3, A_CODE);
     expect("nothing has changed", m_get64(m, A_TEST + 0xffd), 0xffff);
+    expect("no flag has changed", m_frame(m, 2) & X86_FL_ARITH, X86_FL_ARITH);
+    m_long(m);
+    m->st.gpr[X86_RBX] = A_TEST + 0xffd;
+    m_pte(m, A_TEST + 0x1000, 0);
+    RUN(m, mem_lock_add);
+    expect_event(m, "LOCK across a page, second absent: a write", X86_EXC_PF, 2, A_CODE);
     m_long(m);
     m->st.gpr[X86_RBX] = A_TEST + 0xffc;
     m_pte(m, A_TEST + 0x1000, PTE_P);

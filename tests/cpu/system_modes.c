@@ -114,6 +114,11 @@ static void check_real(struct machine *m)
     RUN(m, rm_iret);
     expect("real-mode IRET sets all flags but TF here", m_frame(m, 2) | X86_FL_TF, 0x7fd7);
     m_real(m);
+    m->st.gpr[X86_RSP] = 3;
+    RUN(m, rm_int);
+    expect("no room for a frame: shutdown", m->exit.reason, VCPU_EXIT_SHUTDOWN);
+    expect("with SP as before", m->st.gpr[X86_RSP], 3);
+    m_real(m);
     RUN(m, rm_lldt);
     expect_event(m, "LLDT in real mode", X86_EXC_UD, NO_ERROR, 0);
     m_real(m);
