@@ -135,6 +135,12 @@ static void check_real(struct machine *m)
     m_put16(m, A_CODE + 0xffff, 0x80cd);
     m_run(m);
     expect_event(m, "instruction across FFFF: #GP", X86_EXC_GP, NO_ERROR, 0xffff);
+    m_real(m);
+    m->st.rip = 0xffff;
+    m->st.rflags |= X86_FL_TF;
+    m_put16(m, A_CODE + 0xffff, 0x80cd);
+    m_run(m);
+    expect_event(m, "the same in a single step", X86_EXC_GP, NO_ERROR, 0xffff);
 }
 
 static void check_switches(struct machine *m)

@@ -279,6 +279,8 @@ static void run_single(struct soft_cpu *cpu)
 
     check_breakpoints(cpu);
     k = block_get(cpu, true);
+    if (!cpu->long_code && cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
     run_block(cpu, k);
@@ -390,9 +392,8 @@ static void soft_loop(struct soft_cpu *cpu)
         }
         if (unlikely(!cpu->long_code &&
                      cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)) {
-            k = block_get(cpu, true);
-            if (cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)
-                soft_raise_error(cpu, X86_EXC_GP, 0);
+            run_single(cpu);
+            continue;
         }
         run_block(cpu, k);
     }
