@@ -208,6 +208,15 @@ static void check_double(struct machine *m)
     expect_event(m, "IST beyond the TSS: #TS", X86_EXC_TS, S_TSS, A_CODE);
 }
 
+static void check_fault_loop(struct machine *m)
+{
+    m_long(m);
+    m_gate_to(m, X86_EXC_UD, A_CODE);
+    m->budget = 100;
+    RUN(m, ev_ud2);
+    expect("a handler that faults at once uses up the budget", m->exit.reason, VCPU_EXIT_BUDGET);
+}
+
 static void check_canonical(struct machine *m)
 {
     m_long(m);
@@ -407,6 +416,7 @@ void test_events(struct machine *m)
     check_gates(m);
     check_protected_frames(m);
     check_double(m);
+    check_fault_loop(m);
     check_canonical(m);
     check_stack_atomicity(m);
     check_segment_errors(m);

@@ -413,6 +413,8 @@ static bool take_fault(struct soft_cpu *cpu)
     if (cpu->exit_wanted && cpu->fault.type == 0xff)
         return false;
     cpu->stats.exceptions++;
+    if (cpu->budgeted && cpu->budget > cpu->stats.instructions)
+        cpu->budget--; /* handlers that fault at once must come to an end too */
     if (!event_escalate(cpu)) {
         cpu->delivering = false;
         cpu->st.mp_state = X86_MP_SHUTDOWN;
