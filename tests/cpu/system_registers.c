@@ -154,6 +154,7 @@ static void check_msrs(struct machine *m)
     msr(m, "SFMASK: upper half", 0xc0000084, 1ull << 32, false);
     msr(m, "TSC_AUX: upper half", 0xc0000103, 1ull << 32, false);
     msr(m, "MTRR default type: reserved bits", 0x2ff, 1 << 8, false);
+    msr(m, "FEATURE_CONTROL: locked", 0x3a, 1, false);
     msr(m, "unknown MSR", 0x12345, 0, false);
     msr(m, "read-only MSR: MTRR_CAP", 0xfe, 0, false);
     m_long(m);

@@ -205,7 +205,7 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     uint64_t allowed, *p = plain_msr(cpu, index, &allowed), delta;
 
     if (p != NULL) {
-        if (value & ~allowed)
+        if ((value & ~allowed) || (index == MSR_FEATURE_CONTROL && (*p & 1))) /* bit 0 locks it */
             gp0(cpu);
         *p = value;
         return;
