@@ -140,6 +140,18 @@ static void check_gates64(struct machine *m)
     expect("gate: CPL is still 3", m_frame(m, 1), S_UCODE64);
 }
 
+static void check_gate_stack(struct machine *m)
+{
+    m_long(m);
+    m_user(m);
+    m_put64(m, A_TSS + 4, 1ull << 63);
+    gate64(m, 3, S_CODE64, A_CODE);
+    m_gate(m, X86_EXC_SS, S_CODE64, 0x8e, 1);
+    far_target(m, S_GATE | 3, 0);
+    RUN(m, tr_callm);
+    expect_event(m, "gate: RSP0 not canonical", X86_EXC_SS, 0, A_UCODE);
+}
+
 CODE(tr_gated32, 32, "mov %esp, %edx\nmov 8(%esp), %esi\nmov 12(%esp), %edi\nlret $8\n");
 CODE(tr_gate_call32, 32, "push $0x1111\npush $0x2222\nlcall *(%ebx)\n" DONE);
 
@@ -368,6 +380,7 @@ void test_transfers(struct machine *m)
 {
     check_far64(m);
     check_gates64(m);
+    check_gate_stack(m);
     check_far32(m);
     check_iret(m);
     check_fast(m);

@@ -442,6 +442,8 @@ static void call_inner(struct soft_cpu *cpu, const struct gate *g, struct x86_se
         st.ss = (struct x86_segment){.selector = (uint16_t)cpl,
                                      .attr = X86_SEG_UNUSABLE | 0xc013u | cpl << 5};
         st.mask = ~0ull;
+        if (!soft_canonical(cpu, sp - 1))
+            soft_raise_error(cpu, X86_EXC_SS, 0);
     } else {
         new_stack_segment(cpu, ss, cpl, &st.ss);
         st.mask = st.ss.attr & X86_SEG_DB ? 0xffffffff : 0xffff;
