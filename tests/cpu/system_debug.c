@@ -15,6 +15,7 @@ static int run(struct machine *m, const uint8_t *code, size_t len)
 CODE(db_nops, 64, "nop\nnop\nnop\n" DONE);
 CODE(db_store, 64, "nop\nmovl $1, (%rbx)\nnop\nnop\n" DONE);
 CODE(db_load, 64, "nop\nmovb (%rbx), %al\nnop\nnop\n" DONE);
+CODE(db_out, 64, "mov $" STR(A_PORT + 4) ", %edx\nout %al, (%dx)\nnop\n" DONE);
 CODE(db_rmw_fault, 64, "mov %rbx, %rsi\nmov $" STR(A_TEST) ", %edi\nmovsb\n" DONE);
 CODE(db_popf, 64, "pushq $0x102\npopf\nnop\nnop\n" DONE);
 CODE(db_movss, 64, "mov %ss, %eax\npushq $0x102\npopf\nmov %eax, %ss\nnop\nnop\n" DONE);
@@ -107,6 +108,23 @@ static void check_data(struct machine *m)
                  A_CODE + 0x1005);
 }
 
+static void check_port(struct machine *m)
+{
+    m_long(m);
+    m->st.dr[2] = A_PORT + 4;
+    m->st.dr7 = 0x400 | 1u << 4 | 2u << 24;
+    m->st.cr4 |= X86_CR4_DE;
+    RUN(m, db_out);
+    expect_event(m, "CR4.DE: breakpoint on a port traps after the access", X86_EXC_DB, NO_ERROR,
+                 A_CODE + 6);
+    expect("DR6.B2", m->st.dr6 & 0xf, 4);
+    m_long(m);
+    m->st.dr[2] = A_PORT + 4;
+    m->st.dr7 = 0x400 | 1u << 4 | 2u << 24;
+    RUN(m, db_out);
+    expect_event(m, "without CR4.DE there is no such kind", 0x80, NO_ERROR, ANY_RIP);
+}
+
 static void check_steps(struct machine *m)
 {
     m_long(m);
@@ -188,6 +206,7 @@ void test_debug(struct machine *m)
 {
     check_instruction(m);
     check_data(m);
+    check_port(m);
     check_steps(m);
     check_registers(m);
 }

@@ -639,6 +639,21 @@ void port_check(struct soft_cpu *cpu, uint16_t port, unsigned size)
         soft_raise_error(cpu, X86_EXC_GP, 0);
 }
 
+/* CR4.DE: breakpoints of kind 2 are on ports. They trap, as those on data do. */
+static void port_breakpoint(struct soft_cpu *cpu, uint16_t port, unsigned size)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned kind = (cpu->st.dr7 >> (16 + 4 * i)) & 3, len = (cpu->st.dr7 >> (18 + 4 * i)) & 3;
+        uint64_t at = cpu->st.dr[i] & ~(uint64_t)len;
+
+        if (((cpu->st.dr7 >> (2 * i)) & 3) != 0 && kind == 2 && (cpu->st.cr4 & X86_CR4_DE) &&
+            port < at + len + 1 && at < port + size) {
+            cpu->db_hit |= 1u << i;
+            soft_set_slow(cpu);
+        }
+    }
+}
+
 static void io_unclaimed(struct soft_cpu *cpu, uint16_t port, unsigned size, bool write,
                          uint64_t v)
 {
@@ -655,6 +670,8 @@ uint32_t port_in(struct soft_cpu *cpu, uint16_t port, unsigned size)
     uint64_t v;
 
     cpu->stats.pio++;
+    if (unlikely((cpu->st.dr7 & 0xff) != 0))
+        port_breakpoint(cpu, port, size);
     if (!bus_read(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, &v))
         io_unclaimed(cpu, port, size, false, v);
     return (uint32_t)v;
@@ -663,6 +680,8 @@ uint32_t port_in(struct soft_cpu *cpu, uint16_t port, unsigned size)
 void port_out(struct soft_cpu *cpu, uint16_t port, unsigned size, uint32_t v)
 {
     cpu->stats.pio++;
+    if (unlikely((cpu->st.dr7 & 0xff) != 0))
+        port_breakpoint(cpu, port, size);
     if (!bus_write(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, v))
         io_unclaimed(cpu, port, size, true, v);
 }
