@@ -48,7 +48,7 @@ CODE(up32, 32,
                                       "ljmp $" STR(S_CODE64) ", $" STR(A_CODE + 0x200) "\n");
 CODE(up64, 64,
      "mov $0x123456789abcdef0, %r12\n"
-     "mov $" STR(A_UDATA) ", %ebx\nrex.W ljmp *(%rbx)\n");
+     "mov $" STR(A_UDATA) ", %ebx\n.byte 0x48\nljmp *(%rbx)\n");
 CODE(down32, 32,
      "mov %cr0, %eax\nand $0x7fffffff, %eax\nmov %eax, %cr0\n"
      "mov $0xc0000080, %ecx\nrdmsr\nmov %eax, %edi\n"

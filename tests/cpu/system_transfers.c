@@ -8,8 +8,8 @@ static int run(struct machine *m, const uint8_t *code, size_t len)
 }
 #define RUN(m, code) run(m, code, (size_t)(code##_end - (code)))
 
-CODE(tr_callm, 64, "rex.W lcall *(%rbx)\n" DONE);
-CODE(tr_jmpm, 64, "rex.W ljmp *(%rbx)\n" DONE);
+CODE(tr_callm, 64, ".byte 0x48\nlcall *(%rbx)\n" DONE);
+CODE(tr_jmpm, 64, ".byte 0x48\nljmp *(%rbx)\n" DONE);
 CODE(tr_lret, 64, "lretq\n");
 CODE(tr_iretq, 64, "iretq\n");
 CODE(tr_done, 64, DONE);
@@ -287,7 +287,7 @@ CODE(tr_syscall, 64, "syscall\n" DONE);
 CODE(tr_sysret, 64, "sysretq\n");
 CODE(tr_sysretl, 64, "sysretl\n");
 CODE(tr_sysenter, 32, "sysenter\n");
-CODE(tr_sysexit, 64, "rex.W sysexit\n");
+CODE(tr_sysexit, 64, ".byte 0x48\nsysexit\n");
 CODE(tr_sysexit32, 32, "sysexit\n");
 CODE(tr_syscall32, 32, "syscall\n");
 
