@@ -42,6 +42,7 @@ struct oracle_case {
     unsigned len, count;
     struct x86_insn insn[ORACLE_INSNS];
     unsigned off[ORACLE_INSNS + 1];
+    uint64_t state_ea; /* where FXSAVE and its like write, 0 if none */
     struct oracle_state in;
     uint8_t window[ORACLE_WINDOW_SIZE];
 };
@@ -70,6 +71,7 @@ enum oracle_class {
     OC_SSE,
     OC_AVX,
     OC_SYSTEM,
+    OC_STATE,
     OC_OLD,
     OC_COUNT
 };

@@ -13,7 +13,7 @@ const char *const oracle_class_name[OC_COUNT] = {
     [OC_INT] = "int",       [OC_BIT] = "bit",       [OC_MULDIV] = "muldiv", [OC_STRING] = "string",
     [OC_STACK] = "stack",   [OC_BRANCH] = "branch", [OC_ATOMIC] = "atomic", [OC_BMI] = "bmi",
     [OC_X87] = "x87",       [OC_MMX] = "mmx",       [OC_SSE] = "sse",       [OC_AVX] = "avx",
-    [OC_SYSTEM] = "system", [OC_OLD] = "old",
+    [OC_SYSTEM] = "system", [OC_STATE] = "state",   [OC_OLD] = "old",
 };
 
 struct rng {
@@ -232,8 +232,10 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_WRMSR:
     case X86_IN:
     case X86_OUT:
-    case X86_INS:
+        return OC_SYSTEM;
+    case X86_INS: /* with a count of zero: is the port checked? */
     case X86_OUTS:
+        return in->rep != 0 ? OC_COUNT : OC_SYSTEM;
     case X86_LFENCE:
     case X86_MFENCE:
     case X86_SFENCE:
@@ -268,8 +270,17 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_FRSTOR:
     case X86_FWAIT:
         return OC_X87;
-    case X86_FNSTENV: /* these store pointers, which the host's differ in */
+    case X86_FNSTENV:
     case X86_FNSAVE:
+    case X86_FXSAVE:
+    case X86_FXRSTOR:
+    case X86_XSAVE:
+    case X86_XSAVEC:
+    case X86_XSAVEOPT:
+    case X86_XSAVES:
+    case X86_XRSTOR:
+    case X86_XRSTORS:
+        return OC_STATE;
     case X86_FENI: /* hints that some processors do not know */
     case X86_FDISI:
     case X86_FSETPM:
@@ -334,6 +345,20 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
         if (chance(r, 30))
             b[n++] = chance(r, 60) ? 0x38 : 0x3a;
         return n;
+    }
+    if (want == OC_STATE) {
+        static const uint8_t ops[] = {0xae, 0xae, 0xae, 0xc7, 0xd9, 0xdd};
+
+        if (chance(r, 10))
+            b[n++] = 0x66;
+        if (rex && chance(r, 50))
+            b[n++] = (uint8_t)(0x40 | below(r, 16));
+        b[n] = ops[below(r, sizeof(ops))];
+        if (b[n] < 0xd0) {
+            b[n + 1] = b[n];
+            b[n++] = 0x0f;
+        }
+        return n + 1;
     }
     if (want == OC_X87) {
         if (rex && chance(r, 10))
@@ -640,8 +665,6 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
         g[X86_RSI] = target(r, 8);
         g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, 8);
         g[X86_RCX] = below(r, 20);
-        if (in->op == X86_INS || in->op == X86_OUTS) /* of none: is the port checked? */
-            g[X86_RCX] |= 1;
         if (in->op == X86_XLAT)
             g[X86_RBX] = target(r, 1) - (g[X86_RAX] & 0xff);
     }
@@ -668,6 +691,32 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
     }
 }
 
+/* An image that XRSTOR may like, and components to choose from. */
+static void shape_state(struct rng *r, struct oracle_case *c)
+{
+    static const uint16_t size[] = {512, 576, 832};
+    uint64_t t = ORACLE_DATA + ORACLE_WINDOW + 64 * below(r, 4), off, header[8] = {0};
+    uint32_t mxcsr = chance(r, 90) ? 0x1f80 : (uint32_t)next(r);
+
+    c->in.gpr[X86_RAX] = below(r, 8); /* the host has more components than the guest */
+    c->in.gpr[X86_RDX] = 0;
+    if (chance(r, 10))
+        t += below(r, 64);
+    if (chance(r, 10))
+        t = ORACLE_DATA + ORACLE_DATA_SIZE - size[below(r, 3)] + (chance(r, 30) ? 64 : 0);
+    c->state_ea = t;
+    off = t - ORACLE_DATA - ORACLE_WINDOW;
+    if (off > ORACLE_WINDOW_SIZE - 576)
+        return;
+    header[0] = below(r, 8);
+    if (chance(r, 30))
+        header[1] = 1ull << 63 | header[0] | below(r, 8);
+    if (chance(r, 5))
+        header[below(r, 8)] |= 1ull << below(r, 64);
+    memcpy(c->window + off + 24, &mxcsr, 4);
+    memcpy(c->window + off + 512, header, 64);
+}
+
 /* A near branch must not come back to itself, nor leave its slot. */
 static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code, bool first)
 {
@@ -679,6 +728,19 @@ static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code,
         d = -(int32_t)in->len - 1 - (int32_t)below(r, 4);
     memcpy(code + in->off_imm, &d, in->imm_size);
     return in->imm_size == 1 || in->imm_size == 4;
+}
+
+/* False if the registers of the address are needed otherwise. */
+static bool place_state(struct rng *r, struct oracle_case *c, struct x86_insn *in, uint8_t *b,
+                        unsigned len)
+{
+    if (in->base == X86_RAX || in->base == X86_RDX || in->index == X86_RAX ||
+        in->index == X86_RDX || in->base == in->index ||
+        (in->base == X86_REG_NONE && in->index != X86_REG_NONE))
+        return false;
+    shape_state(r, c);
+    place(r, c, in, b, c->addr + c->len + len, c->state_ea);
+    return true;
 }
 
 static bool immediate_count_fits(const struct x86_insn *in)
@@ -714,7 +776,9 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     m = memory(&in);
     if (m != NULL && in.vsib)
         place_gather(r, c, &in);
-    else if (m != NULL)
+    else if (want == OC_STATE && !place_state(r, c, &in, b, n))
+        return false;
+    else if (m != NULL && want != OC_STATE)
         place(r, c, &in, b, c->addr + c->len + n, operand_target(r, &in, m));
     if (x86_decode(b, n, mode, &in) != (int)n)
         return false;
@@ -744,8 +808,8 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
             only != OC_COUNT ? only : (enum oracle_class)below(&r, c->compat ? OC_COUNT : OC_OLD);
 
         append(&r, c, want, feature);
-        if (want == OC_BRANCH)
-            break;
+        if (want == OC_BRANCH || want == OC_STATE)
+            break; /* these end a case */
     }
     for (i = 0; c->compat && i < 16; i++)
         c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;
