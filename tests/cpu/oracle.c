@@ -251,7 +251,7 @@ static uint32_t mxcsr_mask(const struct oracle_case *c, const struct oracle_resu
 
 /*
  * Outcomes that belong to the processor at hand: MXCSR.MM, which AMD has; whether bytes that
- * MASKMOV leaves out are checked; which of two faults comes first.
+ * MASKMOV leaves out are checked; which of two faults comes first; how far PUSHA got.
  */
 static bool unspecified(const struct oracle_case *c, const struct oracle_result *host,
                         const struct oracle_result *soft)
@@ -260,18 +260,31 @@ static bool unspecified(const struct oracle_case *c, const struct oracle_result 
 
     if ((host->out.fx[26] & 2) != 0)
         return true;
-    if (host->vector == soft->vector)
+    if (host->vector == X86_EXC_BP)
         return false;
     k = completed(c, host);
     switch (k < c->count ? c->insn[k].op : X86_INVALID) {
     case X86_MASKMOVQ:
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
+    case X86_PUSHA:
+    case X86_POPA:
         return true;
     case X86_CMPS:
+        return soft->vector != X86_EXC_BP;
     case X86_CALL:
     case X86_CMPXCHG16B:
-        return host->vector != X86_EXC_BP && soft->vector != X86_EXC_BP;
+    case X86_FLDENV:
+    case X86_FRSTOR:
+    case X86_FNSTENV:
+    case X86_FNSAVE:
+    case X86_FXSAVE:
+    case X86_FXRSTOR:
+    case X86_XSAVE:
+    case X86_XSAVEC:
+    case X86_XSAVEOPT:
+    case X86_XRSTOR:
+        return host->vector != soft->vector && soft->vector != X86_EXC_BP;
     default:
         return false;
     }

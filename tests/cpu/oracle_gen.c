@@ -766,6 +766,8 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     unsigned n = 0, tries;
     const struct x86_opnd *m;
 
+    if (want == OC_STATE && c->count != 0)
+        return false; /* where the image lies must be known */
     for (tries = 0; tries < 4000 && n == 0; tries++) {
         n = try_insn(r, want, mode, b, &in, feature);
         if (n != 0 && (!tame_branch(r, &in, b, c->count == 0) || !immediate_count_fits(&in)))
