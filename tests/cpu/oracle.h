@@ -38,6 +38,8 @@ struct oracle_state {
 struct oracle_case {
     uint64_t seed, addr; /* addr: linear, of the first instruction */
     bool compat;         /* 32-bit code in compatibility mode */
+    bool small;          /* 16-bit code and data segments, and compat */
+    uint64_t cs_base, ds_base;
     uint8_t code[48];
     unsigned len, count;
     struct x86_insn insn[ORACLE_INSNS];
@@ -80,14 +82,23 @@ extern const char *const oracle_class_name[OC_COUNT];
 /* What both sides can execute. */
 void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
 
-/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any. */
+/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any; small: 16 bits may be.
+ */
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     const bool feature[X86_FEAT_HIDDEN + 1]);
+                     bool small, const bool feature[X86_FEAT_HIDDEN + 1]);
 
 /* Selectors of user code, as Linux has them. */
 #define ORACLE_CS64 0x33u
 #define ORACLE_CS32 0x23u
 #define ORACLE_SS 0x2bu
+/* 16-bit segments in the LDT */
+#define ORACLE_CS16 0x07u
+#define ORACLE_DS16 0x0fu
+#define ORACLE_DS16_BASE (ORACLE_DATA - 0x8000)
+#define ORACLE_SLOTS16 (0x10000u / ORACLE_SLOT)
+
+/* Can 16-bit segments be made on this host? */
+bool oracle_host_has_ldt(void);
 
 /* The host. open maps memory shared with the children; run forks one for n cases. */
 struct oracle_host;

@@ -93,7 +93,7 @@ static enum oracle_class classify(const struct x86_insn *in)
 {
     if (in->enc == X86_ENC_EVEX)
         return OC_COUNT;
-    if (in->asize == 2) /* 16-bit addresses in 32-bit code never meet our pages */
+    if (in->asize == 2 && in->mode == X86_MODE_32) /* these never meet our pages */
         return OC_COUNT;
     switch (in->op) {
     case X86_MOVS:
@@ -402,7 +402,7 @@ static unsigned try_insn(struct rng *r, enum oracle_class want, enum x86_mode mo
     n = x86_decode(b, 15, mode, in);
     if (n <= 0 || classify(in) != want || in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
         return 0;
-    if (mode == X86_MODE_32 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
+    if (mode != X86_MODE_64 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
         (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
         return 0; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */
     if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS))
@@ -549,8 +549,8 @@ static void fill_state(struct rng *r, struct oracle_case *c)
 
     for (i = 0; i < 16; i++)
         c->in.gpr[i] = interesting(r);
-    c->in.gpr[X86_RSP] = ORACLE_DATA + 0xf00 + 8ull * below(r, 64);
-    c->in.rip = c->addr;
+    c->in.gpr[X86_RSP] = ORACLE_DATA + 0xf00 + 8ull * below(r, 64) - c->ds_base;
+    c->in.rip = c->addr - c->cs_base;
     c->in.rflags = 0x202 | (next(r) & X86_FL_ARITH);
     if (chance(r, 10))
         c->in.rflags |= X86_FL_DF;
@@ -563,25 +563,26 @@ static void fill_state(struct rng *r, struct oracle_case *c)
     fill_vector(r, c->window, ORACLE_WINDOW_SIZE);
 }
 
-static uint64_t target(struct rng *r, unsigned size)
+/* The offset in the data segment of a good address, or sometimes of a bad one. */
+static uint64_t target(struct rng *r, const struct oracle_case *c, unsigned size)
 {
     unsigned kind = below(r, 100);
     uint64_t t;
 
     if (kind < 3)
-        return ORACLE_DATA + ORACLE_DATA_SIZE - below(r, 64); /* into the hole */
+        return ORACLE_DATA + ORACLE_DATA_SIZE - below(r, 64) - c->ds_base; /* into the hole */
     if (kind < 5)
-        return ORACLE_RO + below(r, 64);
+        return ORACLE_RO + below(r, 64) - c->ds_base;
     if (kind < 7)
         return next(r) | 1ull << 60; /* hardly ever canonical */
     if (kind < 8)
-        return ORACLE_DATA - below(r, 32);
+        return ORACLE_DATA - below(r, 32) - c->ds_base;
     t = ORACLE_DATA + ORACLE_WINDOW + 64 + below(r, ORACLE_WINDOW_SIZE - 192);
     if (kind < 20)
         t = ORACLE_DATA + 0x1000 - below(r, size + 1); /* across the pages */
     else if (kind < 70)
         t &= ~(uint64_t)(size >= 32 ? 31 : size >= 16 ? 15 : 7);
-    return t;
+    return t - c->ds_base;
 }
 
 static void place_gather(struct rng *r, struct oracle_case *c, const struct x86_insn *in)
@@ -589,7 +590,7 @@ static void place_gather(struct rng *r, struct oracle_case *c, const struct x86_
     unsigned i;
 
     if (in->base != X86_REG_NONE)
-        c->in.gpr[in->base] = ORACLE_DATA + 0x1000 - (uint64_t)in->disp;
+        c->in.gpr[in->base] = ORACLE_DATA + 0x1000 - c->ds_base - (uint64_t)in->disp;
     for (i = 0; i < 8; i++) {
         bool wide = (in->opcode & 1) != 0;
         int64_t k = (int64_t)below(r, 48) - 24;
@@ -615,8 +616,8 @@ static void place(struct rng *r, struct oracle_case *c, struct x86_insn *in, uin
     if (in->base == X86_REG_RIP || (in->base == X86_REG_NONE && in->index == X86_REG_NONE)) {
         uint32_t d = (uint32_t)(in->base == X86_REG_RIP ? t - next_rip : t);
 
-        if (in->disp_size == 4) {
-            memcpy(code + in->off_disp, &d, 4);
+        if (in->disp_size == 4 || in->disp_size == 2) {
+            memcpy(code + in->off_disp, &d, in->disp_size);
         } else if (in->disp_size == 8) {
             memcpy(code + in->off_disp, &t, 8);
         }
@@ -646,7 +647,7 @@ static const struct x86_opnd *memory(const struct x86_insn *in)
 static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_insn *in)
 {
     const struct x86_opnd *m = memory(in);
-    uint64_t *g = c->in.gpr, end = c->addr + c->len;
+    uint64_t *g = c->in.gpr, end = c->in.rip + c->len;
     unsigned cls = classify(in);
 
     if (cls == OC_BIT && m != NULL && in->op >= X86_BT && in->op <= X86_BTC && in->reg < 16 &&
@@ -662,19 +663,19 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
     }
     if (cls == OC_STRING || in->op == X86_MASKMOVQ || in->op == X86_MASKMOVDQU ||
         in->op == X86_VMASKMOVDQU || in->op == X86_INS || in->op == X86_OUTS) {
-        g[X86_RSI] = target(r, 8);
-        g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, 8);
+        g[X86_RSI] = target(r, c, 8);
+        g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, c, 8);
         g[X86_RCX] = below(r, 20);
         if (in->op == X86_XLAT)
-            g[X86_RBX] = target(r, 1) - (g[X86_RAX] & 0xff);
+            g[X86_RBX] = target(r, c, 1) - (g[X86_RAX] & 0xff);
     }
     if (cls == OC_STACK || in->op == X86_CALL || in->op == X86_RET) {
         uint64_t where;
 
         if (chance(r, 10))
-            g[X86_RSP] = target(r, 8);
-        g[X86_RBP] = chance(r, 90) ? target(r, 8) : g[X86_RBP];
-        where = g[X86_RSP] - ORACLE_DATA - ORACLE_WINDOW;
+            g[X86_RSP] = target(r, c, 8);
+        g[X86_RBP] = chance(r, 90) ? target(r, c, 8) : g[X86_RBP];
+        where = g[X86_RSP] + c->ds_base - ORACLE_DATA - ORACLE_WINDOW;
         if (in->op == X86_RET && c->compat && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
             memcpy(c->window + where, &end, 4);
         } else if (in->op == X86_RET && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
@@ -727,7 +728,7 @@ static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code,
     if (first && chance(r, 20))
         d = -(int32_t)in->len - 1 - (int32_t)below(r, 4);
     memcpy(code + in->off_imm, &d, in->imm_size);
-    return in->imm_size == 1 || in->imm_size == 4;
+    return in->imm_size != 8;
 }
 
 /* False if the registers of the address are needed otherwise. */
@@ -739,7 +740,7 @@ static bool place_state(struct rng *r, struct oracle_case *c, struct x86_insn *i
         (in->base == X86_REG_NONE && in->index != X86_REG_NONE))
         return false;
     shape_state(r, c);
-    place(r, c, in, b, c->addr + c->len + len, c->state_ea);
+    place(r, c, in, b, c->addr + c->len + len, c->state_ea - c->ds_base);
     return true;
 }
 
@@ -750,9 +751,10 @@ static bool immediate_count_fits(const struct x86_insn *in)
 }
 
 /* SHA's operands only aligned: see oracle.c. */
-static uint64_t operand_target(struct rng *r, const struct x86_insn *in, const struct x86_opnd *m)
+static uint64_t operand_target(struct rng *r, const struct oracle_case *c,
+                               const struct x86_insn *in, const struct x86_opnd *m)
 {
-    uint64_t t = target(r, m->size);
+    uint64_t t = target(r, c, m->size);
 
     return in->feature == X86_FEAT_SHA ? t & ~15ull : t;
 }
@@ -762,7 +764,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 {
     struct x86_insn in;
     uint8_t b[15];
-    enum x86_mode mode = c->compat ? X86_MODE_32 : X86_MODE_64;
+    enum x86_mode mode = c->small ? X86_MODE_16 : c->compat ? X86_MODE_32 : X86_MODE_64;
     unsigned n = 0, tries;
     const struct x86_opnd *m;
 
@@ -781,7 +783,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     else if (want == OC_STATE && !place_state(r, c, &in, b, n))
         return false;
     else if (m != NULL && want != OC_STATE)
-        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, &in, m));
+        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, c, &in, m));
     if (x86_decode(b, n, mode, &in) != (int)n)
         return false;
     memcpy(c->code + c->len, b, n);
@@ -794,7 +796,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 }
 
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     const bool feature[X86_FEAT_HIDDEN + 1])
+                     bool small, const bool feature[X86_FEAT_HIDDEN + 1])
 {
     struct rng r = {.s = seed};
     unsigned wanted, i;
@@ -802,8 +804,14 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
     memset(c, 0, sizeof(*c));
     c->seed = seed;
     c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS * ORACLE_SLOT + ORACLE_LEAD;
+    c->compat = only == OC_OLD || chance(&r, 35);
+    c->small = c->compat && small && chance(&r, 40);
+    if (c->small) {
+        c->cs_base = ORACLE_CODE;
+        c->ds_base = ORACLE_DS16_BASE;
+        c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS16 * ORACLE_SLOT + ORACLE_LEAD;
+    }
     fill_state(&r, c);
-    c->compat = only == OC_OLD || chance(&r, 25);
     wanted = chance(&r, 70) ? 1 : 1 + below(&r, ORACLE_INSNS);
     for (i = 0; i < wanted; i++) {
         enum oracle_class want =

@@ -203,6 +203,13 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
         s->state.seg[X86_CS].selector = ORACLE_CS32;
         s->state.seg[X86_CS].attr = 0xc0fb;
     }
+    if (c->small) {
+        s->state.seg[X86_CS] = (struct x86_segment){
+            .selector = ORACLE_CS16, .attr = 0x00fb, .limit = 0xffff, .base = c->cs_base};
+        s->state.seg[X86_DS] = (struct x86_segment){
+            .selector = ORACLE_DS16, .attr = 0x00f3, .limit = 0xffff, .base = c->ds_base};
+        s->state.seg[X86_ES] = s->state.seg[X86_SS] = s->state.seg[X86_DS];
+    }
     memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
     s->state.rip = c->in.rip;
     s->state.rflags = c->in.rflags;
