@@ -19,8 +19,10 @@
 #define ORACLE_CODE 0x10000000ull
 #define ORACLE_CODE_SIZE 0x200000ull
 #define ORACLE_SLOT 64u
-#define ORACLE_SLOTS ((unsigned)(ORACLE_CODE_SIZE / ORACLE_SLOT))
-#define ORACLE_LEAD 8u /* bytes of INT3 before the first instruction */
+#define ORACLE_SLOTS (32u * ORACLE_SLOTS16) /* so that no two of a batch share one */
+#define ORACLE_SHIFT 44u /* of the first slot; every 64th lies across a page boundary */
+#define ORACLE_LEAD 8u   /* at least so many bytes of INT3 before the first instruction */
+#define ORACLE_LEAD_MAX 20u
 #define ORACLE_DATA 0x20000000ull
 #define ORACLE_DATA_SIZE 0x2000u
 #define ORACLE_RO 0x20003000ull
@@ -40,6 +42,7 @@ struct oracle_case {
     bool compat;         /* 32-bit code in compatibility mode */
     bool small;          /* 16-bit code and data segments, and compat */
     uint64_t cs_base, ds_base;
+    uint64_t slot; /* linear */
     uint8_t code[48];
     unsigned len, count;
     struct x86_insn insn[ORACLE_INSNS];
@@ -95,7 +98,7 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
 #define ORACLE_CS16 0x07u
 #define ORACLE_DS16 0x0fu
 #define ORACLE_DS16_BASE (ORACLE_DATA - 0x8000)
-#define ORACLE_SLOTS16 (0x10000u / ORACLE_SLOT)
+#define ORACLE_SLOTS16 (0x10000u / ORACLE_SLOT - 1)
 
 /* Can 16-bit segments be made on this host? */
 bool oracle_host_has_ldt(void);

@@ -803,14 +803,15 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
 
     memset(c, 0, sizeof(*c));
     c->seed = seed;
-    c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS * ORACLE_SLOT + ORACLE_LEAD;
     c->compat = only == OC_OLD || chance(&r, 35);
     c->small = c->compat && small && chance(&r, 40);
     if (c->small) {
         c->cs_base = ORACLE_CODE;
         c->ds_base = ORACLE_DS16_BASE;
-        c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS16 * ORACLE_SLOT + ORACLE_LEAD;
     }
+    c->slot = ORACLE_CODE + ORACLE_SHIFT +
+              (uint64_t)(slot % (c->small ? ORACLE_SLOTS16 : ORACLE_SLOTS)) * ORACLE_SLOT;
+    c->addr = c->slot + ORACLE_LEAD + below(&r, ORACLE_LEAD_MAX - ORACLE_LEAD + 1);
     fill_state(&r, c);
     wanted = chance(&r, 70) ? 1 : 1 + below(&r, ORACLE_INSNS);
     for (i = 0; i < wanted; i++) {

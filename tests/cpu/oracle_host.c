@@ -206,7 +206,7 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
     int status = 0;
 
     for (i = 0; i < n; i++) {
-        uint8_t *slot = (uint8_t *)(c[i].addr & ~(uint64_t)(ORACLE_SLOT - 1));
+        uint8_t *slot = (uint8_t *)c[i].slot;
 
         memset(slot, 0xcc, ORACLE_SLOT);
         memcpy((void *)c[i].addr, c[i].code, c[i].len);

@@ -186,9 +186,8 @@ void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsign
 
     for (i = 0; i < n; i++) {
         memset(code, 0xcc, sizeof(code));
-        memcpy(code + ORACLE_LEAD, c[i].code, c[i].len);
-        gmem_write(s->env.mem, G_CODE + (c[i].addr - ORACLE_CODE - ORACLE_LEAD), code,
-                   sizeof(code));
+        memcpy(code + (c[i].addr - c[i].slot), c[i].code, c[i].len);
+        gmem_write(s->env.mem, G_CODE + (c[i].slot - ORACLE_CODE), code, sizeof(code));
     }
 }
 
