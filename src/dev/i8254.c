@@ -370,6 +370,15 @@ static bool pit_line_level(const struct channel *c, uint64_t tick)
     return c->mode == 2 || c->mode >= 4 || channel_out(c, tick);
 }
 
+/* Guests read ports in tight loops; the router is only troubled with changes. */
+static void pit_drive(struct i8254 *s, uint64_t tick)
+{
+    bool level = pit_line_level(&s->ch[0], tick);
+
+    if (irq_level(s->line) != level)
+        irq_set(s->line, level);
+}
+
 /* Arms the timer for channel 0's next edge, no sooner than min_ns from now. */
 static void pit_schedule(struct i8254 *s, uint64_t tick, uint64_t min_ns)
 {
@@ -397,10 +406,11 @@ static uint64_t pit_run(struct i8254 *s)
         if (i == 0)
             rose = up;
     }
-    if (rose && irq_level(s->line))
-        irq_set(s->line, false); /* an edge since we last looked */
-    irq_set(s->line, rose || pit_line_level(&s->ch[0], tick));
-    irq_set(s->line, pit_line_level(&s->ch[0], tick));
+    if (rose) { /* an edge since we last looked */
+        irq_set(s->line, false);
+        irq_set(s->line, true);
+    }
+    pit_drive(s, tick);
     return tick;
 }
 
@@ -416,7 +426,7 @@ static void pit_timer(void *dev)
 /* After a write: what follows at once from it. */
 static void pit_written(struct i8254 *s, uint64_t tick)
 {
-    irq_set(s->line, pit_line_level(&s->ch[0], tick));
+    pit_drive(s, tick);
     pit_schedule(s, tick, 0);
 }
 
@@ -538,7 +548,7 @@ static void i8254_loaded(void *dev)
         c->gate = i != 2 || (s->port61 & SPK_GATE2);
     }
     s->port61 &= SPK_WRITABLE;
-    irq_set(s->line, pit_line_level(&s->ch[0], tick));
+    pit_drive(s, tick);
     pit_schedule(s, tick, 0);
 }
 

@@ -204,6 +204,14 @@ static void ioapic_reset(void *dev)
         io->entry[pin] = RTE_MASKED;
 }
 
+static void ioapic_destroy(void *dev)
+{
+    struct ioapic *io = dev;
+
+    irq_attach_ioapic(io->env->irqs, &(struct irq_chip){0}); /* lines may still fall */
+    free(io);
+}
+
 static int ioapic_create(struct dev_env *env, const struct options *opts, void **out,
                          struct error *err)
 {
@@ -244,6 +252,6 @@ const struct dev_ops ioapic_ops = {
     .state = ioapic_state,
     .state_count = countof(ioapic_state),
     .create = ioapic_create,
-    .destroy = free,
+    .destroy = ioapic_destroy,
     .reset = ioapic_reset,
 };

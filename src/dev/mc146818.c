@@ -275,7 +275,8 @@ static void rtc_look(struct mc146818 *s)
         *c |= C_IRQF;
     else
         *c &= (uint8_t)~C_IRQF;
-    irq_set(s->line, *c & C_IRQF);
+    if (irq_level(s->line) != ((*c & C_IRQF) != 0))
+        irq_set(s->line, *c & C_IRQF);
 }
 
 /* Arms the timer for the next interrupt; the flags have been looked at. */

@@ -39,7 +39,7 @@ static unsigned completed(const struct oracle_case *c, const struct oracle_resul
     return c->count; /* a fault at a branch's target */
 }
 
-/* Flags that the instructions run leave undefined, or that they made from undefined ones. */
+/* Flags that the instructions run leave undefined. */
 static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle_result *r)
 {
     unsigned done = completed(c, r), k;
@@ -48,13 +48,9 @@ static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle
     for (k = 0; k < c->count && k <= done; k++) {
         const struct x86_insn *in = &c->insn[k];
 
-        if ((in->flags_read & mask) != 0)
-            mask |= in->flags_written;
-        else
+        if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
-        mask |= in->flags_undefined;
-        if (k == done) /* it faulted: may or may not have touched its flags */
-            mask |= in->flags_undefined;
+        mask |= in->flags_undefined; /* one that faulted may have touched them or not */
     }
     return mask;
 }
@@ -200,7 +196,7 @@ static uint32_t fx32(const struct oracle_result *r, unsigned off, unsigned size)
 /* Linux hides whether a kernel address is mapped: it reports every one as present. */
 static uint32_t visible_error(const struct oracle_result *r)
 {
-    return r->vector == X86_EXC_PF && r->cr2 >> 47 != 0 ? r->error | 1u : r->error;
+    return r->vector == X86_EXC_PF && r->cr2 >= 0x7ffffffff000 ? r->error | 1u : r->error;
 }
 
 /* The address of a fault in an operand of many parts is the processor's choice; its page is not. */
@@ -217,6 +213,8 @@ static uint64_t cr2_mask(const struct oracle_case *c, const struct oracle_result
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
         return ~0xfffull;
+    case X86_CMPS: /* which of the two is read first */
+        return 0;
     default:
         return UINT64_MAX;
     }
@@ -247,7 +245,7 @@ static uint32_t mxcsr_mask(const struct oracle_case *c, const struct oracle_resu
 
 /*
  * Outcomes that belong to the processor at hand: MXCSR.MM, which AMD has; whether bytes that
- * MASKMOV leaves out are checked.
+ * MASKMOV leaves out are checked; which of two faults comes first.
  */
 static bool unspecified(const struct oracle_case *c, const struct oracle_result *host,
                         const struct oracle_result *soft)
@@ -256,12 +254,21 @@ static bool unspecified(const struct oracle_case *c, const struct oracle_result 
 
     if ((host->out.fx[26] & 2) != 0)
         return true;
-    for (k = 0; k < c->count; k++)
-        if ((c->insn[k].op == X86_MASKMOVQ || c->insn[k].op == X86_MASKMOVDQU ||
-             c->insn[k].op == X86_VMASKMOVDQU) &&
-            (host->vector == X86_EXC_PF || soft->vector == X86_EXC_PF))
-            return true;
-    return false;
+    if (host->vector == soft->vector)
+        return false;
+    k = completed(c, host);
+    switch (k < c->count ? c->insn[k].op : X86_INVALID) {
+    case X86_MASKMOVQ:
+    case X86_MASKMOVDQU:
+    case X86_VMASKMOVDQU:
+        return true;
+    case X86_CMPS:
+    case X86_CALL:
+    case X86_CMPXCHG16B:
+        return host->vector != X86_EXC_BP && soft->vector != X86_EXC_BP;
+    default:
+        return false;
+    }
 }
 
 /* Prints what differs; true if anything does. */
@@ -365,6 +372,7 @@ static void run_batch(const struct options *o, struct oracle_host *host, struct 
     static struct oracle_result mine; /* large for a stack */
     unsigned i;
 
+    oracle_soft_load(soft, cases, n);
     for (i = 0; i < n && t->bad < o->max; i++) {
         if (results[i].vector >= ORACLE_FAILED) { /* the child died, or never came back */
             printf("no result from the host:\n");

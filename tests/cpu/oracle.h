@@ -96,6 +96,7 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
 /* The soft engine. */
 struct oracle_soft;
 struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
+void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n);
 void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);
 void oracle_soft_close(struct oracle_soft *s);
 

@@ -105,7 +105,10 @@ static enum oracle_class classify(const struct x86_insn *in)
         return OC_STRING;
     case X86_PUSH:
     case X86_POP:
-        return segment_operand(in) && in->op == X86_POP ? OC_COUNT : OC_STACK;
+        /* a segment pushed in 32-bit code: AMD writes four bytes, Intel two */
+        if (segment_operand(in) && (in->op == X86_POP || in->mode != X86_MODE_64))
+            return OC_COUNT;
+        return OC_STACK;
     case X86_PUSHF:
     case X86_ENTER:
     case X86_LEAVE:
@@ -117,8 +120,9 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_LOOP:
     case X86_LOOPE:
     case X86_LOOPNE:
-    case X86_JCXZ: /* 66 before a near branch is where AMD and Intel differ */
-        return (in->prefixes & X86_PFX_OPSIZE) != 0 ? OC_COUNT : OC_BRANCH;
+    case X86_JCXZ: /* 66 before a near branch is where AMD and Intel differ, F2 and F3 too */
+        return (in->prefixes & (X86_PFX_OPSIZE | X86_PFX_REP | X86_PFX_REPNE)) != 0 ? OC_COUNT
+                                                                                    : OC_BRANCH;
     case X86_XCHG:
     case X86_XADD:
     case X86_CMPXCHG:
@@ -184,7 +188,6 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_NOT:
     case X86_NEG:
     case X86_MOVSX:
-    case X86_MOVSXD:
     case X86_MOVZX:
     case X86_MOVBE:
     case X86_MOVNTI:
@@ -200,7 +203,11 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_STC:
     case X86_CLD:
     case X86_STD:
-    case X86_NOP:
+        return OC_INT;
+    case X86_MOVSXD: /* of 16 bits: AMD reads four bytes */
+        return in->osize == 2 ? OC_COUNT : OC_INT;
+    case X86_NOP: /* 0D of registers: invalid on AMD */
+        return in->map == X86_MAP_0F && in->opcode == 0x0d ? OC_COUNT : OC_INT;
     case X86_PAUSE:
         return OC_INT;
     case X86_CLI:
@@ -633,6 +640,8 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
         g[X86_RSI] = target(r, 8);
         g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, 8);
         g[X86_RCX] = below(r, 20);
+        if (in->op == X86_INS || in->op == X86_OUTS) /* of none: is the port checked? */
+            g[X86_RCX] |= 1;
         if (in->op == X86_XLAT)
             g[X86_RBX] = target(r, 1) - (g[X86_RAX] & 0xff);
     }
@@ -660,13 +669,13 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
 }
 
 /* A near branch must not come back to itself, nor leave its slot. */
-static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code)
+static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code, bool first)
 {
     int32_t d = (int32_t)below(r, 8);
 
     if (in->opnd[0].kind != X86_OPND_REL)
         return true;
-    if (chance(r, 20))
+    if (first && chance(r, 20))
         d = -(int32_t)in->len - 1 - (int32_t)below(r, 4);
     memcpy(code + in->off_imm, &d, in->imm_size);
     return in->imm_size == 1 || in->imm_size == 4;
@@ -697,7 +706,7 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 
     for (tries = 0; tries < 4000 && n == 0; tries++) {
         n = try_insn(r, want, mode, b, &in, feature);
-        if (n != 0 && (!tame_branch(r, &in, b) || !immediate_count_fits(&in)))
+        if (n != 0 && (!tame_branch(r, &in, b, c->count == 0) || !immediate_count_fits(&in)))
             n = 0;
     }
     if (n == 0 || c->len + n > 40)

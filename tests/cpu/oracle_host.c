@@ -16,7 +16,7 @@
 
 #include "oracle.h"
 
-#define CONTROL 0x30000000ull
+#define CONTROL 0x5a69b7c35000ull /* nowhere that arithmetic leads to */
 #define FX_USED 416u
 #define XHDR 512u
 #define YMM 576u

@@ -22,6 +22,7 @@ extern const struct engine_ops engine_soft;
 #define G_PDPT 0x2000ull
 #define G_PD0 0x3000ull
 #define G_PD1 0x4000ull
+#define G_PDPT1 0x7000ull
 #define G_PT_DATA 0x5000ull
 #define G_PT_SYS 0x6000ull
 #define G_SYS 0x8000ull /* handlers, tables, stack: 4 pages */
@@ -31,7 +32,7 @@ extern const struct engine_ops engine_soft;
 #define G_SIZE 0x2000000ull
 
 /* linear, supervisor only */
-#define L_SYS 0x40000000ull
+#define L_SYS 0xffffff8000000000ull
 #define L_HANDLERS L_SYS
 #define L_GDT (L_SYS + 0x1000)
 #define L_TSS (L_SYS + 0x1100)
@@ -71,7 +72,8 @@ static void make_tables(struct oracle_soft *s)
 
     put64(s, G_PML4, G_PDPT | table);
     put64(s, G_PDPT, G_PD0 | table);
-    put64(s, G_PDPT + 8, G_PD1 | table);
+    put64(s, G_PML4 + 8 * 511, G_PDPT1 | table);
+    put64(s, G_PDPT1, G_PD1 | table);
     for (i = 0; i < ORACLE_CODE_SIZE >> 21; i++)
         put64(s, G_PD0 + 8 * ((ORACLE_CODE >> 21) + i),
               (G_CODE + (i << 21)) | PTE_P | PTE_U | PTE_AD | PTE_PS);
@@ -94,6 +96,7 @@ static void make_descriptors(struct oracle_soft *s)
     put64(s, sys_gpa(L_GDT) + 0x28, 0x00cff3000000ffffull);
     put64(s, sys_gpa(L_GDT) + 0x30, 0x00affb000000ffffull);
     put64(s, sys_gpa(L_TSS) + 4, L_STACK);
+    put64(s, sys_gpa(L_TSS) + 0x60, 0xffffull << 48); /* no ports for users */
     for (v = 0; v < 32; v++) {
         uint64_t handler = L_HANDLERS + 16ull * v, dpl = v == 3 || v == 4 ? 3 : 0;
 
@@ -122,7 +125,7 @@ static void make_state(struct x86_state *st)
         st->seg[i].attr = X86_SEG_UNUSABLE;
     st->seg[X86_CS] =
         (struct x86_segment){.selector = ORACLE_CS64, .attr = 0xa0fb, .limit = UINT32_MAX};
-    st->seg[X86_SS] =
+    st->seg[X86_DS] = st->seg[X86_ES] = st->seg[X86_SS] =
         (struct x86_segment){.selector = ORACLE_SS, .attr = 0xc0f3, .limit = UINT32_MAX};
     st->ldtr.attr = X86_SEG_UNUSABLE;
     st->tr = (struct x86_segment){.selector = 0x40, .attr = 0x8b, .limit = 0x67, .base = L_TSS};
@@ -175,15 +178,24 @@ void oracle_soft_close(struct oracle_soft *s)
     free(s);
 }
 
+/* Cases can read each other's code, so all of a batch is there from the start. */
+void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n)
+{
+    uint8_t code[ORACLE_SLOT];
+    unsigned i;
+
+    for (i = 0; i < n; i++) {
+        memset(code, 0xcc, sizeof(code));
+        memcpy(code + ORACLE_LEAD, c[i].code, c[i].len);
+        gmem_write(s->env.mem, G_CODE + (c[i].addr - ORACLE_CODE - ORACLE_LEAD), code,
+                   sizeof(code));
+    }
+}
+
 static void load(struct oracle_soft *s, const struct oracle_case *c)
 {
-    static const uint8_t filler[ORACLE_SLOT] = {[0 ... ORACLE_SLOT - 1] = 0xcc};
-    uint64_t slot = G_CODE + (c->addr - ORACLE_CODE - ORACLE_LEAD), features = 7;
-    uint8_t code[ORACLE_SLOT];
+    uint64_t features = 7;
 
-    memcpy(code, filler, sizeof(code));
-    memcpy(code + ORACLE_LEAD, c->code, c->len);
-    gmem_write(s->env.mem, slot, code, sizeof(code));
     gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
     gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
     s->state = s->base;

@@ -179,6 +179,17 @@ writeq 0xfed00188 20
 clock +1us
 expect none
 
+# A level that waits when messages are chosen leaves the pin
+writel 0xfed00180 0x2a06
+writeq 0xfed00188 30
+clock +1us
+expect irq 21 1
+writel 0xfed00180 0x6a06
+expect irq 21 0
+expect none
+writel 0xfed00180 0
+expect edges 21 1
+
 # Legacy replacement: timer 0 is IRQ 0, timer 1 is IRQ 8
 writel 0xfed00010 0
 writeq 0xfed000f0 0

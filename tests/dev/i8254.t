@@ -161,91 +161,106 @@ clock +838ns                  # tick 158306
 outb 0x43 0xe2
 inb 0x40 = 0x36
 
+# An odd count from the start: the high half is the longer one
+outb 0x43 0x36
+outb 0x40 0x0b
+outb 0x40 0x00
+clock +5029ns                 # tick 158312
+outb 0x43 0xe2
+inb 0x40 = 0xb6
+inb 0x40 = 0
+inb 0x40 = 0
+clock +838ns                  # tick 158313
+outb 0x43 0xe2
+inb 0x40 = 0x36
+inb 0x40 = 10
+inb 0x40 = 0
+
 # Mode 4, software-triggered strobe: low for one tick, once
 outb 0x43 0x38
 expect edges 0 *
 outb 0x40 0x0a
 outb 0x40 0x00
-clock +8381ns                 # tick 158316
+clock +8381ns                 # tick 158323
 outb 0x43 0xe2
 inb 0x40 = 0xb8
 expect edges 0 0
-clock +838ns                  # tick 158317
+clock +838ns                  # tick 158324
 outb 0x43 0xe2
 inb 0x40 = 0x38
 expect edges 0 0
-clock +838ns                  # tick 158318
+clock +838ns                  # tick 158325
 outb 0x43 0xe2
 inb 0x40 = 0xb8
 expect edges 0 1              # when the strobe ends
-clock +83800292ns             # tick 258307
+clock +83800292ns             # tick 258314
 expect edges 0 0
 outb 0x40 0x14
 outb 0x40 0x00                # a new count triggers again
-clock +18438ns                # tick 258329
+clock +18438ns                # tick 258336
 expect edges 0 1
 
 # Low byte only, high byte only, BCD
 outb 0x43 0x14                # channel 0, low byte, mode 2
 outb 0x40 0x40
-clock +838ns                  # tick 258330
+clock +838ns                  # tick 258337
 inb 0x40 = 0x40
 inb 0x40 = 0x40
 outb 0x43 0x00
 inb 0x40 = 0x40               # latched: one byte only
-clock +838ns                  # tick 258331
+clock +838ns                  # tick 258338
 inb 0x40 = 0x3f
 outb 0x43 0x24                # high byte
 outb 0x40 0x12
-clock +839ns                  # tick 258332
+clock +838ns                  # tick 258339
 inb 0x40 = 0x12
 outb 0x43 0xe2
 inb 0x40 = 0xa4
-clock +838ns                  # tick 258333
+clock +838ns                  # tick 258340
 inb 0x40 = 0x11               # 0x1200 - 1
 outb 0x43 0x35                # BCD, mode 2
 outb 0x40 0x00
 outb 0x40 0x10                # 1000
-clock +838ns                  # tick 258334
+clock +838ns                  # tick 258341
 inb 0x40 = 0x00
 inb 0x40 = 0x10
-clock +838ns                  # tick 258335
+clock +839ns                  # tick 258342
 inb 0x40 = 0x99
 inb 0x40 = 0x09
 expect edges 0 *
-clock +4189637ns              # tick 263334
+clock +4189637ns              # tick 263341
 expect edges 0 5
 outb 0x43 0x31                # BCD, mode 0: 0 is 10000
 outb 0x40 0x00
 outb 0x40 0x00
-clock +1676ns                 # tick 263336
+clock +1676ns                 # tick 263343
 inb 0x40 = 0x99
 inb 0x40 = 0x99
-clock +8380112ns              # just before tick 273335
+clock +8380112ns              # just before tick 273342
 expect irq 0 0
-clock +1ns                    # tick 273335
+clock +1ns                    # tick 273342
 expect irq 0 1
 expect edges 0 1
 inb 0x40 = 0
 inb 0x40 = 0
-clock +839ns                  # tick 273336
+clock +838ns                  # tick 273343
 inb 0x40 = 0x99
 inb 0x40 = 0x99               # and below zero
 outb 0x43 0x3e                # mode 7 is 3; binary 0 is 65536
 outb 0x40 0x00
 outb 0x40 0x00
-clock +838ns                  # tick 273337
+clock +838ns                  # tick 273344
 outb 0x43 0xc2
 inb 0x40 = 0xb6
 inb 0x40 = 0
 inb 0x40 = 0
 expect edges 0 *
-clock +838ns                  # tick 273338
+clock +838ns                  # tick 273345
 inb 0x40 = 0xfe
 inb 0x40 = 0xff
-clock +54924562ns             # just before tick 338873
+clock +54924563ns             # just before tick 338880
 expect edges 0 0
-clock +1ns                    # tick 338873
+clock +1ns                    # tick 338880
 expect edges 0 1              # 18.2 Hz
 outb 0x43 0x30
 expect irq 0 0
@@ -256,23 +271,23 @@ inb 0x61 = 0x00&0x2f
 outb 0x43 0xb0
 outb 0x42 0x64
 outb 0x42 0x00                # 100
-clock +41905ns                # tick 338923
+clock +41904ns                # tick 338930
 outb 0x43 0x80
 inb 0x42 = 100                # loaded, not counting
 inb 0x42 = 0
 inb 0x61 = 0x00&0x20
 outb 0x61 0x01
-clock +33523ns                # tick 338963
+clock +33524ns                # tick 338970
 inb 0x42 = 60
 inb 0x42 = 0
 outb 0x61 0x00                # paused
-clock +92191ns                # tick 339073
+clock +92191ns                # tick 339080
 inb 0x42 = 60
 inb 0x42 = 0
 outb 0x61 0x01
-clock +50285ns                # just before tick 339133
+clock +50284ns                # just before tick 339140
 inb 0x61 = 0x01&0x2f
-clock +1ns                    # tick 339133
+clock +1ns                    # tick 339140
 inb 0x61 = 0x21&0x2f
 outb 0x61 0x0e                # speaker and the two check enables are kept
 inb 0x61 = 0x2e&0xef
@@ -281,49 +296,53 @@ inb 0x61 = 0x20&0xef
 
 # Mode 1, one-shot: each rise of the gate begins N ticks low
 outb 0x43 0xb2
+outb 0x61 0x01                # no count: nothing to begin
+clock +10us
+inb 0x61 = 0x20&0x20
+outb 0x61 0x00
 outb 0x42 0x32
 outb 0x42 0x00                # 50
 inb 0x61 = 0x20&0x20
-clock +83809ns                # tick 339233
+clock +73810ns                # tick 339240
 inb 0x61 = 0x20&0x20          # no trigger yet
 outb 0x43 0xe8
 inb 0x42 = 0xf2               # nor loaded
 outb 0x61 0x01
 inb 0x61 = 0x20&0x20
-clock +838ns                  # tick 339234
+clock +838ns                  # tick 339241
 inb 0x61 = 0x00&0x20
 outb 0x61 0x00                # the gate's fall changes nothing
-clock +25143ns                # tick 339264
+clock +25143ns                # tick 339271
 inb 0x42 = 20
 inb 0x42 = 0
 outb 0x61 0x01                # again: from the start
-clock +838ns                  # tick 339265
+clock +838ns                  # tick 339272
 inb 0x42 = 50
 inb 0x42 = 0
 inb 0x61 = 0x00&0x20
-clock +41904ns                # just before tick 339315
+clock +41904ns                # just before tick 339322
 inb 0x61 = 0x00&0x20
-clock +1ns                    # tick 339315
+clock +1ns                    # tick 339322
 inb 0x61 = 0x20&0x20
 
 # Mode 2 on channel 2: gate low holds OUT high, its rise starts anew
 outb 0x43 0xb4
 outb 0x42 0x0a
 outb 0x42 0x00
-clock +8381ns                 # tick 339325
+clock +8380ns                 # tick 339332
 inb 0x61 = 0x00&0x20
 outb 0x61 0x00
 inb 0x61 = 0x20&0x20
-clock +13409ns                # tick 339341
+clock +13410ns                # tick 339348
 inb 0x42 = 1
 inb 0x42 = 0
 outb 0x61 0x01
-clock +838ns                  # tick 339342
+clock +838ns                  # tick 339349
 inb 0x42 = 10
 inb 0x42 = 0
-clock +7543ns                 # tick 339351
+clock +7543ns                 # tick 339358
 inb 0x61 = 0x00&0x20
-clock +838ns                  # tick 339352
+clock +838ns                  # tick 339359
 inb 0x61 = 0x20&0x20
 
 # Mode 5, hardware-triggered strobe
@@ -331,30 +350,30 @@ outb 0x61 0x00
 outb 0x43 0xba
 outb 0x42 0x05
 outb 0x42 0x00
-clock +20115ns                # tick 339376
+clock +20114ns                # tick 339383
 inb 0x61 = 0x20&0x20
 outb 0x61 0x01
-clock +4190ns                 # tick 339381
+clock +4191ns                 # tick 339388
 inb 0x61 = 0x20&0x20
-clock +838ns                  # tick 339382
+clock +838ns                  # tick 339389
 inb 0x61 = 0x00&0x20
-clock +838ns                  # tick 339383
+clock +838ns                  # tick 339390
 inb 0x61 = 0x20&0x20
 
 # Read-back of several channels at once; channel 1 and its refresh
 outb 0x43 0x54
 outb 0x41 0x12                # 18, mode 2
-clock +2515ns                 # tick 339386
+clock +2514ns                 # tick 339393
 outb 0x43 0xce                # count and status of all
 inb 0x41 = 0x94
 inb 0x41 = 16
 inb 0x42 = 0xba
 inb 0x40 = 0x70
-clock +18437ns                # just before tick 339408
+clock +42742ns                # just before tick 339444
 inb 0x61 = 0x10&0x10          # toggles each 15 us
-clock +1ns                    # tick 339408
+clock +1ns                    # tick 339444
 inb 0x61 = 0x00&0x10
-clock +15085ns                # tick 339426
+clock +15086ns                # tick 339462
 inb 0x61 = 0x10&0x10
 inw 0x42 = 0xff00&0xff00      # a word is two ports
 expect edges 0 0

@@ -324,6 +324,22 @@ irq 12 0
 irq 14 0
 irq 10 0
 
+# Automatic EOI in the slave: its next request is a new edge for the master
+outb 0xa0 0x11
+outb 0xa1 0x28
+outb 0xa1 0x02
+outb 0xa1 0x03
+irq 10 1
+irq 14 1
+ack = 0x2a
+outb 0x20 0x62
+expect pic 1
+ack = 0x2e
+outb 0x20 0x62
+expect pic 0
+irq 10 0
+irq 14 0
+
 # ICW1 while a line is high: it must fall and rise again, unless it is level
 outb 0x4d0 0x20
 irq 4 1

@@ -6,8 +6,8 @@
  * command_tables[]. What lives on the board is a list of units, mostly devices by name out of
  * devices.c; another kind (a PCI function, say) brings its own struct unit_ops and uses unit_add.
  *
- * With -s everything on the board is saved, destroyed, made anew and loaded before every line, and
- * the script must not notice. Single-threaded.
+ * With -s everything on the board is saved, destroyed, made anew and loaded before every line, at
+ * another VM time, and the script must not notice. Single-threaded.
  */
 #ifndef TESTS_DEV_RUNNER_H
 #define TESTS_DEV_RUNNER_H

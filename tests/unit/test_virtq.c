@@ -1,5 +1,8 @@
 /* The split ring against drivers that are right, wrong and hostile. */
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -390,6 +393,94 @@ static void test_random(void **state)
 #undef RND
 }
 
+/*
+ * A driver on a thread of its own with event indices both ways: nobody waits for a notification
+ * that the other thought was not wanted.
+ */
+#define REQUESTS 20000u
+
+struct peers {
+    struct rig *r;
+    _Atomic(unsigned) kicks, interrupts;
+};
+
+static uint16_t ring_load(struct rig *r, uint64_t gpa)
+{
+    const uint16_t *p = gmem_ptr(r->mem, gpa, 2);
+
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static void ring_store(struct rig *r, uint64_t gpa, uint16_t v)
+{
+    uint16_t *p = gmem_ptr(r->mem, gpa, 2);
+
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+
+static void *drive(void *ctx)
+{
+    struct peers *p = ctx;
+    struct rig *r = p->r;
+    uint16_t size = r->q.size, sent = 0, done = 0;
+    uint64_t used_event = AVAIL + 4 + 2ull * size, avail_event = USED + 4 + 8ull * size;
+
+    for (unsigned total = 0; total < REQUESTS;) {
+        unsigned seen;
+
+        while ((uint16_t)(sent - done) < size) {
+            uint16_t old = sent++;
+
+            ring_store(r, AVAIL + 4 + 2ull * (old & (size - 1u)), 0);
+            ring_store(r, AVAIL + 2, sent);
+            atomic_thread_fence(memory_order_seq_cst);
+            if (ring_load(r, avail_event) == old)
+                p->kicks++;
+        }
+        seen = p->interrupts;
+        ring_store(r, used_event, done);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (ring_load(r, USED + 2) == done)
+            while (p->interrupts == seen)
+                sched_yield();
+        while (done != ring_load(r, USED + 2)) {
+            done++;
+            total++;
+        }
+    }
+    return NULL;
+}
+
+static void test_two_threads(void **state)
+{
+    struct rig *r = *state;
+    struct peers p = {.r = r};
+    pthread_t driver;
+    unsigned kicks = 0, taken = 0, idle = 0;
+
+    r->q.event_idx = true;
+    desc(r, 0, DATA, 4, WRITE, 0);
+    assert_int_equal(pthread_create(&driver, NULL, drive, &p), 0);
+    while (taken < REQUESTS && idle < 10000000) {
+        if (p.kicks == kicks) { /* only a notification wakes us */
+            idle++;
+            sched_yield();
+            continue;
+        }
+        idle = 0;
+        kicks = p.kicks;
+        while (virtq_pop(&r->q, &r->c) == 1) {
+            virtq_push(&r->q, r->c.head, 4);
+            taken++;
+            if (virtq_wants_interrupt(&r->q))
+                p.interrupts++;
+        }
+        assert_false(r->q.broken);
+    }
+    assert_true(taken >= REQUESTS);
+    pthread_join(driver, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +492,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hostile_indirect, start, stop),
         cmocka_unit_test_setup_teardown(test_hostile_setup, start, stop),
         cmocka_unit_test_setup_teardown(test_random, start, stop),
+        cmocka_unit_test_setup_teardown(test_two_threads, start, stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

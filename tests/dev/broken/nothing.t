@@ -1,0 +1,3 @@
+# So is a script that checks nothing
+device pmtimer
+inl 0x408
