@@ -147,8 +147,9 @@ static void op_too_long(struct soft_cpu *cpu, const struct uop *u)
     soft_raise_error(cpu, X86_EXC_GP, 0);
 }
 
-/* One instruction; what cannot be decoded becomes one that faults. */
-static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, struct uop *u)
+/* The instruction at offset off of its block; what cannot be decoded becomes one that faults. */
+static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, unsigned off,
+                     struct uop *u)
 {
     struct x86_insn insn;
     int len = x86_decode(code, avail, cpu->mode, &insn);
@@ -156,10 +157,14 @@ static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, 
     memset(u, 0, sizeof(*u));
     if (len > 0) {
         u->len = (uint8_t)len;
+        u->off = (uint16_t)off;
         uop_build(cpu, &insn, code, u);
+        if (u->flags & UOP_RIP)
+            u->disp += off + u->len;
         return;
     }
     u->len = 1;
+    u->off = (uint16_t)off;
     u->flags = UOP_END;
     u->fn = len == X86_DECODE_TOOLONG ? op_too_long : op_invalid;
 }
@@ -190,7 +195,7 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
         memcmp(c->bytes, code, c->len) == 0)
         return &c->block;
     memset(c, 0, sizeof(*c));
-    make_uop(cpu, code, avail, &c->block.uop[0]);
+    make_uop(cpu, code, avail, 0, &c->block.uop[0]);
     c->lin = lin;
     c->len = c->block.uop[0].len;
     memcpy(c->bytes, code, c->len);
@@ -228,10 +233,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
         if (have - off < INSN_MAX &&
             x86_decode(code + off, have - off, cpu->mode, &insn) == X86_DECODE_MORE)
             break;
-        make_uop(cpu, code + off, have - off, u);
-        u->off = (uint16_t)off;
-        if (u->flags & UOP_RIP)
-            u->disp += off + u->len;
+        make_uop(cpu, code + off, have - off, off, u);
         off += u->len;
         k->count++;
         if ((u->flags & UOP_END) || off >= have)

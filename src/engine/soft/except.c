@@ -307,7 +307,7 @@ void event_deliver(struct soft_cpu *cpu, uint8_t vector, enum event_type type, b
 {
     cpu->delivering = true;
     cpu->delivering_vector = vector;
-    cpu->delivering_type = type;
+    cpu->delivering_type = (uint8_t)type;
     cpu->deliver_rsp = cpu->st.gpr[X86_RSP];
     log_trace(cpu->vm->env.log, "event", "vector %#x type %u error %#x rip %#llx cr2 %#llx", vector,
               type, error, (unsigned long long)cpu->st.rip, (unsigned long long)cpu->st.cr2);

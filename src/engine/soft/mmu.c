@@ -347,7 +347,7 @@ void mmu_update_mode(struct soft_cpu *cpu)
     }
     if (cpu->check_align)
         mode = TLB_CHECKED;
-    cpu->tlb_mode = mode;
+    cpu->tlb_mode = (uint8_t)mode;
     cpu->tlb = cpu->tables[mode];
 }
 

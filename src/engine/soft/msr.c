@@ -249,6 +249,7 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
             gp0(cpu);
         return;
     case MSR_UCODE_REV:
+    case MSR_MISC_FEATURES: /* no feature to enable */
         return;
     default:
         break;

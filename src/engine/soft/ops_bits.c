@@ -566,7 +566,7 @@ static void op_cmpxchg16b(struct soft_cpu *cpu, const struct uop *u)
 /* Where the source stands: VEX forms have it second or third, with vvvv in the other place. */
 static void set_vex(const struct x86_insn *insn, struct uop *u, unsigned rm)
 {
-    u->cc = insn->vvvv;
+    u->cc = insn->mode == X86_MODE_64 ? insn->vvvv : insn->vvvv & 7; /* no more registers */
     if (insn->opnd[rm].kind == X86_OPND_REG)
         u->src = insn->opnd[rm].reg;
     u->osize = (uint8_t)insn->opnd[0].size;
