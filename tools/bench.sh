@@ -6,9 +6,9 @@
 #  hash       sha256 of 16 MiB in the guest after that (its own time, not from the start)
 #  cpu        the program's CPU time up to the prompt, all threads: what idling and helpers cost
 #  MIPS       guest instructions a second over the whole run, by --stats (qemu does not count)
-#  memory     the program's peak resident memory (VmHWM) at the end of the work. It includes the
-#             guest memory that the guest has touched, which is the same guest in both; what is
-#             beyond it is the program's own.
+#  own memory what the program has resident after the hash beside the guest's memory, read from
+#             /proc/PID/smaps (the largest mapping is the guest's)
+#  peak       VmHWM then: own and what the guest has touched
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-3}
@@ -20,7 +20,7 @@ mkdir -p build/boot
 rows=$(mktemp)
 trap 'rm -f "$rows"' EXIT
 
-measure() { # PROGRAM FLAGS: a line "program prompt hash cpu memory mips"
+measure() { # PROGRAM FLAGS: a line "program prompt hash cpu own peak mips"
     local log=build/boot/bench-$1.log said stderr
     # shellcheck disable=SC2086
     if ! said=$(build/tests/boot/boot-console ${2-} -l "$log" tests/boot/bench.scenario); then
@@ -31,7 +31,7 @@ measure() { # PROGRAM FLAGS: a line "program prompt hash cpu memory mips"
     stderr=$(cat "$log.stderr")
     awk -v program="$1" -v stats="$stderr" '
         $2 == "prompt" { prompt = $3; cpu = $5 }
-        $2 == "hashed" { hash = $3 - prompt; memory = $10 / 1024 }
+        $2 == "hashed" { hash = $3 - prompt; peak = $10 / 1024; own = $13 / 1024 }
         END {
             mips = "-"
             # vcpu 0: SECONDS s, N instructions, ...
@@ -41,9 +41,9 @@ measure() { # PROGRAM FLAGS: a line "program prompt hash cpu memory mips"
                     mips = word[i - 1] / word[i - 3] / 1e6
                     break
                 }
-            print program, prompt, hash, cpu, memory, mips
+            print program, prompt, hash, cpu, own, peak, mips
         }' <<<"$said" >>"$rows"
-    echo "bench: $(tail -n 1 "$rows" | awk '{ printf "%-5s prompt %.2f s, hash %.2f s, cpu %.2f s, memory %.0f MiB", $1, $2, $3, $4, $5 }')"
+    echo "bench: $(tail -n 1 "$rows" | awk '{ printf "%-5s prompt %.2f s, hash %.2f s, cpu %.2f s, own memory %.0f MiB", $1, $2, $3, $4, $5 }')"
 }
 
 for ((run = 1; run <= runs; run++)); do
@@ -69,6 +69,7 @@ median() { # PROGRAM COLUMN
     row "prompt, s" 2 %.2f
     row "hash 16 MiB, s" 3 %.2f
     row "cpu to prompt, s" 4 %.2f
-    row "peak memory, MiB" 5 %.0f
-    row "guest MIPS" 6 %.1f
+    row "own memory, MiB" 5 %.0f
+    row "peak memory, MiB" 6 %.0f
+    row "guest MIPS" 7 %.1f
 } | tee "$out"

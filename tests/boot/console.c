@@ -506,6 +506,34 @@ static unsigned long memory_kib(pid_t pid, const char *field)
     return value;
 }
 
+/*
+ * Resident memory in KiB of all mappings but the largest, which is the guest's memory (as long as
+ * the guest has more than the program keeps for itself).
+ */
+static unsigned long own_memory_kib(pid_t pid)
+{
+    unsigned long total = 0, largest = 0, guest = 0, size = 0, value;
+    char path[64], line[512];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        if (sscanf(line, "Size: %lu", &value) == 1)
+            size = value;
+        if (sscanf(line, "Rss: %lu", &value) != 1)
+            continue;
+        total += value;
+        if (size > largest) {
+            largest = size;
+            guest = value;
+        }
+    }
+    if (f != NULL)
+        fclose(f);
+    return total - guest;
+}
+
 static void mark(struct play *p, const char *name)
 {
     struct timespec cpu = {0};
@@ -513,9 +541,9 @@ static void mark(struct play *p, const char *name)
 
     if (clock_getcpuclockid(p->pid, &clock) == 0)
         clock_gettime(clock, &cpu);
-    printf("mark %s %.3f s, %.3f s of CPU, VmHWM %lu KiB, VmRSS %lu KiB\n", name, elapsed(p),
+    printf("mark %s %.3f s, %.3f s of CPU, VmHWM %lu KiB, own %lu KiB\n", name, elapsed(p),
            (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9, memory_kib(p->pid, "VmHWM"),
-           memory_kib(p->pid, "VmRSS"));
+           own_memory_kib(p->pid));
 }
 
 static bool wait_end(struct play *p, unsigned seconds)

@@ -180,7 +180,7 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
 {
     unsigned i;
     pid_t pid;
-    int status;
+    int status = 0;
 
     for (i = 0; i < n; i++) {
         uint8_t *slot = (uint8_t *)(c[i].addr & ~(uint64_t)(ORACLE_SLOT - 1));
