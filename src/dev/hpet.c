@@ -7,8 +7,7 @@
  *   100 + 20 * n      configuration of timer n, +8 comparator, +10 message data and address
  *
  * The counter is computed from the clock. A comparator that can have an effect has a timer armed
- * for its next match. Under legacy replacement the guest is expected to have quieted the 8254 and
- * the RTC itself: the lines are wired-or.
+ * for its next match. Under legacy replacement the router cuts the 8254's and the RTC's lines off.
  *
  * Registers on any vCPU's thread, timers on the loop's, all with the device's lock held.
  */
@@ -113,6 +112,12 @@ static bool timer_level(const struct hpet_timer *t)
 {
     return (t->conf & (T_LEVEL | T_ENABLE)) == (T_LEVEL | T_ENABLE) &&
            (t->hpet->status >> timer_index(t) & 1);
+}
+
+/* Cuts the 8254 and the RTC off their interrupts, or connects them again. */
+static void hpet_replace(const struct hpet *h)
+{
+    irq_legacy_replacement(h->env->irqs, (h->conf & CONF_LEGACY) != 0);
 }
 
 /* After any change of status, routing or mode: exactly one wire at most is high. */
@@ -263,6 +268,7 @@ static void hpet_write_conf(struct hpet *h, uint64_t value)
     else
         h->base_ns = clock_now(h->env) - (clock_now(h->env) - h->base_ns) % TICK_NS;
     h->conf = value & (CONF_ENABLE | CONF_LEGACY);
+    hpet_replace(h);
     for (unsigned i = 0; i < TIMERS; i++)
         timer_update_lines(&h->timer[i]);
     hpet_arm_all(h);
@@ -342,6 +348,7 @@ static void hpet_reset(void *dev)
     struct hpet *h = dev;
 
     h->conf = 0;
+    hpet_replace(h);
     h->status = 0;
     h->base = 0;
     for (unsigned i = 0; i < TIMERS; i++) {
@@ -361,6 +368,7 @@ static void hpet_loaded(void *dev)
     struct hpet *h = dev;
 
     h->conf &= CONF_ENABLE | CONF_LEGACY;
+    hpet_replace(h);
     h->status &= (1u << TIMERS) - 1;
     for (unsigned i = 0; i < TIMERS; i++) {
         struct hpet_timer *t = &h->timer[i];
@@ -376,6 +384,7 @@ static void hpet_destroy(void *dev)
 {
     struct hpet *h = dev;
 
+    irq_legacy_replacement(h->env->irqs, false);
     for (unsigned i = 0; i < TIMERS; i++) {
         struct hpet_timer *t = &h->timer[i];
 
@@ -406,7 +415,7 @@ static int hpet_create(struct dev_env *env, const struct options *opts, void **o
             ok = t->line[j] != NULL;
         }
         if (ok && i < 2) {
-            t->legacy = irq_open(env, i == 0 ? 0 : 8);
+            t->legacy = irq_line_create_hpet(env->irqs, i == 0 ? 0 : 8);
             ok = t->legacy != NULL;
         }
     }

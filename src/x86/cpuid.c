@@ -221,8 +221,9 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, st
     add_caches(c);
     add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */
     /* TSC_ADJUST, SMEP, ERMS; UMIP; fast short REP MOV, IBRS, ARCH_CAPABILITIES, SSBD */
-    add(c, 7, 0, 0, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2,
+    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2,
         1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
+    add(c, 7, 2, 0, 0, 0, 1u << 4); /* BHI_CTRL: Linux then leaves its history clearing out */
     add(c, 0xb, 0, 0, 0, 0, 0);
     add(c, 0xb, 1, 0, 0, 0, 0);
     add(c, 0xd, 0, 0, 0, 0, 0);

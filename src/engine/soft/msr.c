@@ -72,7 +72,7 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
     case MSR_MISC_ENABLE:
         return &st->misc_enable;
     case MSR_SPEC_CTRL:
-        *allowed = 7;
+        *allowed = 7 | 1u << 10; /* IBRS, STIBP, SSBD, BHI_DIS_S */
         return &st->spec_ctrl;
     case MSR_FEATURE_CONTROL:
         *allowed = 1;
