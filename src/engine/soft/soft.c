@@ -273,15 +273,16 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
     }
     if (cpu->exit_wanted)
         return false;
-    if (pending & SOFT_PENDING_NMI)
-        take_nmi(cpu);
-    if (pending & SOFT_PENDING_IRQ)
-        take_irq(cpu);
+    /* Before the events: one that is already there ends the halt, it does not run before it. */
     if (cpu->halt_wanted) {
         cpu->halt_wanted = false;
         cpu->st.mp_state = X86_MP_HALTED;
         cpu->stats.halts++;
     }
+    if (pending & SOFT_PENDING_NMI)
+        take_nmi(cpu);
+    if (pending & SOFT_PENDING_IRQ)
+        take_irq(cpu);
     if (cpu->st.mp_state == X86_MP_HALTED) {
         if (atomic_load(&cpu->pending) & (SOFT_PENDING_NMI | SOFT_PENDING_IRQ)) {
             if ((atomic_load(&cpu->pending) & SOFT_PENDING_NMI) || (cpu->st.rflags & X86_FL_IF)) {
