@@ -24,7 +24,7 @@ fi
 export ZIG_GLOBAL_CACHE_DIR="$store/cache" ZIG_LOCAL_CACHE_DIR="$store/cache"
 
 # meson.build's warnings; its libraries are off: macOS has them elsewhere. What this compiler warns
-# about and Debian's does not (an enum put into a byte) is off; gcc looks at conversions anyway.
+# about and the others do not is made no error here, by name.
 flags="-target x86_64-macos -std=gnu17 -O1 -Isrc -Ibuild/src -Ibuild -fno-strict-aliasing -fwrapv
     -fno-common -fvisibility=hidden -D_GNU_SOURCE
     -Wall -Wextra -Wshadow -Wundef -Wformat=2 -Wwrite-strings -Wcast-qual -Wpointer-arith -Wvla

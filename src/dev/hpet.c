@@ -148,6 +148,24 @@ static void timer_interrupt(struct hpet_timer *t)
 
 /* ---- matches ---- */
 
+/* A match would show nowhere: no timer is armed, so that an idle guest costs nothing. */
+static bool timer_silent(const struct hpet_timer *t)
+{
+    return (t->conf & (T_ENABLE | T_LEVEL)) == 0;
+}
+
+/* A periodic comparator moves on at each match, silent or not: done when a register is touched. */
+static void hpet_catch_up(struct hpet *h)
+{
+    for (unsigned i = 0; i < TIMERS && (h->conf & CONF_ENABLE); i++) {
+        struct hpet_timer *t = &h->timer[i];
+        uint64_t mask = timer_mask(t), behind = (hpet_counter(h) - t->compare) & mask;
+
+        if (timer_silent(t) && (t->conf & T_PERIODIC) && t->period != 0 && behind <= mask / 2)
+            t->compare = (t->compare + (behind / t->period + 1) * t->period) & mask;
+    }
+}
+
 /* Arms the timer for the next match, no sooner than min_ns from now. */
 static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
 {
@@ -155,7 +173,7 @@ static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
     uint64_t now = clock_now(h->env), ticks, into, when;
 
     timer_cancel(t->timer);
-    if (!(h->conf & CONF_ENABLE))
+    if (!(h->conf & CONF_ENABLE) || timer_silent(t))
         return;
     /* A comparator equal to the counter matches the next time round. */
     ticks = ((t->compare - hpet_counter(h) - 1) & timer_mask(t)) + 1;
@@ -320,6 +338,7 @@ static uint64_t hpet_read(void *dev, uint64_t offset, unsigned size)
         log_guest(h->env, "misaligned read at %#llx", (unsigned long long)offset);
         return bytes_mask(size);
     }
+    hpet_catch_up(h);
     return hpet_read_reg(h, (unsigned)offset & ~7u) >> shift & bytes_mask(size);
 }
 
@@ -333,6 +352,7 @@ static void hpet_write(void *dev, uint64_t offset, unsigned size, uint64_t value
         log_guest(h->env, "write of %u bytes at %#llx", size, (unsigned long long)offset);
         return;
     }
+    hpet_catch_up(h);
     value = (value << shift & written) | (hpet_read_reg(h, reg) & ~written);
     hpet_write_reg(h, reg, value, written);
 }

@@ -571,15 +571,24 @@ static bool wait_end(struct play *p, unsigned seconds)
     return true;
 }
 
+/* For whoever reads a failure: the VM is gone, and how. */
+static void show_end(struct play *p)
+{
+    if (!p->ended && !wait_end(p, 2))
+        return;
+    if (WIFSIGNALED(p->wait_status))
+        printf("  the VM died of signal %d (%s)\n", WTERMSIG(p->wait_status),
+               strsignal(WTERMSIG(p->wait_status)));
+    else
+        printf("  the VM had ended with status %d\n", WEXITSTATUS(p->wait_status));
+}
+
 static bool check_status(struct play *p, unsigned want, unsigned seconds)
 {
     if (!wait_end(p, seconds))
         return false;
-    if (WIFSIGNALED(p->wait_status)) {
-        printf("  the VM died of signal %d (%s)\n", WTERMSIG(p->wait_status),
-               strsignal(WTERMSIG(p->wait_status)));
-        return false;
-    }
+    if (WIFSIGNALED(p->wait_status))
+        return false; /* show_end says which */
     if (!p->qemu && WEXITSTATUS(p->wait_status) != (int)want) {
         printf("  exit status %d instead of %u\n", WEXITSTATUS(p->wait_status), want);
         return false;
@@ -684,6 +693,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     start_vm(&p);
     ok = play(&p);
+    if (!ok && p.out < 0)
+        show_end(&p);
     if (!p.ended) {
         kill(p.pid, SIGKILL);
         waitpid(p.pid, &p.wait_status, 0);
