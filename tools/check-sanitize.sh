@@ -5,6 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 kind=$1
 dir=build-$(echo "$kind" | cut -c1)san # asan or tsan
+log=$dir/build-output.txt
+mkdir -p "$dir"
 
 fail() {
     echo "FAIL $*"
@@ -13,9 +15,9 @@ fail() {
 }
 command -v clang >/dev/null || fail "clang is not installed"
 CC=clang tools/build.sh "$dir" -Db_sanitize="$kind" -Db_lundef=false -Dbuildtype=debugoptimized \
-    >"$dir.log" 2>&1 || {
-    tail -n 40 "$dir.log"
-    fail "the build with -fsanitize=$kind; all of it is in $dir.log"
+    >"$log" 2>&1 || {
+    tail -n 40 "$log"
+    fail "the build with -fsanitize=$kind; all of it is in $log"
 }
 # A report is a failure, also where the program would go on.
 export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0

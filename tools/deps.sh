@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that a command needs and that are missing:
-#     tools/deps.sh GROUP...        GROUP: build, run, check, macos, bench or fresh
+#     tools/deps.sh GROUP...        GROUP: build, run, check, bench or fresh
 #     tools/deps.sh --list GROUP... only lists them, with the reason for each
 # With nothing missing it needs neither the network nor root. Guests' packages (kernels, busybox) are
 # not here: tools/guest.sh unpacks those and installs nothing.
@@ -30,7 +30,6 @@ check libzydis-dev  a second instruction decoder to compare ours with
 check binutils      objdump, a third one
 check acpica-tools  iasl, which reads our ACPI tables
 check mandoc        checks the manual pages
-macos npm           fetches the compiler that tries a macOS build
 bench qemu-system-x86 the program that ours is compared with
 fresh debootstrap   makes a new Debian to build in
 TABLE
@@ -42,7 +41,7 @@ if [ "${1-}" = --list ]; then
     shift
 fi
 [ $# -gt 0 ] || {
-    echo "usage: tools/deps.sh [--list] build|run|check|macos|bench|fresh..." >&2
+    echo "usage: tools/deps.sh [--list] build|run|check|bench|fresh..." >&2
     exit 2
 }
 for group; do

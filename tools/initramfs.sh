@@ -63,7 +63,7 @@ done >"$tree/lib/modules/order"
 # ---- /init and what ends the guest ----
 cat >"$tree/init" <<'INIT'
 #!/bin/sh
-export PATH=/bin HOME=/root TERM="${TERM:-vt100}" PS1='xhyve:\w# '
+export PATH=/bin ENV=/etc/shrc HOME=/root TERM="${TERM:-vt100}" PS1='xhyve:\w# '
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -78,18 +78,15 @@ read -r up idle </proc/uptime
 echo
 echo "xhyve: Linux $(uname -r), up after $up s. 'poweroff', 'reboot' and 'halt' end it."
 cd /
-# What busybox's poweroff, reboot and halt send to process 1. A shell only acts on them while it
-# waits, so the user's shell runs in the background of this one.
-trap 'busybox poweroff -f' USR2
-trap 'busybox reboot -f' TERM
-trap 'busybox halt -f' USR1
-while :; do
-    # a session of its own on a real terminal, so that Ctrl-C and job control work
-    setsid cttyhack /bin/sh </dev/console &
-    wait $!
-    echo "xhyve: that was the last shell; here is another. 'poweroff' ends the guest."
-done
+exec init
 INIT
+# init starts each shell with its signals as they should be, in a session of its own; cttyhack finds
+# the console's real terminal, so that Ctrl-C and job control work.
+echo '::respawn:cttyhack /bin/sh' >"$tree/etc/inittab"
+# There is nothing to shut down in order, and init would take two seconds for it.
+for word in poweroff reboot halt; do
+    echo "alias $word='busybox $word -f'"
+done >"$tree/etc/shrc"
 printf '#!/bin/sh\nexec busybox poweroff -f\n' >"$tree/etc/acpi/PWRF/00000080"
 chmod 755 "$tree/init" "$tree/etc/acpi/PWRF/00000080"
 

@@ -92,9 +92,8 @@ void log_set_sink(struct log *log, void (*sink)(void *ctx, enum log_level, const
     pthread_mutex_unlock(&log->lock);
 }
 
-__attribute__((format(printf, 4, 0))) static void log_emit(struct log *log, enum log_level level,
-                                                           const char *tag, const char *fmt,
-                                                           va_list ap)
+__attribute__((format(printf, 4, 0))) static void
+log_emit(struct log *log, enum log_level level, const char *tag, const char *fmt, va_list ap)
 {
     char line[1024];
     int n = snprintf(line, sizeof(line) - 2, "xhyve: %s: ", tag);

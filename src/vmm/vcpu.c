@@ -33,8 +33,7 @@ static struct vcpu *vcpu_of(void *ctx, unsigned cpu)
 {
     struct vm *vm = ctx;
 
-    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl != NULL ? &vm->vcpu[cpu]
-                                                                            : NULL;
+    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl != NULL ? &vm->vcpu[cpu] : NULL;
 }
 
 static void signal_interrupt(void *ctx, unsigned cpu)
@@ -111,8 +110,9 @@ const struct vcpu_signal_ops vcpu_signals = {
 
 static void report_io(struct vcpu *v, const char *what, const struct vcpu_exit *x)
 {
-    log_error(v->vm->log, "vCPU %u: %s %s %#llx (%u bytes) at RIP %#llx: nothing is there; "
-                          "leave out -e to let such accesses pass",
+    log_error(v->vm->log,
+              "vCPU %u: %s %s %#llx (%u bytes) at RIP %#llx: nothing is there; "
+              "leave out -e to let such accesses pass",
               v->id, x->io.write ? "write to" : "read from", what, (unsigned long long)x->io.addr,
               x->io.size, (unsigned long long)x->rip);
 }

@@ -32,8 +32,7 @@ void soft_mode_changed(struct soft_cpu *cpu)
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
     for (unsigned i = 0; i < X86_SEG_COUNT; i++)
-        cpu->base[i] =
-            cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
+        cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
     mmu_update_mode(cpu);
 }
 
@@ -274,19 +273,19 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
     }
     if (cpu->exit_wanted)
         return false;
-    if (pending & SOFT_PENDING_NMI)
-        take_nmi(cpu);
-    if (pending & SOFT_PENDING_IRQ)
-        take_irq(cpu);
+    /* Before the events: one that is already there ends the halt, it does not run before it. */
     if (cpu->halt_wanted) {
         cpu->halt_wanted = false;
         cpu->st.mp_state = X86_MP_HALTED;
         cpu->stats.halts++;
     }
+    if (pending & SOFT_PENDING_NMI)
+        take_nmi(cpu);
+    if (pending & SOFT_PENDING_IRQ)
+        take_irq(cpu);
     if (cpu->st.mp_state == X86_MP_HALTED) {
         if (atomic_load(&cpu->pending) & (SOFT_PENDING_NMI | SOFT_PENDING_IRQ)) {
-            if ((atomic_load(&cpu->pending) & SOFT_PENDING_NMI) ||
-                (cpu->st.rflags & X86_FL_IF)) {
+            if ((atomic_load(&cpu->pending) & SOFT_PENDING_NMI) || (cpu->st.rflags & X86_FL_IF)) {
                 cpu->st.sti_shadow = cpu->st.movss_shadow = false; /* HLT was the shadowed one */
                 return true;
             }
@@ -331,8 +330,7 @@ static void soft_loop(struct soft_cpu *cpu)
             run_single(cpu);
             continue;
         }
-        if (unlikely(!cpu->long_code &&
-                     cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)) {
+        if (unlikely(!cpu->long_code && cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)) {
             k = block_get(cpu, true);
             if (cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)
                 soft_raise_error(cpu, X86_EXC_GP, 0);
@@ -409,9 +407,9 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     (void)err;
     cpu->st = *in;
     cpu->cc = cc_from_flags(in->rflags);
-    cpu->cpl = !(in->cr0 & X86_CR0_PE)       ? 0
+    cpu->cpl = !(in->cr0 & X86_CR0_PE)         ? 0
                : (in->rflags & X86_FL_VM) != 0 ? 3
-                                             : (in->seg[X86_SS].attr >> 5) & 3;
+                                               : (in->seg[X86_SS].attr >> 5) & 3;
     cpu->halt_wanted = false;
     cpu->db_hit = 0;
     cpu->apic_page = ~0ull;
@@ -422,7 +420,8 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     block_flush_all(cpu);
     soft_mode_changed(cpu);
     atomic_fetch_or(&cpu->pending,
-                    SOFT_PENDING_SLOW | (in->nmi_pending && !in->nmi_blocked ? SOFT_PENDING_NMI : 0));
+                    SOFT_PENDING_SLOW |
+                        (in->nmi_pending && !in->nmi_blocked ? SOFT_PENDING_NMI : 0));
     atomic_store(&cpu->irq_waits, true);
     atomic_fetch_or(&cpu->pending, SOFT_PENDING_IRQ);
     return 0;
