@@ -68,7 +68,7 @@ struct vm {
     unsigned pci_dev_count;
 
     struct board board;
-    bool acpi, exit_on_hlt;
+    bool acpi;
     atomic_bool stopping;   /* vCPU threads leave */
     _Atomic(int) status;    /* -1 while it runs */
     atomic_uint signals;    /* how many have come */
