@@ -28,7 +28,7 @@ int cli_config_set(struct cli *cli, const struct cli_flag *f, const char *arg, s
 
 #define LINE_MAX_LEN (1u << 20) /* of a configuration file; /dev/zero has no second line */
 
-/* getline, but bounded: the length with the newline, 0 at the end, or negative with err. */
+/* the length with the newline, 0 at the end, or negative with err. */
 static ssize_t read_line(FILE *file, const char *name, unsigned number, char **line, size_t *room,
                          struct error *err)
 {

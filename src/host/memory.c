@@ -93,8 +93,9 @@ static uint64_t host_most(void)
     if (sysinfo(&info) < 0)
         return limit;
     most = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
-    return limit > UINT64_MAX - most ? most : min_u64(most, limit + (uint64_t)info.totalswap *
-                                                                       info.mem_unit);
+    return limit > UINT64_MAX - most
+               ? most
+               : min_u64(most, limit + (uint64_t)info.totalswap * info.mem_unit);
 }
 #else
 static uint64_t host_most(void)

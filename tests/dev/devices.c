@@ -4,5 +4,5 @@
 
 const struct dev_ops *const runner_devices[] = {
     &acpipm_ops,  &hpet_ops,   &i8042_ops, &i8254_ops,   &i8259_ops, &ioapic_ops, &mc146818_ops,
-    &pmtimer_ops, &port92_ops, &post_ops,  &pvpanic_ops, &reset_ops, NULL,
+    &ns16550_ops,    &pmtimer_ops, &port92_ops, &post_ops,  &pvpanic_ops, &reset_ops, NULL,
 };
