@@ -139,6 +139,13 @@ bad "both want stdio" $boots -s 31,lpc -l com1,stdio -l com2,stdio
 bad "both want stdio" $boots -s 3,uart,stdio -s 4,uart,stdio
 bad "wanted pci.BUS.SLOT.FUNC.OPTION" $boots -o pci=1
 bad "unknown configuration key 'lpc'" $boots -o lpc=1
+many=
+for slot in 1 2 3 4 5 6 7 8; do
+    for func in 0 1 2 3 4 5 6 7; do
+        many="$many -s $slot:$func,virtio-rnd"
+    done
+done
+bad "more than 64 PCI devices" $boots -A $many -s 9,virtio-rnd
 long=$(head -c 300 /dev/zero | tr '\0' x)
 bad "takes at most 255" -m 16M -f "kexec,$k,,$long"
 long=$(head -c 100000 /dev/zero | tr '\0' x)

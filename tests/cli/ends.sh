@@ -160,6 +160,20 @@ run -f "kexec,$dir/flood" </dev/null 2>"$dir/err" | :
 run -f "kexec,$dir/flood" </dev/null 2>"$dir/err" | (sleep 2; cat >/dev/null)
 check "a reader that sleeps stalls nothing" test $? -eq 0
 
+# A log that nobody reads: the guest goes on, and so does the end.
+mkfifo "$dir/log"
+sleep 60 <>"$dir/log" &
+sleeper=$!
+head -c 20000 "$dir/in" >"$dir/in2"
+printf q >>"$dir/in2"
+timeout -s KILL 30 "$xhyve" $machine --trace '*' -f "kexec,$dir/echo" <"$dir/in2" >"$dir/out" \
+    2>"$dir/log"
+status=$?
+ends_with "a log that nobody reads" 0
+check "and all of the output" test "$(wc -c <"$dir/out")" -eq 20006
+kill $sleeper
+wait $sleeper 2>/dev/null
+
 # ---- signals ----
 
 # start GUEST FLAG...: in the background, until the guest has said its name.
