@@ -150,6 +150,11 @@ static int create_pci(struct vm *vm, struct error *err)
 
     if (rc != 0)
         return rc;
+    if (top > 1ull << vm->cpuid.phys_bits)
+        return error_set(err, -EINVAL,
+                         "%llu MiB of memory are more than a CPU with %u address bits reaches; try "
+                         "a smaller -m",
+                         (unsigned long long)(gmem_size(vm->mem) / MIB), vm->cpuid.phys_bits);
     b->pci64_base = align_up(top, BOARD_PCI64_SIZE);
     if (b->pci64_base + BOARD_PCI64_SIZE > 1ull << vm->cpuid.phys_bits)
         b->pci64_base = 0;

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,7 +135,8 @@ static bool vcpu_exit(struct vcpu *v, const struct vcpu_exit *x)
         }
         vcpu_sleep(v);
         return true;
-    case VCPU_EXIT_PAUSE:
+    case VCPU_EXIT_PAUSE: /* the guest spins: whoever it waits for may need this core */
+        sched_yield();
         return true;
     case VCPU_EXIT_SHUTDOWN:
         log_error(vm->log, "vCPU %u: triple fault at RIP %#llx; --trace event shows what led to it",

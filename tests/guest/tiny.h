@@ -34,7 +34,8 @@ static inline void tiny_bytes(struct tiny *t, const uint8_t *bytes, size_t len)
     t->at += len;
 }
 
-#define CODE(t, ...) tiny_bytes(t, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+#define CODE(t, ...)                                                                               \
+    tiny_bytes(t, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static inline void tiny_u32(struct tiny *t, uint32_t v)
 {
@@ -179,8 +180,8 @@ static inline void tiny_idle(struct tiny *t)
     CODE(t, 0x50, 0xB0, 0x20, 0xE6, 0x20, 0x58, 0xCF); /* EOI; iret */
     tiny_gate(t, 0x20, handler);
     tiny_lidt(t);
-    tiny_store(t, 0xFEE000F0, 0x1FF);  /* APIC on */
-    tiny_store(t, 0xFEE00350, 0x700);  /* LINT0 takes the PIC's interrupts */
+    tiny_store(t, 0xFEE000F0, 0x1FF); /* APIC on */
+    tiny_store(t, 0xFEE00350, 0x700); /* LINT0 takes the PIC's interrupts */
     tiny_outb(t, 0x20, 0x11);
     tiny_outb(t, 0x21, 0x20);
     tiny_outb(t, 0x21, 0x04);
@@ -189,16 +190,16 @@ static inline void tiny_idle(struct tiny *t)
     tiny_outb(t, 0x43, 0x34);
     tiny_outb(t, 0x40, 0x9C);
     tiny_outb(t, 0x40, 0x2E);
-    CODE(t, 0xFB, 0xF4, 0xEB, 0xFD); /* sti; hlt; jmp to hlt */
+    CODE(t, 0xFB, 0x90, 0x90, 0xF4, 0xEB, 0xFD); /* sti; nop; nop; hlt; jmp to hlt */
 }
 
 /* The idle guest, but for proving that it wakes: ten times, then a reset. */
 static inline void tiny_ticks(struct tiny *t)
 {
     tiny_idle(t);
-    t->at -= 4;
-    CODE(t, 0xB9, 10, 0, 0, 0, 0xFB); /* mov ecx, 10; sti */
-    CODE(t, 0xF4, 0xE2, 0xFD);        /* hlt; loop to hlt */
+    t->at -= 6;
+    CODE(t, 0xB9, 10, 0, 0, 0, 0xFB, 0x90, 0x90); /* mov ecx, 10; sti; nop; nop */
+    CODE(t, 0xF4, 0xE2, 0xFD);                    /* hlt; loop to hlt */
     tiny_reset(t);
 }
 
@@ -215,6 +216,13 @@ static inline void tiny_echo(struct tiny *t)
     CODE(t, 0xEE, 0x3C, 'q', 0x75, 0); /* out dx, al; cmp al, 'q'; jne start */
     back = t->image + t->at - 1;
     *back = (uint8_t)(start - (back + 1));
+    tiny_reset(t);
+}
+
+/* A thousand times PAUSE. */
+static inline void tiny_pause(struct tiny *t)
+{
+    CODE(t, 0xB9, 0xE8, 0x03, 0, 0, 0xF3, 0x90, 0xE2, 0xFC); /* pause; loop to it */
     tiny_reset(t);
 }
 
@@ -257,11 +265,10 @@ static const struct {
     const char *name;
     void (*make)(struct tiny *t);
 } tiny_guests[] = {
-    {"halt", tiny_halt},   {"triple", tiny_triple}, {"reset", tiny_reset},
-    {"off", tiny_poweroff}, {"panic", tiny_panic},  {"task", tiny_task},
-    {"port", tiny_port},   {"msr", tiny_msr},       {"idle", tiny_idle},
-    {"ticks", tiny_ticks}, {"echo", tiny_echo},     {"flood", tiny_flood},
-    {"button", tiny_button}, {"work", tiny_work},   {"spin", tiny_stop},
+    {"halt", tiny_halt},     {"triple", tiny_triple}, {"reset", tiny_reset}, {"off", tiny_poweroff},
+    {"panic", tiny_panic},   {"task", tiny_task},     {"port", tiny_port},   {"msr", tiny_msr},
+    {"idle", tiny_idle},     {"ticks", tiny_ticks},   {"echo", tiny_echo},   {"flood", tiny_flood},
+    {"button", tiny_button}, {"work", tiny_work},     {"pause", tiny_pause}, {"spin", tiny_stop},
 };
 
 static inline void tiny_put16(uint8_t *p, unsigned v)
@@ -280,8 +287,8 @@ static inline void tiny_header(uint8_t *image, unsigned version)
     image[0x201] = 0x66; /* the header ends at 0x268 */
     memcpy(image + 0x202, "HdrS", 4);
     tiny_put16(image + 0x206, version);
-    image[0x211] = 1;                /* loaded high */
-    memset(image + 0x22C, 0xFF, 4);  /* an initrd may be anywhere */
+    image[0x211] = 1;               /* loaded high */
+    memset(image + 0x22C, 0xFF, 4); /* an initrd may be anywhere */
     image[0x22F] = 0x7F;
     tiny_put16(image + 0x238, 255); /* characters of the command line */
 }
