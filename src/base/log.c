@@ -96,8 +96,6 @@ void log_set_sink(struct log *log, void (*sink)(void *ctx, enum log_level, const
     pthread_mutex_unlock(&log->lock);
 }
 
-<<<<<<< HEAD
-=======
 /*
  * A vCPU that waited for the log's reader would stall the guest, and one that waits for ever could
  * not be stopped: after a second without progress lines are dropped until there is room again.
@@ -127,7 +125,6 @@ static void log_put(struct log *log, const char *line, size_t len)
     (void)ignored;
 }
 
->>>>>>> h-hard
 __attribute__((format(printf, 4, 0))) static void
 log_emit(struct log *log, enum log_level level, const char *tag, const char *fmt, va_list ap)
 {

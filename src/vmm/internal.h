@@ -68,17 +68,10 @@ struct vm {
     unsigned pci_dev_count;
 
     struct board board;
-<<<<<<< HEAD
-    bool acpi, exit_on_hlt;
-    atomic_bool stopping; /* vCPU threads leave */
-    _Atomic(int) status;  /* -1 while it runs */
-    atomic_uint signals;  /* how many have come */
-=======
     bool acpi;
     atomic_bool stopping; /* vCPU threads leave */
     _Atomic(int) status;  /* -1 while it runs */
     atomic_uint signals;  /* how many have come */
->>>>>>> h-hard
     uint64_t created_ns;
 };
 
