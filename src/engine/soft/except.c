@@ -25,8 +25,9 @@ _Noreturn void soft_raise_error(struct soft_cpu *cpu, uint8_t vector, uint32_t e
     cpu->fault.type = EV_EXCEPTION;
     cpu->fault.has_error = true;
     cpu->fault.error = error;
-    /* selector errors met while an event from outside is delivered say so */
+    /* selector errors met while an event from outside is delivered say so; INT n, INT3, INTO not */
     if (cpu->delivering && cpu->delivering_type != EV_SOFT_INT &&
+        cpu->delivering_type != EV_SOFT_EXC &&
         (vector == X86_EXC_TS || vector == X86_EXC_NP || vector == X86_EXC_SS ||
          vector == X86_EXC_GP))
         cpu->fault.error |= 1;
@@ -319,5 +320,7 @@ void event_deliver(struct soft_cpu *cpu, uint8_t vector, enum event_type type, b
     else
         deliver_protected(cpu, vector, type, has_error, error);
     clear_shadows(cpu);
+    if (type == EV_EXCEPTION && vector == X86_EXC_DB)
+        cpu->st.dr7 &= ~(1ull << 13); /* its handler may use the debug registers */
     cpu->delivering = false;
 }

@@ -414,7 +414,10 @@ static void check_crossing(struct soft_cpu *cpu, unsigned seg, uint64_t last)
 
 static void check_access(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
 {
-    if (cpu->check_align && (lin & (size - 1)) != 0)
+    /* numbers at their size, 80-bit ones at 8 bytes, FPU images at 4 */
+    unsigned align = size == 10 ? 8 : size > 64 || (size & (size - 1)) != 0 ? 4 : size;
+
+    if (cpu->check_align && (lin & (align - 1)) != 0)
         soft_raise_error(cpu, X86_EXC_AC, 0);
     for (unsigned i = 0; i < 4; i++) {
         unsigned kind = (cpu->st.dr7 >> (16 + 4 * i)) & 3;

@@ -280,7 +280,7 @@ static void op_load_far(struct soft_cpu *cpu, const struct uop *u)
     uint64_t off = mem_load(cpu, u->seg, ea, u->osize);
     uint16_t sel = (uint16_t)mem_load(cpu, u->seg, ea + u->osize, 2);
 
-    load_segment(cpu, u->cc, sel);
+    seg_load(cpu, u->cc, sel); /* LSS needs no shadow: it loads both */
     reg_set(cpu, u->dst, u->osize, off);
 }
 

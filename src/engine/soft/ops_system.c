@@ -474,6 +474,8 @@ static void op_sysret(struct soft_cpu *cpu, const struct uop *u)
     seg_flat_code(cpu, (uint16_t)((base + (to64 ? 16 : 0)) | 3), 3, to64);
     seg_flat_stack(cpu, (uint16_t)((base + 8) | 3), 3);
     soft_set_flags(cpu, (cpu->st.gpr[X86_R11] & 0x3c7fd7) | X86_FL_FIXED);
+    if (cpu->st.rflags & X86_FL_TF)
+        cpu->db_hit |= 1u << 14; /* as if the SYSCALL had just been stepped */
     cpu->next_rip = to64 ? rip : (uint32_t)rip;
     soft_mode_changed(cpu);
 }

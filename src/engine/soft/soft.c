@@ -84,7 +84,8 @@ void soft_set_flags(struct soft_cpu *cpu, uint64_t value)
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     char bytes[3 * 15 + 1] = "";
-    uint64_t lin = cpu->base[X86_CS] + soft_rip(cpu);
+    uint64_t rip = cpu->in_insn ? soft_rip(cpu) : cpu->st.rip; /* else a fetch or an event */
+    uint64_t lin = cpu->base[X86_CS] + rip;
     const struct tlb_entry *e =
         &cpu->tables[cpu->cpl == 3 ? TLB_USER : TLB_KERNEL][(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
@@ -94,10 +95,10 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
         snprintf(bytes + 3 * i, 4, "%02x ", *(const uint8_t *)(lin + i + e->addend));
     }
     UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what,
-                  (unsigned long long)soft_rip(cpu), bytes);
+                  (unsigned long long)rip, bytes);
     cpu->exit->reason = VCPU_EXIT_FAIL;
     snprintf(cpu->exit->text, sizeof(cpu->exit->text), "%s is not implemented (RIP %#llx: %s)",
-             what, (unsigned long long)soft_rip(cpu), bytes);
+             what, (unsigned long long)rip, bytes);
     cpu->exit_wanted = true;
     cpu->fault.type = 0xff;
     longjmp(cpu->env, 1);
@@ -222,20 +223,40 @@ static void check_breakpoints(struct soft_cpu *cpu)
         raise_db(cpu, hit);
 }
 
+static bool is_string(unsigned op)
+{
+    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS ||
+           op == X86_SCAS || op == X86_INS || op == X86_OUTS;
+}
+
+/*
+ * A single step ends by the TF that was in force before the instruction, but by the TF after those
+ * that enter the system: software interrupts clear it, SYSCALL by its mask.
+ */
+static bool flags_end_step(unsigned op)
+{
+    return op == X86_INT || op == X86_INT3 || op == X86_INTO || op == X86_INT1 ||
+           op == X86_SYSCALL || op == X86_SYSRET;
+}
+
 /* One instruction, with all that watches single instructions. */
 static void run_single(struct soft_cpu *cpu)
 {
     bool trap = (cpu->st.rflags & X86_FL_TF) != 0;
+    uint64_t dr6 = 0, rip = cpu->st.rip;
     struct soft_block *k;
-    uint64_t dr6 = 0;
 
     check_breakpoints(cpu);
     k = block_get(cpu, true);
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
     run_block(cpu, k);
+    if (cpu->uop->rep != 0 && is_string(cpu->uop->op) && cpu->st.rip == rip)
+        cpu->st.rflags |= X86_FL_RF; /* not over: its breakpoint has been seen */
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
+    if (flags_end_step(cpu->uop->op))
+        trap = (cpu->st.rflags & X86_FL_TF) != 0;
     dr6 = cpu->db_hit | (trap ? 1u << 14 : 0);
     if (dr6 != 0) {
         cpu->db_hit = 0;
@@ -273,8 +294,13 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
     }
     if (cpu->exit_wanted)
         return false;
-    /* Before the events: one that is already there ends the halt, it does not run before it. */
-    if (cpu->halt_wanted) {
+    if (cpu->db_hit != 0 && !cpu->st.movss_shadow) {
+        uint64_t hit = cpu->db_hit;
+
+        cpu->db_hit = 0;
+        raise_db(cpu, hit); /* the trap of the last instruction comes before interrupts */
+    }
+    if (cpu->halt_wanted) { /* before the interrupt that ends it */
         cpu->halt_wanted = false;
         cpu->st.mp_state = X86_MP_HALTED;
         cpu->stats.halts++;
@@ -346,6 +372,7 @@ static bool take_fault(struct soft_cpu *cpu)
         cpu->st.rip = soft_rip(cpu);
         cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop);
         cpu->in_insn = false;
+        cpu->db_hit = 0; /* it runs again */
     }
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
@@ -361,6 +388,20 @@ static bool take_fault(struct soft_cpu *cpu)
     cpu->st.mp_state = X86_MP_RUNNING;
     event_deliver(cpu, cpu->fault.vector, EV_EXCEPTION, cpu->fault.has_error, cpu->fault.error);
     return true;
+}
+
+/* An event that came with the state: what another engine or a snapshot had not delivered yet. */
+static void take_event(struct soft_cpu *cpu)
+{
+    struct x86_event ev = cpu->st.event;
+
+    cpu->st.event.valid = false;
+    cpu->st.mp_state = X86_MP_RUNNING;
+    if (ev.type == EV_EXCEPTION && ev.vector == X86_EXC_PF)
+        cpu->st.cr2 = ev.payload;
+    if (ev.type == EV_EXCEPTION && ev.vector == X86_EXC_DB)
+        cpu->st.dr6 |= ev.payload;
+    event_deliver(cpu, ev.vector, (enum event_type)ev.type, ev.has_error, ev.error);
 }
 
 static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
@@ -379,8 +420,12 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
         return 0;
     }
     /* every fault comes back here; all state is in *cpu */
-    if (setjmp(cpu->env) != 0 && !take_fault(cpu))
-        goto out;
+    if (setjmp(cpu->env) != 0) {
+        if (!take_fault(cpu))
+            goto out;
+    } else if (cpu->st.event.valid) {
+        take_event(cpu);
+    }
     soft_loop(cpu);
 out:
     exit->rip = cpu->st.rip;
