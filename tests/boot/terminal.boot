@@ -6,7 +6,9 @@ cmdline quiet
 terminal
 expect 300 xhyve: Linux 
 expect xhyve:/# 
-send echo \x01\x01typed | cut -c 2- | tr a-z A-Z
-expect TYPED
+send sh -c 'echo ready=$((1+1)); head -n 1 | tr "\\001a-z" "+A-Z"'
+expect ready=2
+send \x01\x01typed
+expect +TYPED
 send \x01x\c
 status 1 30
