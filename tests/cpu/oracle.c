@@ -51,6 +51,9 @@ static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle
         if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
         mask |= in->flags_undefined; /* one that faulted may have touched them or not */
+        /* A fault inside a repeated compare restores the flags on Intel's, not on AMD's. */
+        if (k == done && in->rep != 0 && (in->op == X86_CMPS || in->op == X86_SCAS))
+            mask |= X86_FL_ARITH;
     }
     return mask;
 }
