@@ -245,8 +245,8 @@ static const struct {
     unsigned fit; /* devices with one such BAR */
     const char *words;
 } greedy[] = {
-    {PCI_BAR_MEM32, 256 << 20, 2, "(268435456 bytes) in the 32-bit window"},
-    {PCI_BAR_MEM64, 16ull << 30, 2, "(17179869184 bytes) in the"},
+    {PCI_BAR_MEM32, 256 << 20, 2, "(268435456 bytes) in the 32-bit memory window"},
+    {PCI_BAR_MEM64, 16ull << 30, 2, "(17179869184 bytes) in the 64-bit memory window"},
 };
 static unsigned greedy_row;
 
