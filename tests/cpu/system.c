@@ -324,6 +324,17 @@ int m_run(struct machine *m)
     return m_resume(m);
 }
 
+enum vcpu_exit_reason m_run_other(struct machine *m, const struct x86_state *st)
+{
+    struct vcpu_exit exit = {.reason = VCPU_EXIT_FAIL};
+    struct error err = {0};
+
+    if (st != NULL && engine_soft.set(m->other, st, &err) < 0)
+        return VCPU_EXIT_FAIL;
+    engine_soft.run(m->other, m->budget, &exit);
+    return exit.reason;
+}
+
 static unsigned slot_size(const struct machine *m)
 {
     return is_long(m) ? 8 : m->st.cr0 & X86_CR0_PE ? 4 : 2;
@@ -519,7 +530,8 @@ struct machine *m_create(void)
         return NULL;
     mmio.ctx = port.ctx = m;
     m->env.cpuid = &m->cpuid;
-    m->env.cpus = 1;
+    m->env.cpus = 2;
+    m->env.strict_io = true;
     m->env.strict_msr = true;
     m->env.log = log_create(2, LOG_ERROR);
     m->env.mem = gmem_create(RAM_SIZE, &err);
@@ -530,7 +542,8 @@ struct machine *m_create(void)
     if (m->env.mem == NULL || bus_map(m->env.bus, BUS_MMIO, &mmio, &err) < 0 ||
         bus_map(m->env.bus, BUS_PIO, &port, &err) < 0 ||
         engine_soft.vm_create(&m->env, &m->vm, &err) < 0 ||
-        engine_soft.vcpu_create(m->vm, 0, &m->vcpu, &err) < 0) {
+        engine_soft.vcpu_create(m->vm, 0, &m->vcpu, &err) < 0 ||
+        engine_soft.vcpu_create(m->vm, 1, &m->other, &err) < 0) {
         fprintf(stderr, "system: %s\n", err.text);
         return NULL;
     }
@@ -539,6 +552,7 @@ struct machine *m_create(void)
 
 void m_destroy(struct machine *m)
 {
+    engine_soft.vcpu_destroy(m->other);
     engine_soft.vcpu_destroy(m->vcpu);
     engine_soft.vm_destroy(m->vm);
     irq_router_destroy(m->env.irqs);

@@ -57,6 +57,7 @@ extern const struct engine_ops engine_soft;
 #define A_BIG 0x400000  /* inside large pages: 2 MiB (PAE, long) and 4 MiB (32-bit) */
 #define A_MMIO 0xd0000000
 #define A_PORT 0x500
+#define A_STOP 0x600 /* a port that nothing claims: an exit, after which one can go on */
 #define RAM_SIZE 0x2000000
 
 #define S_CODE64 0x08
@@ -93,7 +94,7 @@ struct machine {
     struct engine_env env;
     struct x86_state st;
     struct vcpu_exit exit;
-    void *vm, *vcpu;
+    void *vm, *vcpu, *other; /* a second processor, in the state it was given */
     uint64_t budget;
     int irq; /* vector that waits in the local APIC; -1: none */
     unsigned acks;
@@ -132,6 +133,8 @@ void m_gate_to(struct machine *m, unsigned vector, uint64_t to);
 
 /* Sets m->st, runs to an exit, gets the state. Returns the vector or one of the enum above. */
 int m_run(struct machine *m);
+/* The second processor from this state (NULL: goes on) to its exit. */
+enum vcpu_exit_reason m_run_other(struct machine *m, const struct x86_state *st);
 /* Goes on without setting the state. */
 int m_resume(struct machine *m);
 

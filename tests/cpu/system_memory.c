@@ -79,6 +79,70 @@ static void check_smc(struct machine *m)
            m->st.gpr[X86_R8] << 32 | m->st.gpr[X86_RAX], 1ull << 32 | 0x550001);
 }
 
+/* Calls A_TEST, stops, calls it again: in between the other processor has written there. */
+#define STOP "mov $" STR(A_STOP) ", %edx\nout %al, (%dx)\n"
+CODE(smp_caller, 64, "call *%rbx\nmov %eax, %r8d\n" STOP "call *%rbx\n" DONE);
+CODE(smp_writer, 64, STOP "movb $7, 1(%rbx)\nhlt\n");
+CODE(smp_writer_warm, 64, "movb $0, 0x800(%rbx)\n" STOP "movb $7, 1(%rbx)\nhlt\n");
+CODE(smp_once, 64, "call *%rbx\n" STOP "nop\n" STOP "hlt\n");
+CODE(smp_thrice, 64,
+     "call *%rbx\n" STOP "call *%rbx\n" STOP "call *%rbx\n"
+     "mov %eax, 0x900(%rbx)\nhlt\n");
+CODE(smp_both, 64, "call *%rbx\n" STOP "call *%rbx\nmov %eax, 0x900(%rbx)\nhlt\n");
+
+static void smp(struct machine *m, const char *name, const uint8_t *writer, size_t len)
+{
+    struct x86_state other;
+
+    m_long(m);
+    LOAD(m, A_TEST, ret1);
+    m->st.gpr[X86_RBX] = A_TEST;
+    other = m->st;
+    other.rip = A_CODE + 0x1000;
+    m_write(m, other.rip, writer, len);
+    m_run_other(m, &other);
+    RUN(m, smp_caller);
+    m_run_other(m, NULL);
+    m_resume(m);
+    expect(name, m->st.gpr[X86_R8] << 8 | m->st.gpr[X86_RAX], 0x107);
+}
+
+static void check_smp(struct machine *m)
+{
+    struct x86_state other;
+
+    smp(m, "another processor's store over code", smp_writer,
+        (size_t)(smp_writer_end - smp_writer));
+    smp(m, "the same by one that has written there before", smp_writer_warm,
+        (size_t)(smp_writer_warm_end - smp_writer_warm));
+    m_long(m);
+    LOAD(m, A_TEST, ret1);
+    m->st.gpr[X86_RBX] = A_TEST;
+    other = m->st;
+    other.rip = A_CODE + 0x1000;
+    other.gpr[X86_RSP] = A_IST;
+    LOAD(m, other.rip, smp_both);
+    m_run_other(m, &other);
+    RUN(m, smc_movs);
+    m_run_other(m, NULL);
+    expect("store over code that both have run", m_get32(m, A_TEST + 0x900), 7);
+    m_long(m);
+    LOAD(m, A_TEST, ret1);
+    m->st.gpr[X86_RBX] = A_TEST;
+    other = m->st;
+    other.rip = A_CODE + 0x1000;
+    other.gpr[X86_RSP] = A_IST;
+    LOAD(m, other.rip, smp_thrice);
+    m_run_other(m, &other);
+    RUN(m, smp_once);
+    m_write(m, A_TEST, ret7, 5);
+    m_run_other(m, NULL); /* decodes anew; the processor that looks later must not undo the mark */
+    m_resume(m);
+    m_write(m, A_TEST, ret1, 5);
+    m_run_other(m, NULL);
+    expect("a device's second write reaches both", m_get32(m, A_TEST + 0x900), 1);
+}
+
 static void check_fetch(struct machine *m)
 {
     m_long(m);
@@ -322,6 +386,7 @@ static void check_alignment(struct machine *m)
 void test_memory(struct machine *m)
 {
     check_smc(m);
+    check_smp(m);
     check_fetch(m);
     check_strings(m);
     check_rmw(m);

@@ -7,7 +7,10 @@
 /*
  * Decoded instructions, kept by physical page. Blocks are cut from one arena and never freed alone:
  * when it is full, all go. A page that holds decoded instructions is marked, so that every write to
- * it comes here (our own by the TLB, others' by gmem's hook).
+ * it comes here (our own by the TLB, other vCPUs' by theirs, devices' by gmem's hook).
+ *
+ * A mark says that no vCPU writes to the page unnoticed. Whoever writes takes it away, and then
+ * tells all who may hold instructions of the page; a mark that outlives them costs one slow write.
  */
 
 #ifdef XHYVE_HOSTILE
@@ -78,10 +81,8 @@ void block_flush_all(struct soft_cpu *cpu)
     struct blocks *b = cpu->blocks;
 
     for (unsigned i = 0; i < countof(b->page); i++) {
-        for (struct soft_block *k = b->page[i]; k != NULL; k = k->page_next) {
-            k->dead = true;
-            gmem_unmark_code(cpu->vm->env.mem, k->pa & PAGE_MASK);
-        }
+        for (struct soft_block *k = b->page[i]; k != NULL; k = k->page_next)
+            k->dead = true; /* the marks stay: others may have decoded the same pages */
     }
     memset(b->hash, 0, sizeof(b->hash));
     memset(b->page, 0, sizeof(b->page));
@@ -128,11 +129,13 @@ void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len)
 {
     if (kill_range(cpu, gpa, gpa + len) == 0)
         gmem_unmark_code(cpu->vm->env.mem, gpa & PAGE_MASK);
+    /* after the mark: who decodes in between sees the new bytes or is told */
+    soft_tell_others(cpu, gpa & PAGE_MASK, false);
 }
 
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page)
 {
-    block_written(cpu, gpa_page, PAGE_SIZE);
+    kill_range(cpu, gpa_page, gpa_page + PAGE_SIZE);
 }
 
 static void op_invalid(struct soft_cpu *cpu, const struct uop *u)
@@ -221,6 +224,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
     if (!gmem_is_code(cpu->vm->env.mem, pa & PAGE_MASK)) {
         gmem_mark_code(cpu->vm->env.mem, pa & PAGE_MASK);
         mmu_protect_code(cpu, pa & PAGE_MASK);
+        soft_tell_others(cpu, pa & PAGE_MASK, true);
     }
     k = (void *)(b->arena + b->used);
     memset(k, 0, sizeof(*k));

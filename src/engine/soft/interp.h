@@ -52,8 +52,8 @@ uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigne
 void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size, uint64_t v);
 void mmu_flush_all(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
-/* Drops the write tags of one host page: it holds decoded instructions now. */
-void mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);
+/* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
+bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);
 /* After changes of CPL, CR0, CR4, EFER, AC: which table data accesses use. */
 void mmu_update_mode(struct soft_cpu *cpu);
 
@@ -360,8 +360,15 @@ void blocks_fini(struct soft_cpu *cpu);
 struct soft_block *block_get(struct soft_cpu *cpu, bool single);
 /* Bytes of guest RAM changed: forget what was decoded from them. */
 void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
+/* Forgets a page that another has written; its mark is not ours to take. */
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page);
 void block_flush_all(struct soft_cpu *cpu);
+
+/*
+ * To all other vCPUs: forget what they decoded from this page, or (protect) write to it no more
+ * without telling, for it holds decoded instructions. They act on it at their next look around.
+ */
+void soft_tell_others(struct soft_cpu *cpu, uint64_t gpa_page, bool protect);
 
 /* ---- build.c: decoded record → uop ---- */
 void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t *bytes,

@@ -315,18 +315,22 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
     }
 }
 
-void mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
+bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
 {
     uintptr_t hva = (uintptr_t)gmem_ptr_ro(cpu->vm->env.mem, gpa_page, PAGE_SIZE);
+    bool found = false;
 
     for (unsigned m = 0; m < TLB_MODES; m++) {
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
             struct tlb_entry *e = &cpu->tables[m][i];
 
-            if (e->wtag != 0 && (e->wtag & PAGE_MASK) + e->addend == hva)
+            if (e->wtag != 0 && (e->wtag & PAGE_MASK) + e->addend == hva) {
                 e->wtag = 0;
+                found = true;
+            }
         }
     }
+    return found;
 }
 
 void mmu_update_mode(struct soft_cpu *cpu)

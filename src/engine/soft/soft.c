@@ -10,6 +10,7 @@
 /* The engine's face, and the run loop: pending events, the next block, its instructions. */
 
 enum { SOFT_INVALS = countof(((struct soft_cpu *)0)->inval) };
+enum { INVAL_PROTECT = 1, INVAL_ALL = 2 }; /* in inval[], beside a page: drop its write tags; all */
 
 /* ---- derived state ---- */
 
@@ -106,8 +107,40 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 
 /* ---- pending events ---- */
 
+static void post_inval(struct soft_cpu *cpu, uint64_t what)
+{
+    unsigned n;
+
+    while (atomic_exchange_explicit(&cpu->inval_lock, 1, memory_order_acquire) != 0)
+        ;
+    n = cpu->inval_count;
+    if (n < SOFT_INVALS && (n == 0 || cpu->inval[n - 1] != what))
+        cpu->inval[cpu->inval_count++] = what;
+    else if (n >= SOFT_INVALS)
+        cpu->inval_count = SOFT_INVALS + 1;
+    atomic_store_explicit(&cpu->inval_lock, 0, memory_order_release);
+    atomic_fetch_or(&cpu->pending, SOFT_PENDING_INVAL);
+}
+
+static void tell_others(struct soft_cpu *cpu, uint64_t what)
+{
+    for (unsigned i = 0; i < cpu->vm->env.cpus; i++) {
+        struct soft_cpu *other = cpu->vm->cpu[i];
+
+        if (other != NULL && other != cpu)
+            post_inval(other, what);
+    }
+}
+
+void soft_tell_others(struct soft_cpu *cpu, uint64_t gpa_page, bool protect)
+{
+    tell_others(cpu, gpa_page | (protect ? INVAL_PROTECT : 0));
+}
+
 static void take_invals(struct soft_cpu *cpu)
 {
+    /* a page came to hold instructions, and until now we might write there unnoticed */
+    bool wrote = cpu->st.mp_state != X86_MP_HALTED;
     uint64_t page[SOFT_INVALS];
     unsigned n;
 
@@ -119,22 +152,19 @@ static void take_invals(struct soft_cpu *cpu)
     atomic_store_explicit(&cpu->inval_lock, 0, memory_order_release);
     if (n > SOFT_INVALS) {
         block_flush_all(cpu);
+        mmu_flush_all(cpu); /* the write tags */
+        if (wrote)
+            tell_others(cpu, INVAL_ALL);
         return;
     }
-    for (unsigned i = 0; i < n; i++)
-        block_flush_page(cpu, page[i]);
-}
-
-static void post_inval(struct soft_cpu *cpu, uint64_t gpa_page)
-{
-    while (atomic_exchange_explicit(&cpu->inval_lock, 1, memory_order_acquire) != 0)
-        ;
-    if (cpu->inval_count < SOFT_INVALS)
-        cpu->inval[cpu->inval_count++] = gpa_page;
-    else
-        cpu->inval_count = SOFT_INVALS + 1;
-    atomic_store_explicit(&cpu->inval_lock, 0, memory_order_release);
-    atomic_fetch_or(&cpu->pending, SOFT_PENDING_INVAL);
+    for (unsigned i = 0; i < n; i++) {
+        if (page[i] & INVAL_ALL)
+            block_flush_all(cpu);
+        else if (!(page[i] & INVAL_PROTECT))
+            block_flush_page(cpu, page[i]);
+        else if (mmu_protect_code(cpu, page[i] & PAGE_MASK) && wrote)
+            tell_others(cpu, page[i] & PAGE_MASK);
+    }
 }
 
 static void code_hook(void *ctx, uint64_t gpa_page)
