@@ -108,12 +108,13 @@ static void add_caches(struct x86_cpuid *c)
 static void add_time(struct x86_cpuid *c)
 {
     uint32_t khz = (uint32_t)(c->tsc_hz / 1000), mhz = (khz + 500) / 1000;
+    uint32_t parts = khz < 4290000 ? 1000 : 500;
 
     /*
      * TSC = crystal * EBX / EAX. Linux multiplies crystal kHz by EBX in 32 bits, so the ratio is
-     * kept as fine as that allows: 10 MHz, thousandths.
+     * kept as fine as that allows: 10 MHz, thousandths (above 4.29 GHz: parts of five hundred).
      */
-    add(c, 0x15, ANY, 1000, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / 1000)), X86_CRYSTAL_HZ, 0);
+    add(c, 0x15, ANY, parts, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / parts)), X86_CRYSTAL_HZ, 0);
     add(c, 0x16, ANY, mhz, mhz, 100, 0);
     add(c, 0x40000010, ANY, khz, X86_CRYSTAL_HZ / 1000, 0, 0);
 }
