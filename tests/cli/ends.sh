@@ -75,6 +75,7 @@ ends 1 msr "msr GP " ""
 ends 0 msr "msr " "" -w
 ends 0 ticks "ticks " ""
 ends 0 ticks "ticks " "" -H
+ends 0 late "late " ""
 ends 0 pause "pause " ""
 ends 0 pause "pause " "" -P
 ends 0 work "work done " ""
