@@ -95,8 +95,8 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
             break;
         snprintf(bytes + 3 * i, 4, "%02x ", *(const uint8_t *)(lin + i + e->addend));
     }
-    UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what,
-                  (unsigned long long)rip, bytes);
+    UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what, (unsigned long long)rip,
+                  bytes);
     cpu->exit->reason = VCPU_EXIT_FAIL;
     snprintf(cpu->exit->text, sizeof(cpu->exit->text), "%s is not implemented (RIP %#llx: %s)",
              what, (unsigned long long)rip, bytes);
@@ -255,8 +255,8 @@ static void check_breakpoints(struct soft_cpu *cpu)
 
 static bool is_string(unsigned op)
 {
-    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS ||
-           op == X86_SCAS || op == X86_INS || op == X86_OUTS;
+    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS || op == X86_SCAS ||
+           op == X86_INS || op == X86_OUTS;
 }
 
 /*
