@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -10,8 +11,10 @@
 #include <strings.h>
 #include <unistd.h>
 
+#define PATIENCE_MS 1000 /* with a reader of the log that has stopped reading */
+
 struct log {
-    pthread_mutex_t lock; /* orders lines; guards sink and trace text */
+    pthread_mutex_t lock; /* orders lines; guards sink, trace text and what is lost */
     int fd;
     _Atomic(enum log_level) level;
     atomic_bool crlf;
@@ -19,6 +22,7 @@ struct log {
     char trace[256];     /* patterns, NUL-separated, empty one ends */
     void (*sink)(void *ctx, enum log_level, const char *line);
     void *sink_ctx;
+    unsigned lost; /* lines, since the descriptor last took one */
 };
 
 struct log *log_create(int fd, enum log_level level)
@@ -92,9 +96,37 @@ void log_set_sink(struct log *log, void (*sink)(void *ctx, enum log_level, const
     pthread_mutex_unlock(&log->lock);
 }
 
-__attribute__((format(printf, 4, 0))) static void log_emit(struct log *log, enum log_level level,
-                                                           const char *tag, const char *fmt,
-                                                           va_list ap)
+/*
+ * A vCPU that waited for the log's reader would stall the guest, and one that waits for ever could
+ * not be stopped: after a second without progress lines are dropped until there is room again.
+ */
+static void log_put(struct log *log, const char *line, size_t len)
+{
+    struct pollfd p = {.fd = log->fd, .events = POLLOUT};
+    ssize_t ignored;
+    int n;
+
+    do
+        n = poll(&p, 1, log->lost > 0 ? 0 : PATIENCE_MS);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0) {
+        log->lost++;
+        return;
+    }
+    if (log->lost > 0) {
+        char text[80];
+        int size = snprintf(text, sizeof(text), "xhyve: warn: %u lines of the log are lost%s\n",
+                            log->lost, atomic_load(&log->crlf) ? "\r" : "");
+
+        log->lost = 0;
+        ignored = write(log->fd, text, (size_t)size);
+    }
+    ignored = write(log->fd, line, len); /* a log that cannot be written has nowhere to say so */
+    (void)ignored;
+}
+
+__attribute__((format(printf, 4, 0))) static void
+log_emit(struct log *log, enum log_level level, const char *tag, const char *fmt, va_list ap)
 {
     char line[1024];
     int n = snprintf(line, sizeof(line) - 2, "xhyve: %s: ", tag);
@@ -108,14 +140,10 @@ __attribute__((format(printf, 4, 0))) static void log_emit(struct log *log, enum
     if (log->sink != NULL) {
         log->sink(log->sink_ctx, level, line + n);
     } else {
-        ssize_t ignored;
-
         if (atomic_load(&log->crlf))
             line[len++] = '\r';
         line[len++] = '\n';
-        ignored =
-            write(log->fd, line, len); /* a log that cannot be written has nowhere to say so */
-        (void)ignored;
+        log_put(log, line, len);
     }
     pthread_mutex_unlock(&log->lock);
 }

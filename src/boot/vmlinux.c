@@ -1,11 +1,11 @@
 #include "boot/vmlinux.h"
 
-#include <elf.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "base/endian.h"
+#include "boot/elf64.h"
 
 static bool inside(uint64_t offset, uint64_t len, uint64_t size)
 {

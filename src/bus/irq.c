@@ -10,6 +10,7 @@ struct irq_line {
     struct irq_router *r;
     uint8_t pin;
     bool pic_only;
+    bool hpet;
     bool level; /* under r->lock */
 };
 
@@ -20,9 +21,11 @@ struct irq_router {
      * change one wire at once then both tell the chip the level they find.
      */
     pthread_mutex_t lock;
-    pthread_mutex_t order; /* recursive: a chip hears of a wire's changes in order */
-    unsigned gsi_high[IRQ_GSI_COUNT];
-    unsigned pic_high[IRQ_PIC_PINS];
+    pthread_mutex_t order;             /* recursive: a chip hears of a wire's changes in order */
+    unsigned gsi_high[IRQ_GSI_COUNT];  /* lines that reach PIC and IOAPIC */
+    unsigned hpet_high[IRQ_GSI_COUNT]; /* of those, the HPET's */
+    unsigned pic_high[IRQ_PIC_PINS];   /* lines that reach the PIC only */
+    bool replaced;                     /* HPET legacy replacement */
     struct irq_chip pic, ioapic;
     const struct lapic_ops *lapics;
     void *lapics_ctx;
@@ -74,6 +77,15 @@ struct irq_line *irq_line_create(struct irq_router *r, unsigned gsi)
     return gsi < IRQ_GSI_COUNT ? line_create(r, gsi, false) : NULL;
 }
 
+struct irq_line *irq_line_create_hpet(struct irq_router *r, unsigned gsi)
+{
+    struct irq_line *line = irq_line_create(r, gsi);
+
+    if (line != NULL)
+        line->hpet = true;
+    return line;
+}
+
 struct irq_line *irq_line_create_pic(struct irq_router *r, unsigned irq)
 {
     return irq < IRQ_PIC_PINS ? line_create(r, irq, true) : NULL;
@@ -96,40 +108,83 @@ static void chip_set(const struct irq_chip *chip, unsigned pin, bool level)
     pthread_mutex_unlock(chip->lock);
 }
 
-/* Changes one wire's count by ±1; true if its level changed. Under r->lock. */
-static bool count_change(unsigned *high, bool up)
+/* Levels as the chips see them. Under r->lock. */
+static bool gsi_is_high(const struct irq_router *r, unsigned gsi)
 {
-    *high += up ? 1u : -1u;
-    return *high == (up ? 1u : 0u);
+    bool cut = r->replaced && (gsi == 0 || gsi == 8);
+
+    return (cut ? r->hpet_high[gsi] : r->gsi_high[gsi]) > 0;
+}
+
+static bool pic_is_high(const struct irq_router *r, unsigned pin)
+{
+    return r->pic_high[pin] > 0 || gsi_is_high(r, pin);
+}
+
+struct levels {
+    bool gsi, pic;
+};
+
+static struct levels levels_of(const struct irq_router *r, unsigned pin)
+{
+    return (struct levels){gsi_is_high(r, pin), pin < IRQ_PIC_PINS && pic_is_high(r, pin)};
+}
+
+/* Tells the chips what has changed. Under r->order, not r->lock. */
+static void tell(struct irq_router *r, unsigned pin, struct levels before, struct levels now)
+{
+    if (before.pic != now.pic)
+        chip_set(&r->pic, pin, now.pic);
+    if (before.gsi != now.gsi) {
+        chip_set(&r->ioapic, pin == 0 ? 2 : pin, now.gsi);
+        if (r->obs_gsi != NULL)
+            r->obs_gsi(r->obs_ctx, pin, now.gsi);
+    }
 }
 
 void irq_set(struct irq_line *line, bool level)
 {
+    struct levels before, now;
     struct irq_router *r;
-    bool gsi_changed = false, pic_changed = false;
-    unsigned pin;
+    unsigned pin, step;
 
     if (line == NULL)
         return;
     r = line->r;
     pin = line->pin;
+    step = level ? 1u : -1u;
     pthread_mutex_lock(&r->order);
     pthread_mutex_lock(&r->lock);
+    before = levels_of(r, pin);
     if (line->level != level) {
         line->level = level;
-        if (!line->pic_only)
-            gsi_changed = count_change(&r->gsi_high[pin], level);
-        if (pin < IRQ_PIC_PINS)
-            pic_changed = count_change(&r->pic_high[pin], level);
+        if (line->pic_only)
+            r->pic_high[pin] += step;
+        else
+            r->gsi_high[pin] += step;
+        if (line->hpet)
+            r->hpet_high[pin] += step;
     }
+    now = levels_of(r, pin);
     pthread_mutex_unlock(&r->lock);
-    if (pic_changed)
-        chip_set(&r->pic, pin, level);
-    if (gsi_changed) {
-        chip_set(&r->ioapic, pin == 0 ? 2 : pin, level);
-        if (r->obs_gsi != NULL)
-            r->obs_gsi(r->obs_ctx, pin, level);
-    }
+    tell(r, pin, before, now);
+    pthread_mutex_unlock(&r->order);
+}
+
+void irq_legacy_replacement(struct irq_router *r, bool on)
+{
+    struct levels before[2], now[2];
+
+    pthread_mutex_lock(&r->order);
+    pthread_mutex_lock(&r->lock);
+    before[0] = levels_of(r, 0);
+    before[1] = levels_of(r, 8);
+    r->replaced = on;
+    now[0] = levels_of(r, 0);
+    now[1] = levels_of(r, 8);
+    pthread_mutex_unlock(&r->lock);
+    tell(r, 0, before[0], now[0]);
+    tell(r, 8, before[1], now[1]);
     pthread_mutex_unlock(&r->order);
 }
 
@@ -149,7 +204,7 @@ bool irq_gsi_level(struct irq_router *r, unsigned gsi)
     bool level;
 
     pthread_mutex_lock(&r->lock);
-    level = gsi < IRQ_GSI_COUNT && r->gsi_high[gsi] > 0;
+    level = gsi < IRQ_GSI_COUNT && gsi_is_high(r, gsi);
     pthread_mutex_unlock(&r->lock);
     return level;
 }

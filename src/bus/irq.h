@@ -35,7 +35,14 @@ void irq_set(struct irq_line *line, bool level);
 bool irq_level(const struct irq_line *line);
 void irq_pulse(struct irq_line *line); /* an edge: high, then low */
 
-/* A PCI INTx message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped.
+/*
+ * HPET legacy replacement: while it is on, GSI 0 and 8 follow only the lines made by
+ * irq_line_create_hpet; the i8254's and the RTC's are cut off (their level is kept).
+ */
+struct irq_line *irq_line_create_hpet(struct irq_router *r, unsigned gsi);
+void irq_legacy_replacement(struct irq_router *r, bool on);
+
+/* A message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped.
  */
 void msi_send(struct irq_router *r, uint64_t addr, uint32_t data);
 

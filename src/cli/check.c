@@ -63,6 +63,7 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},
     {"pidfile", KEY_STRING},
@@ -251,6 +252,9 @@ static int check_keys(struct check *c, const struct config *node, const char *pr
         char *key = NULL, where[64] = "";
 
         if (prefix[0] == '\0' && strcmp(name, "pci") == 0) {
+            if (config_value(child) != NULL)
+                return error_set(err, -EINVAL,
+                                 "configuration key pci: wanted pci.BUS.SLOT.FUNC.OPTION");
             rc = check_pci(c, child, 0, where, sizeof(where), err);
             continue;
         }

@@ -125,13 +125,33 @@ static int act(const struct cli *cli)
     return print_error(&err);
 }
 
+/*
+ * A standard descriptor that the caller has closed would be the next file that we open, and the
+ * console's bytes would go into it.
+ */
+static int open_standard(struct error *err)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR);
+        if (fd < 0)
+            return error_set(err, -errno, "cannot open /dev/null: %s", strerror(errno));
+    } while (fd <= STDERR_FILENO);
+    close(fd);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct cli_tables tables = {.pci = pci_device_table, .chardevs = chardev_kinds};
     struct error err = {0};
     struct cli cli;
-    int status = cli_parse(&cli, &tables, argc > 0 ? argc - 1 : 0, argv + 1, &err);
+    int status = open_standard(&err);
 
+    if (status < 0)
+        return print_error(&err);
+    status = cli_parse(&cli, &tables, argc > 0 ? argc - 1 : 0, argv + 1, &err);
     status = status < 0 ? print_error(&err) : act(&cli);
     cli_fini(&cli);
     return status;

@@ -26,6 +26,37 @@ int cli_config_set(struct cli *cli, const struct cli_flag *f, const char *arg, s
     return rc;
 }
 
+#define LINE_MAX_LEN (1u << 20) /* of a configuration file; /dev/zero has no second line */
+
+/* the length with the newline, 0 at the end, or negative with err. */
+static ssize_t read_line(FILE *file, const char *name, unsigned number, char **line, size_t *room,
+                         struct error *err)
+{
+    size_t len = 0;
+    int c;
+
+    do {
+        if (len + 1 >= *room) {
+            char *grown = realloc(*line, 2 * *room + 256);
+
+            if (grown == NULL)
+                return error_set(err, -ENOMEM, "no memory for configuration file %s", name);
+            *line = grown;
+            *room = 2 * *room + 256;
+        }
+        c = getc(file);
+        if (c == '\0')
+            return error_set(err, -EINVAL, "%s:%u: not a text file", name, number);
+        if (len == LINE_MAX_LEN)
+            return error_set(err, -EINVAL, "%s:%u: a line of more than %u characters", name, number,
+                             LINE_MAX_LEN);
+        if (c != EOF)
+            (*line)[len++] = (char)c;
+    } while (c != EOF && c != '\n');
+    (*line)[len] = '\0';
+    return (ssize_t)len;
+}
+
 int cli_config_file(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)
 {
     FILE *file = fopen(arg, "re");
@@ -38,12 +69,11 @@ int cli_config_file(struct cli *cli, const struct cli_flag *f, const char *arg, 
     if (file == NULL)
         return error_set(err, -errno, "cannot read configuration file %s: %s", arg,
                          strerror(errno));
-    while (rc == 0 && (len = getline(&line, &room, file)) >= 0) {
+    while (rc == 0 && (len = read_line(file, arg, ++number, &line, &room, err)) != 0) {
         char *p = line;
 
-        number++;
-        if (memchr(line, '\0', (size_t)len) != NULL) {
-            rc = error_set(err, -EINVAL, "%s:%u: not a text file", arg, number);
+        if (len < 0) {
+            rc = (int)len;
             break;
         }
         while (len > 0 && (line[len - 1] == '\n' || line[len - 1] == '\r'))

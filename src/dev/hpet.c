@@ -7,8 +7,7 @@
  *   100 + 20 * n      configuration of timer n, +8 comparator, +10 message data and address
  *
  * The counter is computed from the clock. A comparator that can have an effect has a timer armed
- * for its next match. Under legacy replacement the guest is expected to have quieted the 8254 and
- * the RTC itself: the lines are wired-or.
+ * for its next match. Under legacy replacement the router cuts the 8254's and the RTC's lines off.
  *
  * Registers on any vCPU's thread, timers on the loop's, all with the device's lock held.
  */
@@ -115,6 +114,12 @@ static bool timer_level(const struct hpet_timer *t)
            (t->hpet->status >> timer_index(t) & 1);
 }
 
+/* Cuts the 8254 and the RTC off their interrupts, or connects them again. */
+static void hpet_replace(const struct hpet *h)
+{
+    irq_legacy_replacement(h->env->irqs, (h->conf & CONF_LEGACY) != 0);
+}
+
 /* After any change of status, routing or mode: exactly one wire at most is high. */
 static void timer_update_lines(const struct hpet_timer *t)
 {
@@ -143,6 +148,24 @@ static void timer_interrupt(struct hpet_timer *t)
 
 /* ---- matches ---- */
 
+/* A match would show nowhere: no timer is armed, so that an idle guest costs nothing. */
+static bool timer_silent(const struct hpet_timer *t)
+{
+    return (t->conf & (T_ENABLE | T_LEVEL)) == 0;
+}
+
+/* A periodic comparator moves on at each match, silent or not: done when a register is touched. */
+static void hpet_catch_up(struct hpet *h)
+{
+    for (unsigned i = 0; i < TIMERS && (h->conf & CONF_ENABLE); i++) {
+        struct hpet_timer *t = &h->timer[i];
+        uint64_t mask = timer_mask(t), behind = (hpet_counter(h) - t->compare) & mask;
+
+        if (timer_silent(t) && (t->conf & T_PERIODIC) && t->period != 0 && behind <= mask / 2)
+            t->compare = (t->compare + (behind / t->period + 1) * t->period) & mask;
+    }
+}
+
 /* Arms the timer for the next match, no sooner than min_ns from now. */
 static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
 {
@@ -150,7 +173,7 @@ static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
     uint64_t now = clock_now(h->env), ticks, into, when;
 
     timer_cancel(t->timer);
-    if (!(h->conf & CONF_ENABLE))
+    if (!(h->conf & CONF_ENABLE) || timer_silent(t))
         return;
     /* A comparator equal to the counter matches the next time round. */
     ticks = ((t->compare - hpet_counter(h) - 1) & timer_mask(t)) + 1;
@@ -263,6 +286,7 @@ static void hpet_write_conf(struct hpet *h, uint64_t value)
     else
         h->base_ns = clock_now(h->env) - (clock_now(h->env) - h->base_ns) % TICK_NS;
     h->conf = value & (CONF_ENABLE | CONF_LEGACY);
+    hpet_replace(h);
     for (unsigned i = 0; i < TIMERS; i++)
         timer_update_lines(&h->timer[i]);
     hpet_arm_all(h);
@@ -314,6 +338,7 @@ static uint64_t hpet_read(void *dev, uint64_t offset, unsigned size)
         log_guest(h->env, "misaligned read at %#llx", (unsigned long long)offset);
         return bytes_mask(size);
     }
+    hpet_catch_up(h);
     return hpet_read_reg(h, (unsigned)offset & ~7u) >> shift & bytes_mask(size);
 }
 
@@ -327,6 +352,7 @@ static void hpet_write(void *dev, uint64_t offset, unsigned size, uint64_t value
         log_guest(h->env, "write of %u bytes at %#llx", size, (unsigned long long)offset);
         return;
     }
+    hpet_catch_up(h);
     value = (value << shift & written) | (hpet_read_reg(h, reg) & ~written);
     hpet_write_reg(h, reg, value, written);
 }
@@ -342,6 +368,7 @@ static void hpet_reset(void *dev)
     struct hpet *h = dev;
 
     h->conf = 0;
+    hpet_replace(h);
     h->status = 0;
     h->base = 0;
     for (unsigned i = 0; i < TIMERS; i++) {
@@ -361,6 +388,7 @@ static void hpet_loaded(void *dev)
     struct hpet *h = dev;
 
     h->conf &= CONF_ENABLE | CONF_LEGACY;
+    hpet_replace(h);
     h->status &= (1u << TIMERS) - 1;
     for (unsigned i = 0; i < TIMERS; i++) {
         struct hpet_timer *t = &h->timer[i];
@@ -376,6 +404,7 @@ static void hpet_destroy(void *dev)
 {
     struct hpet *h = dev;
 
+    irq_legacy_replacement(h->env->irqs, false);
     for (unsigned i = 0; i < TIMERS; i++) {
         struct hpet_timer *t = &h->timer[i];
 
@@ -406,7 +435,7 @@ static int hpet_create(struct dev_env *env, const struct options *opts, void **o
             ok = t->line[j] != NULL;
         }
         if (ok && i < 2) {
-            t->legacy = irq_open(env, i == 0 ? 0 : 8);
+            t->legacy = irq_line_create_hpet(env->irqs, i == 0 ? 0 : 8);
             ok = t->legacy != NULL;
         }
     }

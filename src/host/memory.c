@@ -1,9 +1,14 @@
 #include "host/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/sysinfo.h>
+#endif
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -61,6 +66,59 @@ static bool size_ok(size_t size)
     return size > 0 && size <= SIZE_MAX / 2;
 }
 
+#ifdef __linux__
+/* A control group's limit in bytes; UINT64_MAX if there is none. */
+static uint64_t group_limit(const char *path)
+{
+    char text[32] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    if (fd < 0)
+        return UINT64_MAX;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    if (n <= 0 || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX; /* "max" */
+    return strtoull(text, NULL, 10);
+}
+
+static uint64_t host_most(void)
+{
+    uint64_t limit = min_u64(group_limit("/sys/fs/cgroup/memory.max"),
+                             group_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    struct sysinfo info;
+    uint64_t most;
+
+    if (sysinfo(&info) < 0)
+        return limit;
+    most = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+    return limit > UINT64_MAX - most
+               ? most
+               : min_u64(most, limit + (uint64_t)info.totalswap * info.mem_unit);
+}
+#else
+static uint64_t host_most(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * page_size();
+}
+#endif
+
+/*
+ * Memory is mapped without reserving it: most guests never touch all of theirs, and hosts that
+ * count strictly would refuse a VM that would have fitted. So the kernel lets everything pass, and
+ * what can never be there has to be refused here, or the guest dies when it touches it.
+ */
+static int check_host(size_t size, struct error *err)
+{
+    uint64_t most = size < HUGE_PAGE ? UINT64_MAX : host_most();
+
+    if (size <= most)
+        return 0;
+    return error_set(err, -ENOMEM, "cannot allocate %zu MiB of memory: the host has %llu MiB",
+                     (size_t)(size / MIB), (unsigned long long)(most / MIB));
+}
+
 void *host_memory_alloc(size_t size, struct error *err)
 {
     void *p;
@@ -69,6 +127,8 @@ void *host_memory_alloc(size_t size, struct error *err)
         error_set(err, -EINVAL, "cannot allocate %zu bytes of memory", size);
         return NULL;
     }
+    if (check_host(size, err) < 0)
+        return NULL;
     size = round_pages(size);
     p = size >= HUGE_PAGE ? map_huge(size) : map_pages(size, MAP_NORESERVE);
     if (p == NULL) {

@@ -94,8 +94,10 @@ static int add_serial_port(struct vm *vm, unsigned n, bool *stdio_taken, struct 
         backend = "null";
     if (strcmp(backend, "stdio") == 0) {
         if (*stdio_taken)
-            return error_set(err, -EBUSY, "com%u: stdio is taken by another device; give this one "
-                                          "autopty or a path", n);
+            return error_set(err, -EBUSY,
+                             "com%u: stdio is taken by another device; give this one "
+                             "autopty or a path",
+                             n);
         *stdio_taken = true;
     }
     node = config_create();
@@ -117,8 +119,8 @@ static int add_serial_port(struct vm *vm, unsigned n, bool *stdio_taken, struct 
 static int add_chips(struct vm *vm, struct error *err)
 {
     static const struct dev_ops *const chips[] = {
-        &i8259_ops, &ioapic_ops, &i8254_ops,  &mc146818_ops, &hpet_ops,  &pmtimer_ops,
-        &acpipm_ops, &i8042_ops, &port92_ops, &reset_ops,    &post_ops, &pvpanic_ops,
+        &i8259_ops,  &ioapic_ops, &i8254_ops,  &mc146818_ops, &hpet_ops, &pmtimer_ops,
+        &acpipm_ops, &i8042_ops,  &port92_ops, &reset_ops,    &post_ops, &pvpanic_ops,
     };
     bool stdio_taken = false;
     int rc = 0;
@@ -148,6 +150,11 @@ static int create_pci(struct vm *vm, struct error *err)
 
     if (rc != 0)
         return rc;
+    if (top > 1ull << vm->cpuid.phys_bits)
+        return error_set(err, -EINVAL,
+                         "%llu MiB of memory are more than a CPU with %u address bits reaches; try "
+                         "a smaller -m",
+                         (unsigned long long)(gmem_size(vm->mem) / MIB), vm->cpuid.phys_bits);
     b->pci64_base = align_up(top, BOARD_PCI64_SIZE);
     if (b->pci64_base + BOARD_PCI64_SIZE > 1ull << vm->cpuid.phys_bits)
         b->pci64_base = 0;

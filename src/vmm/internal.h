@@ -68,10 +68,10 @@ struct vm {
     unsigned pci_dev_count;
 
     struct board board;
-    bool acpi, exit_on_hlt;
-    atomic_bool stopping;   /* vCPU threads leave */
-    _Atomic(int) status;    /* -1 while it runs */
-    atomic_uint signals;    /* how many have come */
+    bool acpi;
+    atomic_bool stopping; /* vCPU threads leave */
+    _Atomic(int) status;  /* -1 while it runs */
+    atomic_uint signals;  /* how many have come */
     uint64_t created_ns;
 };
 
@@ -83,7 +83,7 @@ void board_destroy(struct vm *vm);
 int vcpus_create(struct vm *vm, struct error *err);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm, struct error *err);
-void vcpus_stop(struct vm *vm); /* joins all */
+void vcpus_stop(struct vm *vm);                   /* joins all */
 extern const struct vcpu_signal_ops vcpu_signals; /* ctx: the struct vm */
 
 #endif

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +34,7 @@ static struct vcpu *vcpu_of(void *ctx, unsigned cpu)
 {
     struct vm *vm = ctx;
 
-    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl != NULL ? &vm->vcpu[cpu]
-                                                                            : NULL;
+    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl != NULL ? &vm->vcpu[cpu] : NULL;
 }
 
 static void signal_interrupt(void *ctx, unsigned cpu)
@@ -111,8 +111,9 @@ const struct vcpu_signal_ops vcpu_signals = {
 
 static void report_io(struct vcpu *v, const char *what, const struct vcpu_exit *x)
 {
-    log_error(v->vm->log, "vCPU %u: %s %s %#llx (%u bytes) at RIP %#llx: nothing is there; "
-                          "leave out -e to let such accesses pass",
+    log_error(v->vm->log,
+              "vCPU %u: %s %s %#llx (%u bytes) at RIP %#llx: nothing is there; "
+              "leave out -e to let such accesses pass",
               v->id, x->io.write ? "write to" : "read from", what, (unsigned long long)x->io.addr,
               x->io.size, (unsigned long long)x->rip);
 }
@@ -134,7 +135,8 @@ static bool vcpu_exit(struct vcpu *v, const struct vcpu_exit *x)
         }
         vcpu_sleep(v);
         return true;
-    case VCPU_EXIT_PAUSE:
+    case VCPU_EXIT_PAUSE: /* the guest spins: whoever it waits for may need this core */
+        sched_yield();
         return true;
     case VCPU_EXIT_SHUTDOWN:
         log_error(vm->log, "vCPU %u: triple fault at RIP %#llx; --trace event shows what led to it",

@@ -193,8 +193,6 @@ int vm_create_from_config(const struct config *cfg, struct log *log, struct vm *
     if (rc == 0)
         rc = config_bool(cfg, "acpi_tables", false, &vm->acpi, err);
     if (rc == 0)
-        rc = config_bool(cfg, "x86.vmexit_on_hlt", false, &vm->exit_on_hlt, err);
-    if (rc == 0)
         rc = pick_engine(vm, err);
     if (rc == 0)
         rc = create_base(vm, err);

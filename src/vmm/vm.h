@@ -17,7 +17,11 @@ struct loop;
 
 /* How a VM ended: bhyve's exit statuses. */
 enum vm_status {
-    VM_REBOOT = 0, VM_POWEROFF = 1, VM_HALT = 2, VM_TRIPLE_FAULT = 3, VM_ERROR = 4,
+    VM_REBOOT = 0,
+    VM_POWEROFF = 1,
+    VM_HALT = 2,
+    VM_TRIPLE_FAULT = 3,
+    VM_ERROR = 4,
     VM_SUSPENDED = 5
 };
 

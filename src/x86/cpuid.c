@@ -7,9 +7,9 @@
 #include "x86/state.h"
 
 /*
- * The processor that guests see: GenuineIntel, family 6 model 0x6A, with what the model and the host
- * allow. It needs no mitigation (ARCH_CAPABILITIES says so), its TSC is invariant and its frequency
- * stands in leaves 0x15 and 0x16, so that no guest has to measure it.
+ * The processor that guests see: GenuineIntel, family 6 model 0x6A, with what the model and the
+ * host allow. It needs no mitigation (ARCH_CAPABILITIES says so), its TSC is invariant and its
+ * frequency stands in leaves 0x15 and 0x16, so that no guest has to measure it.
  */
 
 #define SIGNATURE 0x000606a6u
@@ -99,8 +99,8 @@ static uint32_t chars(const char *s)
 static void add_caches(struct x86_cpuid *c)
 {
     /* leaf 4: type and level in EAX, ways - 1 << 22 | line - 1 in EBX, sets - 1 in ECX */
-    add(c, 4, 0, 0x04000121, 7u << 22 | 63, 63, 0);   /* 32 KiB data */
-    add(c, 4, 1, 0x04000122, 7u << 22 | 63, 63, 0);   /* 32 KiB instructions */
+    add(c, 4, 0, 0x04000121, 7u << 22 | 63, 63, 0);    /* 32 KiB data */
+    add(c, 4, 1, 0x04000122, 7u << 22 | 63, 63, 0);    /* 32 KiB instructions */
     add(c, 4, 2, 0x04000143, 15u << 22 | 63, 1023, 0); /* 1 MiB */
     add(c, 4, 3, 0, 0, 0, 0);
 }
@@ -108,12 +108,13 @@ static void add_caches(struct x86_cpuid *c)
 static void add_time(struct x86_cpuid *c)
 {
     uint32_t khz = (uint32_t)(c->tsc_hz / 1000), mhz = (khz + 500) / 1000;
+    uint32_t parts = khz < 4290000 ? 1000 : 500;
 
     /*
      * TSC = crystal * EBX / EAX. Linux multiplies crystal kHz by EBX in 32 bits, so the ratio is
-     * kept as fine as that allows: 10 MHz, thousandths.
+     * kept as fine as that allows: 10 MHz, thousandths (above 4.29 GHz: parts of five hundred).
      */
-    add(c, 0x15, ANY, 1000, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / 1000)), X86_CRYSTAL_HZ, 0);
+    add(c, 0x15, ANY, parts, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / parts)), X86_CRYSTAL_HZ, 0);
     add(c, 0x16, ANY, mhz, mhz, 100, 0);
     add(c, 0x40000010, ANY, khz, X86_CRYSTAL_HZ / 1000, 0, 0);
 }
@@ -137,8 +138,7 @@ static void add_vendor_leaves(struct x86_cpuid *c)
 static struct x86_cpuid_leaf *find(struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf)
 {
     for (unsigned i = 0; i < c->count; i++) {
-        if (c->leaf[i].leaf == leaf &&
-            (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
+        if (c->leaf[i].leaf == leaf && (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
             return &c->leaf[i];
     }
     return NULL;
@@ -190,9 +190,8 @@ static void set_masks(struct x86_cpuid *c)
     c->mxcsr_mask = 0xffff;
     c->xcr0_mask = c->feature[X86_FEAT_AVX] ? 7 : 3;
     c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    c->cr4_mask = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                  X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                  X86_CR4_PCIDE | X86_CR4_SMEP;
+    c->cr4_mask = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE |
+                  X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
     if (c->feature[X86_FEAT_FSGSBASE])
         c->cr4_mask |= X86_CR4_FSGSBASE;
     if (c->feature[X86_FEAT_SMAP])
@@ -221,16 +220,15 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, st
     add_caches(c);
     add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */
     /* TSC_ADJUST, SMEP, ERMS; UMIP; fast short REP MOV, IBRS, ARCH_CAPABILITIES, SSBD */
-    add(c, 7, 0, 0, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2,
-        1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
+    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2, 1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
+    add(c, 7, 2, 0, 0, 0, 1u << 4); /* BHI_CTRL: Linux then leaves its history clearing out */
     add(c, 0xb, 0, 0, 0, 0, 0);
     add(c, 0xb, 1, 0, 0, 0, 0);
     add(c, 0xd, 0, 0, 0, 0, 0);
     add(c, 0xd, 1, 1u << 2, 0, 0, 0);
     add(c, 0xd, 2, 256, X86_XSAVE_YMM, 0, 0);
     /* LAHF in long mode, PREFETCHW; SYSCALL, NX, 1 GiB pages, long mode */
-    add(c, 0x80000001u, ANY, 0, 0, 1u << 0 | 1u << 8,
-        1u << 11 | 1u << 20 | 1u << 26 | 1u << 29);
+    add(c, 0x80000001u, ANY, 0, 0, 1u << 0 | 1u << 8, 1u << 11 | 1u << 20 | 1u << 26 | 1u << 29);
     add_time(c);
     add_vendor_leaves(c);
     add_features(c, level);
@@ -255,8 +253,7 @@ void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf,
         (leaf > 0x400001ff && leaf < 0x80000000u))
         leaf = c->max_basic;
     for (unsigned i = 0; i < c->count && l == NULL; i++) {
-        if (c->leaf[i].leaf == leaf &&
-            (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
+        if (c->leaf[i].leaf == leaf && (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
             l = &c->leaf[i];
     }
     if (l == NULL) {

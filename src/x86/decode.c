@@ -736,7 +736,7 @@ static bool vector_rules(struct decoder *d)
     uint32_t attr = d->row->attr;
     bool is_reg = o->modrm >= 0xc0;
 
-    o->vl = (attr & X86_AT_LIG) != 0 ? 16 : (uint8_t)(16u << d->l);
+    o->vl = (uint8_t)((attr & X86_AT_LIG) != 0 ? 16u : 16u << d->l);
     if ((attr & X86_AT_NOVVVV) != 0 && (o->vvvv != 0 || (d->evex_v && !o->vsib)))
         return false;
     if ((attr & X86_AT_L1AVX2) != 0 && d->l == 1)

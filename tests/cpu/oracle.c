@@ -34,7 +34,7 @@ static unsigned completed(const struct oracle_case *c, const struct oracle_resul
     if (r->vector == X86_EXC_BP)
         return c->count;
     for (k = 0; k < c->count; k++)
-        if (r->out.rip == c->addr + c->off[k])
+        if (r->out.rip == c->in.rip + c->off[k])
             return k;
     return c->count; /* a fault at a branch's target */
 }
@@ -51,6 +51,9 @@ static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle
         if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
         mask |= in->flags_undefined; /* one that faulted may have touched them or not */
+        /* A fault inside a repeated compare restores the flags on Intel's, not on AMD's. */
+        if (k == done && in->rep != 0 && (in->op == X86_CMPS || in->op == X86_SCAS))
+            mask |= X86_FL_ARITH;
     }
     return mask;
 }
@@ -99,7 +102,10 @@ static void show_case(const struct oracle_case *c)
     unsigned k, i;
     char text[128];
 
-    printf("case %#llx%s\n", (unsigned long long)c->seed, c->compat ? " (32-bit)" : "");
+    printf("case %#llx%s\n", (unsigned long long)c->seed,
+           c->small    ? " (16-bit)"
+           : c->compat ? " (32-bit)"
+                       : "");
     for (k = 0; k < c->count; k++) {
         uint64_t rip = c->addr + c->off[k];
 
@@ -209,6 +215,12 @@ static uint64_t cr2_mask(const struct oracle_case *c, const struct oracle_result
     switch (c->insn[k].op) {
     case X86_FRSTOR:
     case X86_FLDENV:
+    case X86_FXSAVE:
+    case X86_FXRSTOR:
+    case X86_XSAVE:
+    case X86_XSAVEC:
+    case X86_XSAVEOPT:
+    case X86_XRSTOR:
     case X86_MASKMOVQ:
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
@@ -245,7 +257,7 @@ static uint32_t mxcsr_mask(const struct oracle_case *c, const struct oracle_resu
 
 /*
  * Outcomes that belong to the processor at hand: MXCSR.MM, which AMD has; whether bytes that
- * MASKMOV leaves out are checked; which of two faults comes first.
+ * MASKMOV leaves out are checked; which of two faults comes first; how far PUSHA got.
  */
 static bool unspecified(const struct oracle_case *c, const struct oracle_result *host,
                         const struct oracle_result *soft)
@@ -254,21 +266,59 @@ static bool unspecified(const struct oracle_case *c, const struct oracle_result 
 
     if ((host->out.fx[26] & 2) != 0)
         return true;
-    if (host->vector == soft->vector)
+    if (host->vector == X86_EXC_BP)
         return false;
     k = completed(c, host);
     switch (k < c->count ? c->insn[k].op : X86_INVALID) {
     case X86_MASKMOVQ:
     case X86_MASKMOVDQU:
     case X86_VMASKMOVDQU:
+    case X86_PUSHA:
+    case X86_POPA:
         return true;
     case X86_CMPS:
+        return soft->vector != X86_EXC_BP;
     case X86_CALL:
     case X86_CMPXCHG16B:
-        return host->vector != X86_EXC_BP && soft->vector != X86_EXC_BP;
+    case X86_FLDENV:
+    case X86_FRSTOR:
+    case X86_FNSTENV:
+    case X86_FNSAVE:
+    case X86_FXSAVE:
+    case X86_FXRSTOR:
+    case X86_XSAVE:
+    case X86_XSAVEC:
+    case X86_XSAVEOPT:
+    case X86_XRSTOR:
+        return host->vector != soft->vector && soft->vector != X86_EXC_BP;
     default:
         return false;
     }
+}
+
+/*
+ * Bytes of a stored image that the host's unit fills with what only it knows: addresses of the last
+ * instruction, MXCSR's mask.
+ */
+static void hide_pointers(const struct oracle_case *c, struct oracle_result *r)
+{
+    uint64_t off = c->state_ea - ORACLE_DATA;
+    const struct x86_insn *in = &c->insn[c->count - 1];
+    unsigned first = 6, len = 18;
+
+    if (c->state_ea == 0 || off > ORACLE_DATA_SIZE - 32)
+        return;
+    if (in->op == X86_FNSTENV || in->op == X86_FNSAVE) {
+        bool small = ((in->prefixes & X86_PFX_OPSIZE) != 0) != c->small && (in->rex & 8) == 0;
+
+        first = small ? 6 : 12;
+        len = small ? 8 : 16;
+    } else if (in->op == X86_XRSTOR || in->op == X86_FXRSTOR) {
+        return;
+    } else {
+        memset(r->data + off + 28, 0, 4);
+    }
+    memset(r->data + off + first, 0, len);
 }
 
 /* Prints what differs; true if anything does. */
@@ -286,7 +336,7 @@ static bool compare(const struct oracle_case *c, const struct oracle_result *hos
         differ(&bad, "error", host->error, soft->error);
     else if (host->vector == X86_EXC_PF && ((host->cr2 ^ soft->cr2) & cr2_mask(c, host)) != 0)
         differ(&bad, "cr2", host->cr2, soft->cr2);
-    if (host->out.rip != soft->out.rip)
+    if (((host->out.rip ^ soft->out.rip) & (c->small ? 0xffff : UINT64_MAX)) != 0) /* IP may wrap */
         differ(&bad, "rip", host->out.rip, soft->out.rip);
     for (i = 0; i < (c->compat ? 8u : 16u); i++)
         if (((host->out.gpr[i] ^ soft->out.gpr[i]) & (c->compat ? UINT32_MAX : UINT64_MAX)) != 0)
@@ -360,7 +410,7 @@ static int parse(int argc, char **argv, struct options *o)
 }
 
 struct totals {
-    uint64_t ran, skipped;
+    uint64_t ran, skipped, ran16, ran32;
     unsigned bad;
     uint64_t vectors[256];
 };
@@ -384,7 +434,11 @@ static void run_batch(const struct options *o, struct oracle_host *host, struct 
         if (unspecified(&cases[i], &results[i], &mine))
             continue;
         t->ran++;
+        t->ran16 += cases[i].small;
+        t->ran32 += cases[i].compat && !cases[i].small;
         t->vectors[results[i].vector & 255]++;
+        hide_pointers(&cases[i], &results[i]);
+        hide_pointers(&cases[i], &mine);
         if (compare(&cases[i], &results[i], &mine)) {
             show_case(&cases[i]);
             show_input(&cases[i]);
@@ -403,6 +457,7 @@ int main(int argc, char **argv)
     struct oracle_host *host;
     struct oracle_soft *soft;
     uint64_t i = 0, slot = 0;
+    bool small = oracle_host_has_ldt();
 
     if (parse(argc, argv, &o) < 0)
         return 2;
@@ -419,7 +474,7 @@ int main(int argc, char **argv)
         while (n < BATCH && i < o.count) {
             uint64_t seed = o.have_one ? o.one : o.seed * 0x100000000ull + i;
 
-            oracle_generate(&cases[n], seed, (unsigned)slot, o.only, feature);
+            oracle_generate(&cases[n], seed, (unsigned)slot, o.only, small, feature);
             i++;
             if (!meaningful(&cases[n]))
                 continue;
@@ -428,7 +483,8 @@ int main(int argc, char **argv)
         }
         run_batch(&o, host, soft, cases, n, &t);
     }
-    printf("%llu ran, %llu skipped, %u differ\n", (unsigned long long)t.ran,
+    printf("%llu ran (%llu of 16 bits, %llu of 32), %llu skipped, %u differ\n",
+           (unsigned long long)t.ran, (unsigned long long)t.ran16, (unsigned long long)t.ran32,
            (unsigned long long)t.skipped, t.bad);
     for (i = 0; i < 32; i++)
         if (t.vectors[i] != 0)

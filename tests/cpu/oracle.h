@@ -19,8 +19,10 @@
 #define ORACLE_CODE 0x10000000ull
 #define ORACLE_CODE_SIZE 0x200000ull
 #define ORACLE_SLOT 64u
-#define ORACLE_SLOTS ((unsigned)(ORACLE_CODE_SIZE / ORACLE_SLOT))
-#define ORACLE_LEAD 8u /* bytes of INT3 before the first instruction */
+#define ORACLE_SLOTS (32u * ORACLE_SLOTS16) /* so that no two of a batch share one */
+#define ORACLE_SHIFT 44u /* of the first slot; every 64th lies across a page boundary */
+#define ORACLE_LEAD 8u   /* at least so many bytes of INT3 before the first instruction */
+#define ORACLE_LEAD_MAX 20u
 #define ORACLE_DATA 0x20000000ull
 #define ORACLE_DATA_SIZE 0x2000u
 #define ORACLE_RO 0x20003000ull
@@ -38,10 +40,14 @@ struct oracle_state {
 struct oracle_case {
     uint64_t seed, addr; /* addr: linear, of the first instruction */
     bool compat;         /* 32-bit code in compatibility mode */
+    bool small;          /* 16-bit code and data segments, and compat */
+    uint64_t cs_base, ds_base;
+    uint64_t slot; /* linear */
     uint8_t code[48];
     unsigned len, count;
     struct x86_insn insn[ORACLE_INSNS];
     unsigned off[ORACLE_INSNS + 1];
+    uint64_t state_ea; /* where FXSAVE and its like write, 0 if none */
     struct oracle_state in;
     uint8_t window[ORACLE_WINDOW_SIZE];
 };
@@ -70,6 +76,7 @@ enum oracle_class {
     OC_SSE,
     OC_AVX,
     OC_SYSTEM,
+    OC_STATE,
     OC_OLD,
     OC_COUNT
 };
@@ -78,14 +85,23 @@ extern const char *const oracle_class_name[OC_COUNT];
 /* What both sides can execute. */
 void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
 
-/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any. */
+/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any; small: 16 bits may be.
+ */
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     const bool feature[X86_FEAT_HIDDEN + 1]);
+                     bool small, const bool feature[X86_FEAT_HIDDEN + 1]);
 
 /* Selectors of user code, as Linux has them. */
 #define ORACLE_CS64 0x33u
 #define ORACLE_CS32 0x23u
 #define ORACLE_SS 0x2bu
+/* 16-bit segments in the LDT */
+#define ORACLE_CS16 0x07u
+#define ORACLE_DS16 0x0fu
+#define ORACLE_DS16_BASE (ORACLE_DATA - 0x8000)
+#define ORACLE_SLOTS16 (0x10000u / ORACLE_SLOT - 1)
+
+/* Can 16-bit segments be made on this host? */
+bool oracle_host_has_ldt(void);
 
 /* The host. open maps memory shared with the children; run forks one for n cases. */
 struct oracle_host;

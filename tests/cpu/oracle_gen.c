@@ -13,7 +13,7 @@ const char *const oracle_class_name[OC_COUNT] = {
     [OC_INT] = "int",       [OC_BIT] = "bit",       [OC_MULDIV] = "muldiv", [OC_STRING] = "string",
     [OC_STACK] = "stack",   [OC_BRANCH] = "branch", [OC_ATOMIC] = "atomic", [OC_BMI] = "bmi",
     [OC_X87] = "x87",       [OC_MMX] = "mmx",       [OC_SSE] = "sse",       [OC_AVX] = "avx",
-    [OC_SYSTEM] = "system", [OC_OLD] = "old",
+    [OC_SYSTEM] = "system", [OC_STATE] = "state",   [OC_OLD] = "old",
 };
 
 struct rng {
@@ -93,7 +93,7 @@ static enum oracle_class classify(const struct x86_insn *in)
 {
     if (in->enc == X86_ENC_EVEX)
         return OC_COUNT;
-    if (in->asize == 2) /* 16-bit addresses in 32-bit code never meet our pages */
+    if (in->asize == 2 && in->mode == X86_MODE_32) /* these never meet our pages */
         return OC_COUNT;
     switch (in->op) {
     case X86_MOVS:
@@ -232,8 +232,10 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_WRMSR:
     case X86_IN:
     case X86_OUT:
-    case X86_INS:
+        return OC_SYSTEM;
+    case X86_INS: /* with a count of zero: is the port checked? */
     case X86_OUTS:
+        return in->rep != 0 ? OC_COUNT : OC_SYSTEM;
     case X86_LFENCE:
     case X86_MFENCE:
     case X86_SFENCE:
@@ -268,8 +270,17 @@ static enum oracle_class classify(const struct x86_insn *in)
     case X86_FRSTOR:
     case X86_FWAIT:
         return OC_X87;
-    case X86_FNSTENV: /* these store pointers, which the host's differ in */
+    case X86_FNSTENV:
     case X86_FNSAVE:
+    case X86_FXSAVE:
+    case X86_FXRSTOR:
+    case X86_XSAVE:
+    case X86_XSAVEC:
+    case X86_XSAVEOPT:
+    case X86_XSAVES:
+    case X86_XRSTOR:
+    case X86_XRSTORS:
+        return OC_STATE;
     case X86_FENI: /* hints that some processors do not know */
     case X86_FDISI:
     case X86_FSETPM:
@@ -335,6 +346,20 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
             b[n++] = chance(r, 60) ? 0x38 : 0x3a;
         return n;
     }
+    if (want == OC_STATE) {
+        static const uint8_t ops[] = {0xae, 0xae, 0xae, 0xc7, 0xd9, 0xdd};
+
+        if (chance(r, 10))
+            b[n++] = 0x66;
+        if (rex && chance(r, 50))
+            b[n++] = (uint8_t)(0x40 | below(r, 16));
+        b[n] = ops[below(r, sizeof(ops))];
+        if (b[n] < 0xd0) {
+            b[n + 1] = b[n];
+            b[n++] = 0x0f;
+        }
+        return n + 1;
+    }
     if (want == OC_X87) {
         if (rex && chance(r, 10))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
@@ -377,7 +402,7 @@ static unsigned try_insn(struct rng *r, enum oracle_class want, enum x86_mode mo
     n = x86_decode(b, 15, mode, in);
     if (n <= 0 || classify(in) != want || in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
         return 0;
-    if (mode == X86_MODE_32 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
+    if (mode != X86_MODE_64 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
         (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
         return 0; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */
     if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS))
@@ -524,8 +549,8 @@ static void fill_state(struct rng *r, struct oracle_case *c)
 
     for (i = 0; i < 16; i++)
         c->in.gpr[i] = interesting(r);
-    c->in.gpr[X86_RSP] = ORACLE_DATA + 0xf00 + 8ull * below(r, 64);
-    c->in.rip = c->addr;
+    c->in.gpr[X86_RSP] = ORACLE_DATA + 0xf00 + 8ull * below(r, 64) - c->ds_base;
+    c->in.rip = c->addr - c->cs_base;
     c->in.rflags = 0x202 | (next(r) & X86_FL_ARITH);
     if (chance(r, 10))
         c->in.rflags |= X86_FL_DF;
@@ -538,25 +563,26 @@ static void fill_state(struct rng *r, struct oracle_case *c)
     fill_vector(r, c->window, ORACLE_WINDOW_SIZE);
 }
 
-static uint64_t target(struct rng *r, unsigned size)
+/* The offset in the data segment of a good address, or sometimes of a bad one. */
+static uint64_t target(struct rng *r, const struct oracle_case *c, unsigned size)
 {
     unsigned kind = below(r, 100);
     uint64_t t;
 
     if (kind < 3)
-        return ORACLE_DATA + ORACLE_DATA_SIZE - below(r, 64); /* into the hole */
+        return ORACLE_DATA + ORACLE_DATA_SIZE - below(r, 64) - c->ds_base; /* into the hole */
     if (kind < 5)
-        return ORACLE_RO + below(r, 64);
+        return ORACLE_RO + below(r, 64) - c->ds_base;
     if (kind < 7)
         return next(r) | 1ull << 60; /* hardly ever canonical */
     if (kind < 8)
-        return ORACLE_DATA - below(r, 32);
+        return ORACLE_DATA - below(r, 32) - c->ds_base;
     t = ORACLE_DATA + ORACLE_WINDOW + 64 + below(r, ORACLE_WINDOW_SIZE - 192);
     if (kind < 20)
         t = ORACLE_DATA + 0x1000 - below(r, size + 1); /* across the pages */
     else if (kind < 70)
         t &= ~(uint64_t)(size >= 32 ? 31 : size >= 16 ? 15 : 7);
-    return t;
+    return t - c->ds_base;
 }
 
 static void place_gather(struct rng *r, struct oracle_case *c, const struct x86_insn *in)
@@ -564,7 +590,7 @@ static void place_gather(struct rng *r, struct oracle_case *c, const struct x86_
     unsigned i;
 
     if (in->base != X86_REG_NONE)
-        c->in.gpr[in->base] = ORACLE_DATA + 0x1000 - (uint64_t)in->disp;
+        c->in.gpr[in->base] = ORACLE_DATA + 0x1000 - c->ds_base - (uint64_t)in->disp;
     for (i = 0; i < 8; i++) {
         bool wide = (in->opcode & 1) != 0;
         int64_t k = (int64_t)below(r, 48) - 24;
@@ -590,8 +616,8 @@ static void place(struct rng *r, struct oracle_case *c, struct x86_insn *in, uin
     if (in->base == X86_REG_RIP || (in->base == X86_REG_NONE && in->index == X86_REG_NONE)) {
         uint32_t d = (uint32_t)(in->base == X86_REG_RIP ? t - next_rip : t);
 
-        if (in->disp_size == 4) {
-            memcpy(code + in->off_disp, &d, 4);
+        if (in->disp_size == 4 || in->disp_size == 2) {
+            memcpy(code + in->off_disp, &d, in->disp_size);
         } else if (in->disp_size == 8) {
             memcpy(code + in->off_disp, &t, 8);
         }
@@ -621,7 +647,7 @@ static const struct x86_opnd *memory(const struct x86_insn *in)
 static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_insn *in)
 {
     const struct x86_opnd *m = memory(in);
-    uint64_t *g = c->in.gpr, end = c->addr + c->len;
+    uint64_t *g = c->in.gpr, end = c->in.rip + c->len;
     unsigned cls = classify(in);
 
     if (cls == OC_BIT && m != NULL && in->op >= X86_BT && in->op <= X86_BTC && in->reg < 16 &&
@@ -637,21 +663,19 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
     }
     if (cls == OC_STRING || in->op == X86_MASKMOVQ || in->op == X86_MASKMOVDQU ||
         in->op == X86_VMASKMOVDQU || in->op == X86_INS || in->op == X86_OUTS) {
-        g[X86_RSI] = target(r, 8);
-        g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, 8);
+        g[X86_RSI] = target(r, c, 8);
+        g[X86_RDI] = chance(r, 20) ? g[X86_RSI] + below(r, 9) - 4 : target(r, c, 8);
         g[X86_RCX] = below(r, 20);
-        if (in->op == X86_INS || in->op == X86_OUTS) /* of none: is the port checked? */
-            g[X86_RCX] |= 1;
         if (in->op == X86_XLAT)
-            g[X86_RBX] = target(r, 1) - (g[X86_RAX] & 0xff);
+            g[X86_RBX] = target(r, c, 1) - (g[X86_RAX] & 0xff);
     }
     if (cls == OC_STACK || in->op == X86_CALL || in->op == X86_RET) {
         uint64_t where;
 
         if (chance(r, 10))
-            g[X86_RSP] = target(r, 8);
-        g[X86_RBP] = chance(r, 90) ? target(r, 8) : g[X86_RBP];
-        where = g[X86_RSP] - ORACLE_DATA - ORACLE_WINDOW;
+            g[X86_RSP] = target(r, c, 8);
+        g[X86_RBP] = chance(r, 90) ? target(r, c, 8) : g[X86_RBP];
+        where = g[X86_RSP] + c->ds_base - ORACLE_DATA - ORACLE_WINDOW;
         if (in->op == X86_RET && c->compat && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
             memcpy(c->window + where, &end, 4);
         } else if (in->op == X86_RET && where < ORACLE_WINDOW_SIZE - 8 && chance(r, 80)) {
@@ -668,6 +692,32 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
     }
 }
 
+/* An image that XRSTOR may like, and components to choose from. */
+static void shape_state(struct rng *r, struct oracle_case *c)
+{
+    static const uint16_t size[] = {512, 576, 832};
+    uint64_t t = ORACLE_DATA + ORACLE_WINDOW + 64 * below(r, 4), off, header[8] = {0};
+    uint32_t mxcsr = chance(r, 90) ? 0x1f80 : (uint32_t)next(r);
+
+    c->in.gpr[X86_RAX] = below(r, 8); /* the host has more components than the guest */
+    c->in.gpr[X86_RDX] = 0;
+    if (chance(r, 10))
+        t += below(r, 64);
+    if (chance(r, 10))
+        t = ORACLE_DATA + ORACLE_DATA_SIZE - size[below(r, 3)] + (chance(r, 30) ? 64 : 0);
+    c->state_ea = t;
+    off = t - ORACLE_DATA - ORACLE_WINDOW;
+    if (off > ORACLE_WINDOW_SIZE - 576)
+        return;
+    header[0] = below(r, 8);
+    if (chance(r, 30))
+        header[1] = 1ull << 63 | header[0] | below(r, 8);
+    if (chance(r, 5))
+        header[below(r, 8)] |= 1ull << below(r, 64);
+    memcpy(c->window + off + 24, &mxcsr, 4);
+    memcpy(c->window + off + 512, header, 64);
+}
+
 /* A near branch must not come back to itself, nor leave its slot. */
 static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code, bool first)
 {
@@ -678,7 +728,20 @@ static bool tame_branch(struct rng *r, const struct x86_insn *in, uint8_t *code,
     if (first && chance(r, 20))
         d = -(int32_t)in->len - 1 - (int32_t)below(r, 4);
     memcpy(code + in->off_imm, &d, in->imm_size);
-    return in->imm_size == 1 || in->imm_size == 4;
+    return in->imm_size != 8;
+}
+
+/* False if the registers of the address are needed otherwise. */
+static bool place_state(struct rng *r, struct oracle_case *c, struct x86_insn *in, uint8_t *b,
+                        unsigned len)
+{
+    if (in->base == X86_RAX || in->base == X86_RDX || in->index == X86_RAX ||
+        in->index == X86_RDX || in->base == in->index ||
+        (in->base == X86_REG_NONE && in->index != X86_REG_NONE))
+        return false;
+    shape_state(r, c);
+    place(r, c, in, b, c->addr + c->len + len, c->state_ea - c->ds_base);
+    return true;
 }
 
 static bool immediate_count_fits(const struct x86_insn *in)
@@ -688,9 +751,10 @@ static bool immediate_count_fits(const struct x86_insn *in)
 }
 
 /* SHA's operands only aligned: see oracle.c. */
-static uint64_t operand_target(struct rng *r, const struct x86_insn *in, const struct x86_opnd *m)
+static uint64_t operand_target(struct rng *r, const struct oracle_case *c,
+                               const struct x86_insn *in, const struct x86_opnd *m)
 {
-    uint64_t t = target(r, m->size);
+    uint64_t t = target(r, c, m->size);
 
     return in->feature == X86_FEAT_SHA ? t & ~15ull : t;
 }
@@ -700,10 +764,12 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 {
     struct x86_insn in;
     uint8_t b[15];
-    enum x86_mode mode = c->compat ? X86_MODE_32 : X86_MODE_64;
+    enum x86_mode mode = c->small ? X86_MODE_16 : c->compat ? X86_MODE_32 : X86_MODE_64;
     unsigned n = 0, tries;
     const struct x86_opnd *m;
 
+    if (want == OC_STATE && c->count != 0)
+        return false; /* where the image lies must be known */
     for (tries = 0; tries < 4000 && n == 0; tries++) {
         n = try_insn(r, want, mode, b, &in, feature);
         if (n != 0 && (!tame_branch(r, &in, b, c->count == 0) || !immediate_count_fits(&in)))
@@ -714,8 +780,10 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
     m = memory(&in);
     if (m != NULL && in.vsib)
         place_gather(r, c, &in);
-    else if (m != NULL)
-        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, &in, m));
+    else if (want == OC_STATE && !place_state(r, c, &in, b, n))
+        return false;
+    else if (m != NULL && want != OC_STATE)
+        place(r, c, &in, b, c->addr + c->len + n, operand_target(r, c, &in, m));
     if (x86_decode(b, n, mode, &in) != (int)n)
         return false;
     memcpy(c->code + c->len, b, n);
@@ -728,24 +796,31 @@ static bool append(struct rng *r, struct oracle_case *c, enum oracle_class want,
 }
 
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     const bool feature[X86_FEAT_HIDDEN + 1])
+                     bool small, const bool feature[X86_FEAT_HIDDEN + 1])
 {
     struct rng r = {.s = seed};
     unsigned wanted, i;
 
     memset(c, 0, sizeof(*c));
     c->seed = seed;
-    c->addr = ORACLE_CODE + (uint64_t)slot % ORACLE_SLOTS * ORACLE_SLOT + ORACLE_LEAD;
+    c->compat = only == OC_OLD || chance(&r, 35);
+    c->small = c->compat && small && chance(&r, 40);
+    if (c->small) {
+        c->cs_base = ORACLE_CODE;
+        c->ds_base = ORACLE_DS16_BASE;
+    }
+    c->slot = ORACLE_CODE + ORACLE_SHIFT +
+              (uint64_t)(slot % (c->small ? ORACLE_SLOTS16 : ORACLE_SLOTS)) * ORACLE_SLOT;
+    c->addr = c->slot + ORACLE_LEAD + below(&r, ORACLE_LEAD_MAX - ORACLE_LEAD + 1);
     fill_state(&r, c);
-    c->compat = only == OC_OLD || chance(&r, 25);
     wanted = chance(&r, 70) ? 1 : 1 + below(&r, ORACLE_INSNS);
     for (i = 0; i < wanted; i++) {
         enum oracle_class want =
             only != OC_COUNT ? only : (enum oracle_class)below(&r, c->compat ? OC_COUNT : OC_OLD);
 
         append(&r, c, want, feature);
-        if (want == OC_BRANCH)
-            break;
+        if (want == OC_BRANCH || want == OC_STATE)
+            break; /* these end a case */
     }
     for (i = 0; c->compat && i < 16; i++)
         c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;

@@ -3,12 +3,14 @@
  * loads the state of the next, so that the kernel's sigreturn is the loader and INT3 the end. The
  * handler finds its data at a fixed address.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/ucontext.h>
 #include <sys/wait.h>
@@ -79,14 +81,16 @@ static void store(const ucontext_t *uc, struct oracle_result *r)
 static void load(ucontext_t *uc, const struct oracle_case *c)
 {
     uint8_t *x = (uint8_t *)uc->uc_mcontext.fpregs, *data = data_pages();
+    unsigned cs = c->small ? ORACLE_CS16 : c->compat ? ORACLE_CS32 : ORACLE_CS64;
+    unsigned ds = c->small ? ORACLE_DS16 : ORACLE_SS, i;
     uint64_t features;
-    unsigned i;
 
     for (i = 0; i < 16; i++)
         uc->uc_mcontext.gregs[greg_of[i]] = (greg_t)c->in.gpr[i];
-    /* the low half of this word is CS */
-    uc->uc_mcontext.gregs[REG_CSGSFS] &= ~0xffffll;
-    uc->uc_mcontext.gregs[REG_CSGSFS] |= c->compat ? ORACLE_CS32 : ORACLE_CS64;
+    /* CS is the lowest word of this one, SS the highest */
+    uc->uc_mcontext.gregs[REG_CSGSFS] &= 0x0000ffffffff0000ll;
+    uc->uc_mcontext.gregs[REG_CSGSFS] |= (greg_t)(cs | (uint64_t)ds << 48);
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(ds)); /* not part of the context */
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)c->in.rip;
     uc->uc_mcontext.gregs[REG_EFL] = (greg_t)c->in.rflags;
     memcpy(x, c->in.fx, 28); /* the mask of MXCSR bits stays */
@@ -130,6 +134,25 @@ static void map_at(uint64_t addr, size_t size, int prot, int flags)
         fail("mmap");
 }
 
+static bool make_segment(unsigned entry, uint64_t base, unsigned contents)
+{
+    struct user_desc d = {.entry_number = entry, .base_addr = (unsigned)base, .limit = 0xffff};
+
+    d.contents = contents & 3;
+    return syscall(SYS_modify_ldt, 1, &d, sizeof(d)) == 0;
+}
+
+static bool make_segments(void)
+{
+    return make_segment(ORACLE_CS16 >> 3, ORACLE_CODE, MODIFY_LDT_CONTENTS_CODE) &&
+           make_segment(ORACLE_DS16 >> 3, ORACLE_DS16_BASE, MODIFY_LDT_CONTENTS_DATA);
+}
+
+bool oracle_host_has_ldt(void)
+{
+    return make_segments();
+}
+
 static _Noreturn void child(const struct oracle_case *c, struct oracle_result *results, unsigned n)
 {
     static const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM};
@@ -149,7 +172,7 @@ static _Noreturn void child(const struct oracle_case *c, struct oracle_result *r
     for (i = 0; i < ORACLE_CODE_SIZE; i += 4096) /* absent pages would show in error codes */
         touch = *(volatile const uint8_t *)(ORACLE_CODE + i);
     (void)touch;
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(ORACLE_SS)); /* for 32-bit code */
+    make_segments();
     *control() = (struct control){.cases = c, .results = results, .n = n};
     stack.ss_sp = malloc(stack.ss_size);
     sigaltstack(&stack, NULL);
@@ -180,10 +203,10 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
 {
     unsigned i;
     pid_t pid;
-    int status;
+    int status = 0;
 
     for (i = 0; i < n; i++) {
-        uint8_t *slot = (uint8_t *)(c[i].addr & ~(uint64_t)(ORACLE_SLOT - 1));
+        uint8_t *slot = (uint8_t *)c[i].slot;
 
         memset(slot, 0xcc, ORACLE_SLOT);
         memcpy((void *)c[i].addr, c[i].code, c[i].len);

@@ -186,9 +186,8 @@ void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsign
 
     for (i = 0; i < n; i++) {
         memset(code, 0xcc, sizeof(code));
-        memcpy(code + ORACLE_LEAD, c[i].code, c[i].len);
-        gmem_write(s->env.mem, G_CODE + (c[i].addr - ORACLE_CODE - ORACLE_LEAD), code,
-                   sizeof(code));
+        memcpy(code + (c[i].addr - c[i].slot), c[i].code, c[i].len);
+        gmem_write(s->env.mem, G_CODE + (c[i].slot - ORACLE_CODE), code, sizeof(code));
     }
 }
 
@@ -202,6 +201,13 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
     if (c->compat) {
         s->state.seg[X86_CS].selector = ORACLE_CS32;
         s->state.seg[X86_CS].attr = 0xc0fb;
+    }
+    if (c->small) {
+        s->state.seg[X86_CS] = (struct x86_segment){
+            .selector = ORACLE_CS16, .attr = 0x00fb, .limit = 0xffff, .base = c->cs_base};
+        s->state.seg[X86_DS] = (struct x86_segment){
+            .selector = ORACLE_DS16, .attr = 0x00f3, .limit = 0xffff, .base = c->ds_base};
+        s->state.seg[X86_ES] = s->state.seg[X86_SS] = s->state.seg[X86_DS];
     }
     memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
     s->state.rip = c->in.rip;

@@ -8,6 +8,7 @@
 #include <strings.h>
 #include <time.h>
 
+#include "dev/chips.h"
 #include "runner.h"
 
 /* ---- the board ---- */
@@ -36,7 +37,10 @@ static void cmd_device(struct runner *r, unsigned count, char **words)
             return;
         }
     }
-    unit_add(r, words[1], &device_unit_ops, ops, config, NULL);
+    if (ops == &ns16550_ops)
+        serial_add(r, config);
+    else
+        unit_add(r, words[1], &device_unit_ops, ops, config, NULL);
 }
 
 static void cmd_ram(struct runner *r, unsigned count, char **words)
@@ -359,4 +363,5 @@ static const struct command basic_commands[] = {
     {0},
 };
 
-const struct command *const command_tables[] = {basic_commands, pci_commands, NULL};
+const struct command *const command_tables[] = {basic_commands, pci_commands, serial_commands,
+                                                NULL};

@@ -17,6 +17,7 @@
 
 #define CPUS 20u
 #define TSC_HZ 2000000000ull
+#define TICK_NS (NSEC_PER_SEC / LAPIC_BUS_HZ) /* a period of the timer's input clock */
 
 enum { ID = 0x20, VERSION = 0x30, TPR = 0x80, APR = 0x90, PPR = 0xA0, EOI = 0xB0, LDR = 0xD0 };
 enum { DFR = 0xE0, SVR = 0xF0, ISR = 0x100, TMR = 0x180, IRR = 0x200, ESR = 0x280, ICR = 0x300 };
@@ -222,6 +223,12 @@ static bool irr(struct fixture *f, unsigned cpu, unsigned vector)
 static void step(struct fixture *f, uint64_t ns)
 {
     timerq_step(f->env.timers, ns);
+}
+
+/* By the timer's input clock. */
+static void ticks(struct fixture *f, uint64_t n)
+{
+    step(f, n * TICK_NS);
 }
 
 /* ---- tests ---- */
@@ -505,37 +512,37 @@ static void test_oneshot(void **state)
     struct fixture *f = *state;
 
     enable(f);
-    wr(f, 0, DIVIDE, 0xB); /* by 1: a tick is a nanosecond */
+    wr(f, 0, DIVIDE, 0xB); /* by 1 */
     wr(f, 0, TIMER, 0x40);
     wr(f, 0, INITIAL, 1000000);
     assert_int_equal(rd(f, 0, CURRENT), 1000000);
-    step(f, 400000);
+    ticks(f, 400000);
     assert_int_equal(rd(f, 0, CURRENT), 600000);
     assert_false(pending(f, 0));
-    step(f, 600000);
+    ticks(f, 600000);
     assert_int_equal(ack(f, 0), 0x40);
     assert_int_equal(rd(f, 0, CURRENT), 0);
     assert_int_equal(rd(f, 0, INITIAL), 1000000);
     wr(f, 0, EOI, 0);
-    step(f, 5000000);
+    ticks(f, 5000000);
     assert_false(pending(f, 0));
     wr(f, 0, DIVIDE, 0x0); /* by 2 */
     assert_int_equal(rd(f, 0, DIVIDE), 0);
     wr(f, 0, INITIAL, 1000);
-    step(f, 1000);
+    ticks(f, 1000);
     assert_int_equal(rd(f, 0, CURRENT), 500);
     wr(f, 0, DIVIDE, 0xA); /* by 128: goes on from 500 */
     assert_int_equal(rd(f, 0, CURRENT), 500);
-    step(f, 128 * 100);
+    ticks(f, 128 * 100);
     assert_int_equal(rd(f, 0, CURRENT), 400);
     wr(f, 0, INITIAL, 0); /* stops */
-    step(f, 1000000);
+    ticks(f, 1000000);
     assert_false(pending(f, 0));
     wr(f, 0, TIMER, MASKED | 0x40); /* masked: counts, does not interrupt */
     wr(f, 0, INITIAL, 1000);
-    step(f, 12800);
+    ticks(f, 12800);
     assert_int_equal(rd(f, 0, CURRENT), 900);
-    step(f, 128000);
+    ticks(f, 128000);
     assert_false(pending(f, 0));
 }
 
@@ -550,7 +557,7 @@ static void test_divisors(void **state)
     for (unsigned i = 0; i < countof(table); i++) {
         wr(f, 0, DIVIDE, table[i].code);
         wr(f, 0, INITIAL, 1000000);
-        step(f, 10ull * table[i].by);
+        ticks(f, 10ull * table[i].by);
         assert_int_equal(rd(f, 0, CURRENT), 1000000 - 10);
     }
 }
@@ -565,25 +572,25 @@ static void test_periodic(void **state)
     wr(f, 0, TIMER, 0x20040);
     wr(f, 0, INITIAL, 1000000);
     for (unsigned i = 0; i < 3; i++) {
-        step(f, 1000000);
+        ticks(f, 1000000);
         assert_int_equal(ack(f, 0), 0x40);
         wr(f, 0, EOI, 0);
     }
-    step(f, 250000);
+    ticks(f, 250000);
     assert_int_equal(rd(f, 0, CURRENT), 750000);
     before = f->interrupts[0];
-    step(f, 10000000);
+    ticks(f, 10000000);
     assert_int_equal(f->interrupts[0], before + 10);
     assert_int_equal(rd(f, 0, CURRENT), 750000);
     assert_int_equal(ack(f, 0), 0x40);
     wr(f, 0, EOI, 0);
     wr(f, 0, TIMER, 0x40); /* one-shot from here: the running count ends it */
-    step(f, 750000);
+    ticks(f, 750000);
     assert_int_equal(ack(f, 0), 0x40);
     wr(f, 0, EOI, 0);
-    step(f, 3000000);
+    ticks(f, 3000000);
     assert_false(pending(f, 0));
-    wr(f, 0, TIMER, 0x20040); /* a nanosecond's period must not stop the world */
+    wr(f, 0, TIMER, 0x20040); /* one tick's period must not stop the world */
     wr(f, 0, INITIAL, 1);
     before = f->interrupts[0];
     step(f, 1000000);
@@ -865,7 +872,7 @@ static void test_save_load(void **state)
     enable(f);
     wr(f, 0, DIVIDE, 0xB);
     wr(f, 0, TIMER, 0x20040);
-    wr(f, 0, INITIAL, 1000000);
+    wr(f, 0, INITIAL, 1000000 / TICK_NS);
     wr(f, 2, TIMER, 0x40042);
     wrmsr(f, 2, DEADLINE_MSR, 4000000);
     wrmsr(f, 3, BASE_MSR, 0xFEE00C00);
@@ -881,7 +888,7 @@ static void test_save_load(void **state)
     remake(f, false);
     assert_int_equal(lapics_load(f->l, buf.data, buf.len, &pos, &err), 0);
     assert_int_equal(pos, buf.len);
-    assert_int_equal(rd(f, 0, CURRENT), 700000);
+    assert_int_equal(rd(f, 0, CURRENT), 700000 / TICK_NS);
     assert_int_equal(rd(f, 1, PPR), 0x60);
     assert_true(irr(f, 1, 0x50));
     assert_false(pending(f, 1));

@@ -307,7 +307,7 @@ static void test_crash(void **state)
         tcgetattr(slave, &after);
         if (after.c_lflag & ICANON)
             _exit(2);
-        *(volatile int *)nowhere = 0;
+        *(volatile char *)nowhere = 0;
         _exit(3);
     }
     close(out[1]);

@@ -380,6 +380,101 @@ static void state_images(void **state)
     finish(m);
 }
 
+static void control_bits_refuse(void **state)
+{
+    struct machine *m = start();
+    struct soft_cpu *cpu = &m->cpu;
+
+    (void)state;
+    cpu->st.cr0 |= X86_CR0_TS;
+    assert_int_equal(RUN(m, 0xd9, 0xe8), X86_EXC_NM);       /* fld1 */
+    assert_int_equal(RUN(m, 0x9b), X86_EXC_NM);             /* fwait: MP is set */
+    assert_int_equal(RUN(m, 0x0f, 0xfc, 0xc1), X86_EXC_NM); /* paddb mm0, mm1 */
+    assert_int_equal(RUN(m, 0x0f, 0xae, 0x07), X86_EXC_NM); /* fxsave */
+    cpu->st.cr0 &= ~(uint64_t)X86_CR0_MP;
+    assert_int_equal(RUN(m, 0x9b), -1);
+    cpu->st.cr0 = (cpu->st.cr0 & ~(uint64_t)X86_CR0_TS) | X86_CR0_EM;
+    assert_int_equal(RUN(m, 0x0f, 0xfc, 0xc1), X86_EXC_UD);
+    assert_int_equal(RUN(m, 0x0f, 0x58, 0xc1), X86_EXC_UD); /* addps */
+    cpu->st.cr0 &= ~(uint64_t)X86_CR0_EM;
+    cpu->st.cr4 &= ~(uint64_t)X86_CR4_OSXSAVE;
+    assert_int_equal(RUN(m, 0x0f, 0xae, 0x27), X86_EXC_UD);       /* xsave */
+    assert_int_equal(RUN(m, 0xc5, 0xf8, 0x58, 0xc1), X86_EXC_UD); /* vaddps */
+    cpu->st.cr4 |= X86_CR4_OSXSAVE;
+    cpu->st.cr0 &= ~(uint64_t)X86_CR0_PE; /* VEX needs protected mode */
+    assert_int_equal(RUN(m, 0xc5, 0xf8, 0x58, 0xc1), X86_EXC_UD);
+    finish(m);
+}
+
+static void hidden_features_are_undefined(void **state)
+{
+    struct machine *m = start();
+    struct x86_cpuid id = {0};
+
+    (void)state;
+    m->vm.env.cpuid = &id; /* nothing at all */
+    assert_int_equal(RUN(m, 0x66, 0x0f, 0xd4, 0xca), X86_EXC_UD);
+    id.feature[X86_FEAT_SSE2] = true;
+    assert_int_equal(RUN(m, 0x66, 0x0f, 0xd4, 0xca), -1);
+    id.feature[X86_FEAT_AES] = true; /* the VEX form needs AVX too */
+    assert_int_equal(RUN(m, 0xc4, 0xe2, 0x71, 0xdc, 0xc2), X86_EXC_UD);
+    finish(m);
+}
+
+/* An element that faults leaves those before it done, so that the gather goes on from there. */
+static void gather_keeps_what_is_done(void **state)
+{
+    struct machine *m = start();
+    uint32_t index[4] = {0, 1, RAM_SIZE, 2}, mask[4], value[4] = {10, 20, 30, 40};
+
+    (void)state;
+    memset(mask, 0xff, sizeof(mask));
+    memcpy(m->ram + DATA, value, 16);
+    memcpy(m->cpu.st.xsave + FX_XMM + 16, index, 16);
+    memcpy(m->cpu.st.xsave + FX_XMM + 32, mask, 16);
+    m->cpu.st.gpr[X86_RDX] = DATA;
+    /* vpgatherdd xmm0, [rdx + xmm1*4], xmm2 */
+    assert_int_equal(RUN(m, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x8a), X86_EXC_PF);
+    check_xmm(m, 0, 10 | 20ull << 32, 0);
+    check_xmm(m, 2, 0, UINT64_MAX);
+    index[2] = 3;
+    memcpy(m->cpu.st.xsave + FX_XMM + 16, index, 16);
+    assert_int_equal(RUN(m, 0xc4, 0xe2, 0x69, 0x90, 0x04, 0x8a), -1);
+    check_xmm(m, 0, 10 | 20ull << 32, 40 | 30ull << 32);
+    check_xmm(m, 2, 0, 0);
+    finish(m);
+}
+
+static void environment_formats(void **state)
+{
+    struct machine *m = start();
+    uint16_t words[7];
+
+    (void)state;
+    m->cpu.st.gpr[X86_RDI] = DATA;
+    fx_set64(&m->cpu, FX_FIP, 0x12345);
+    fx_set64(&m->cpu, FX_FDP, 0x6789a);
+    fx_set16(&m->cpu, FX_FOP, 0x123);
+    assert_int_equal(RUN(m, 0xd9, 0x37), -1); /* fnstenv: 32-bit protected */
+    assert_int_equal(*(uint32_t *)(void *)(m->ram + DATA + 12), 0x12345);
+    assert_int_equal(*(uint32_t *)(void *)(m->ram + DATA + 16), 0x123u << 16);
+    m->cpu.st.cr0 &= ~(uint64_t)X86_CR0_PE;
+    assert_int_equal(RUN(m, 0x66, 0xd9, 0x37), -1); /* 16-bit real */
+    memcpy(words, m->ram + DATA, sizeof(words));
+    assert_int_equal(words[2], 0xffff);
+    assert_int_equal(words[3], 0x2345);
+    assert_int_equal(words[4], 0x1123);
+    assert_int_equal(words[5], 0x789a);
+    assert_int_equal(words[6], 0x6000);
+    fx_set64(&m->cpu, FX_FIP, 0);
+    fx_set64(&m->cpu, FX_FDP, 0);
+    assert_int_equal(RUN(m, 0x66, 0xd9, 0x27), -1); /* fldenv */
+    assert_int_equal(fx_get64(&m->cpu, FX_FIP), 0x12345);
+    assert_int_equal(fx_get64(&m->cpu, FX_FDP), 0x6789a);
+    assert_int_equal(fx_get16(&m->cpu, FX_FOP), 0x123);
+    finish(m);
+}
+
 /* Whatever the table lets through must run on this host without harm. */
 static void random_bytes_do_no_harm(void **state)
 {
@@ -439,6 +534,10 @@ int main(void)
         cmocka_unit_test(x87),
         cmocka_unit_test(mmx),
         cmocka_unit_test(state_images),
+        cmocka_unit_test(control_bits_refuse),
+        cmocka_unit_test(hidden_features_are_undefined),
+        cmocka_unit_test(gather_keeps_what_is_done),
+        cmocka_unit_test(environment_formats),
         cmocka_unit_test(random_bytes_do_no_harm),
     };
 

@@ -237,6 +237,49 @@ static void test_bars_absurd(void **state)
     machine_stop(&m);
 }
 
+/* ---- windows that are full ---- */
+
+static const struct {
+    enum pci_bar_type type;
+    uint64_t size;
+    unsigned fit; /* devices with one such BAR */
+    const char *words;
+} greedy[] = {
+    {PCI_BAR_MEM32, 256 << 20, 2, "(268435456 bytes) in the 32-bit memory window"},
+    {PCI_BAR_MEM64, 16ull << 30, 2, "(17179869184 bytes) in the 64-bit memory window"},
+};
+static unsigned greedy_row;
+
+static int greedy_create(struct dev_env *env, struct pci_func *f, const struct options *opts,
+                         void **out, struct error *err)
+{
+    (void)env;
+    (void)opts;
+    *out = f;
+    return pci_add_bar(f, 0, greedy[greedy_row].type, greedy[greedy_row].size, err);
+}
+
+static const struct pci_ops greedy_ops = {.name = "greedy", .create = greedy_create};
+
+static void test_bars_full(void **state)
+{
+    (void)state;
+    for (greedy_row = 0; greedy_row < countof(greedy); greedy_row++) {
+        struct machine m;
+        struct error err = {0};
+
+        machine_start(&m, false);
+        for (unsigned i = 0; i < greedy[greedy_row].fit; i++)
+            assert_int_equal(machine_add(&m, 3 + i, 0, &greedy_ops), 0);
+        assert_int_equal(pci_assign(m.pci, &err), 0);
+        assert_int_equal(machine_add(&m, 10, 0, &greedy_ops), 0);
+        assert_int_equal(pci_assign(m.pci, &err), -ENOSPC);
+        if (strstr(err.text, greedy[greedy_row].words) == NULL)
+            fail_msg("'%s' lacks '%s'", err.text, greedy[greedy_row].words);
+        machine_stop(&m);
+    }
+}
+
 static void test_intx(void **state)
 {
     struct machine m;
@@ -519,11 +562,12 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_access),      cmocka_unit_test(test_bars),
-        cmocka_unit_test(test_bars_absurd), cmocka_unit_test(test_intx),
-        cmocka_unit_test(test_no_lpc),      cmocka_unit_test(test_msi),
-        cmocka_unit_test(test_msix),        cmocka_unit_test(test_load_hostile),
-        cmocka_unit_test(test_random),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_access),       cmocka_unit_test(test_bars),
+        cmocka_unit_test(test_bars_absurd),  cmocka_unit_test(test_intx),
+        cmocka_unit_test(test_bars_full),    cmocka_unit_test(test_no_lpc),
+        cmocka_unit_test(test_msi),          cmocka_unit_test(test_msix),
+        cmocka_unit_test(test_load_hostile), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

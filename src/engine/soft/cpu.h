@@ -137,8 +137,8 @@ struct soft_cpu {
     uint8_t delivering_type;
     uint64_t deliver_rsp; /* RSP before a delivery began, should it fault */
     bool in_insn;         /* a block runs: RIP is that of *uop */
-    bool halt_wanted; /* HLT ran */
-    bool exit_wanted; /* an exit for the VM stands in *exit */
+    bool halt_wanted;     /* HLT ran */
+    bool exit_wanted;     /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
     uint64_t budget; /* stats.instructions at which to stop, if budgeted */
     bool budgeted;

@@ -95,8 +95,8 @@ static void deliver_real(struct soft_cpu *cpu, uint8_t vector)
     stack_push(cpu, 2, cpu->st.seg[X86_CS].selector);
     stack_push(cpu, 2, cpu->st.rip);
     seg_load_real(cpu, X86_CS, (uint16_t)(entry >> 16));
-    soft_set_flags(cpu, soft_flags(cpu) & ~(uint64_t)(X86_FL_IF | X86_FL_TF | X86_FL_AC |
-                                                      X86_FL_RF));
+    soft_set_flags(cpu,
+                   soft_flags(cpu) & ~(uint64_t)(X86_FL_IF | X86_FL_TF | X86_FL_AC | X86_FL_RF));
     soft_mode_changed(cpu);
     cpu->st.rip = entry & 0xffff;
 }
@@ -107,8 +107,7 @@ struct idt_gate {
     unsigned type, ist;
 };
 
-static void read_idt(struct soft_cpu *cpu, uint8_t vector, enum event_type type,
-                     struct idt_gate *g)
+static void read_idt(struct soft_cpu *cpu, uint8_t vector, enum event_type type, struct idt_gate *g)
 {
     unsigned width = in_long_mode(cpu) ? 16 : 8;
     uint32_t code = vector * 8u + 2;
@@ -184,8 +183,8 @@ static void enter_handler(struct soft_cpu *cpu, const struct idt_gate *g, struct
     cpu->st.rip = g->off;
 }
 
-static void deliver_long(struct soft_cpu *cpu, uint8_t vector, enum event_type type,
-                         bool has_error, uint32_t error)
+static void deliver_long(struct soft_cpu *cpu, uint8_t vector, enum event_type type, bool has_error,
+                         uint32_t error)
 {
     uint64_t frame[6], rsp = cpu->st.gpr[X86_RSP];
     struct x86_segment cs;
@@ -225,8 +224,8 @@ static void deliver_long(struct soft_cpu *cpu, uint8_t vector, enum event_type t
             sys_store(cpu, rsp, 8, frame[i]);
     }
     if (cpl < cpu->cpl)
-        cpu->st.seg[X86_SS] = (struct x86_segment){
-            .selector = (uint16_t)cpl, .attr = X86_SEG_UNUSABLE | 0xc013u | cpl << 5};
+        cpu->st.seg[X86_SS] = (struct x86_segment){.selector = (uint16_t)cpl,
+                                                   .attr = X86_SEG_UNUSABLE | 0xc013u | cpl << 5};
     enter_handler(cpu, &g, &cs, cpl);
     cpu->st.gpr[X86_RSP] = rsp;
 }

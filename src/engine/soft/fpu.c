@@ -493,6 +493,16 @@ static const struct {
     {X86_VZEROALL, 1, vzero},
 };
 
+/* 2 or 4: which of the formats FSTENV and FSAVE use. */
+static uint8_t environment_size(const struct x86_insn *insn)
+{
+    bool prefix = (insn->prefixes & X86_PFX_OPSIZE) != 0;
+
+    if (insn->mode == X86_MODE_64 && (insn->rex & 8u) != 0)
+        return 4;
+    return prefix == (insn->mode == X86_MODE_16) ? 4 : 2;
+}
+
 uop_fn fpu_handler(const struct x86_insn *insn, struct uop *u)
 {
     unsigned i;
@@ -511,7 +521,6 @@ uop_fn fpu_handler(const struct x86_insn *insn, struct uop *u)
         u->cc = (insn->rex & 8u) != 0;
     else if (insn->op == X86_FNSTENV || insn->op == X86_FLDENV || insn->op == X86_FNSAVE ||
              insn->op == X86_FRSTOR)
-        u->cc = (insn->prefixes & X86_PFX_OPSIZE) != 0 ? (insn->mode == X86_MODE_16 ? 4 : 2)
-                                                       : (insn->mode == X86_MODE_16 ? 2 : 4);
+        u->cc = environment_size(insn);
     return handlers[i].fn;
 }

@@ -409,6 +409,13 @@ static void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
 
 /* ---- slow halves ---- */
 
+/* An access that leaves the canonical half is refused before its first page is looked at. */
+static void check_crossing(struct soft_cpu *cpu, unsigned seg, uint64_t last)
+{
+    if (in_long_mode(cpu) && !soft_canonical(cpu, last))
+        soft_raise_error(cpu, seg == X86_SS ? X86_EXC_SS : X86_EXC_GP, 0);
+}
+
 static void check_access(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
 {
     /* numbers at their size, 80-bit ones at 8 bytes, FPU images at 4 */
@@ -444,6 +451,7 @@ uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigne
         p = mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
         return p != NULL ? host_load(p, size) : phys_load(cpu, gpa, size);
     }
+    check_crossing(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_READ, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -468,6 +476,7 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
             phys_store(cpu, gpa, size, v);
         return;
     }
+    check_crossing(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -482,6 +491,8 @@ uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned
 
     if (cpu->tlb_mode == TLB_CHECKED)
         check_access(cpu, lin, size, true);
+    if (first < size)
+        check_crossing(cpu, seg, lin + size - 1);
     p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     if (first < size) {
         mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
@@ -649,6 +660,7 @@ static void copy(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint8_t *buf, 
         check_access(cpu, lin, len, write);
     if (first > len)
         first = len;
+    check_crossing(cpu, seg, lin + len - 1);
     p = mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
         p2 = mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa2);
@@ -678,6 +690,7 @@ void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned 
         return;
     if (cpu->tlb_mode == TLB_CHECKED)
         check_access(cpu, lin, len, true);
+    check_crossing(cpu, seg, lin + len - 1);
     mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     if (first < len)
         mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);

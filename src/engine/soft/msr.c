@@ -2,21 +2,49 @@
 #include "engine/soft/interp.h"
 #include "host/clock.h"
 
-/* Model-specific and control registers: Intel SDM Vol.4 and Vol.3, chapter on system architecture. */
+/* Model-specific and control registers: Intel SDM Vol.4 and Vol.3, chapter on system architecture.
+ */
 
 enum {
-    MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b,
-    MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_UCODE_REV = 0x8b, MSR_PLATFORM_INFO = 0xce,
-    MSR_MTRR_CAP = 0xfe, MSR_ARCH_CAP = 0x10a, MSR_FLUSH_CMD = 0x10b, MSR_SYSENTER_CS = 0x174,
-    MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_MCG_CAP = 0x179,
-    MSR_MCG_STATUS = 0x17a, MSR_MISC_FEATURES = 0x140, MSR_MISC_ENABLE = 0x1a0,
-    MSR_MTRR_PHYS = 0x200, MSR_MTRR_FIX64K = 0x250, MSR_MTRR_FIX16K = 0x258,
-    MSR_MTRR_FIX4K = 0x268, MSR_PAT = 0x277, MSR_MTRR_DEF = 0x2ff, MSR_MC0_CTL = 0x400,
-    MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_XSS = 0xda0
+    MSR_TSC = 0x10,
+    MSR_APIC_BASE = 0x1b,
+    MSR_FEATURE_CONTROL = 0x3a,
+    MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
+    MSR_UCODE_REV = 0x8b,
+    MSR_PLATFORM_INFO = 0xce,
+    MSR_MTRR_CAP = 0xfe,
+    MSR_ARCH_CAP = 0x10a,
+    MSR_FLUSH_CMD = 0x10b,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_MCG_CAP = 0x179,
+    MSR_MCG_STATUS = 0x17a,
+    MSR_MISC_FEATURES = 0x140,
+    MSR_MISC_ENABLE = 0x1a0,
+    MSR_MTRR_PHYS = 0x200,
+    MSR_MTRR_FIX64K = 0x250,
+    MSR_MTRR_FIX16K = 0x258,
+    MSR_MTRR_FIX4K = 0x268,
+    MSR_PAT = 0x277,
+    MSR_MTRR_DEF = 0x2ff,
+    MSR_MC0_CTL = 0x400,
+    MSR_TSC_DEADLINE = 0x6e0,
+    MSR_X2APIC = 0x800,
+    MSR_XSS = 0xda0
 };
 enum {
-    MSR_EFER = 0xc0000080u, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SFMASK,
-    MSR_FS_BASE = 0xc0000100u, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX
+    MSR_EFER = 0xc0000080u,
+    MSR_STAR,
+    MSR_LSTAR,
+    MSR_CSTAR,
+    MSR_SFMASK,
+    MSR_FS_BASE = 0xc0000100u,
+    MSR_GS_BASE,
+    MSR_KERNEL_GS_BASE,
+    MSR_TSC_AUX
 };
 
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu)
@@ -34,7 +62,8 @@ static bool lapic_msr(uint32_t i)
     return i == MSR_APIC_BASE || i == MSR_TSC_DEADLINE || (i >= MSR_X2APIC && i < 0x900);
 }
 
-/* Registers that are only state: where they live and which bits may be set. NULL: not such a one. */
+/* Registers that are only state: where they live and which bits may be set. NULL: not such a one.
+ */
 static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
 {
     struct x86_state *st = &cpu->st;
@@ -72,7 +101,7 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
     case MSR_MISC_ENABLE:
         return &st->misc_enable;
     case MSR_SPEC_CTRL:
-        *allowed = 7;
+        *allowed = 7 | 1u << 10; /* IBRS, STIBP, SSBD, BHI_DIS_S */
         return &st->spec_ctrl;
     case MSR_FEATURE_CONTROL:
         *allowed = 1;
@@ -321,8 +350,7 @@ static void write_cr0(struct soft_cpu *cpu, uint64_t v)
             gp0(cpu);
         efer &= ~(uint64_t)X86_EFER_LMA;
     }
-    if (pae_paging(v, cpu->st.cr4, efer) &&
-        ((v ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)))
+    if (pae_paging(v, cpu->st.cr4, efer) && ((v ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr0 = v;
     cpu->st.efer = efer;
@@ -362,8 +390,8 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
         ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr4 = v;
-    if ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP |
-                     X86_CR4_PCIDE))
+    if ((v ^ old) &
+        (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE))
         mmu_flush_all(cpu);
     mmu_update_mode(cpu);
 }

@@ -10,8 +10,8 @@
     {                                                                                              \
         type a = (type)reg_get(cpu, X86_RAX, n), b = (type)rm_load(cpu, u, n), d;                  \
         uint8_t of, ah;                                                                            \
-        __asm__(insn sfx " %[b]\n\tmov %%rax, %%rcx\n\tlahf\n\tseto %[of]\n\tmov %%ah, %[ah]\n\t"   \
-                "mov %%rcx, %%rax"                                                                 \
+        __asm__(insn sfx " %[b]\n\tmov %%rax, %%rcx\n\tlahf\n\tseto %[of]\n\tmov %%ah, %[ah]\n\t"  \
+                         "mov %%rcx, %%rax"                                                        \
                 : "+a"(a), "=&d"(d), [of] "=&q"(of), [ah] "=&Q"(ah)                                \
                 : [b] "r"(b)                                                                       \
                 : "cc", "rcx");                                                                    \
@@ -24,8 +24,8 @@
     {                                                                                              \
         uint16_t a = (uint16_t)reg_get(cpu, 8 * X86_RAX, 1);                                       \
         uint8_t b = (uint8_t)rm_load(cpu, u, 1), of, ah;                                           \
-        __asm__(insn "b %[b]\n\tmov %%eax, %%ecx\n\tlahf\n\tseto %[of]\n\tmov %%ah, %[ah]\n\t"      \
-                "mov %%ecx, %%eax"                                                                 \
+        __asm__(insn "b %[b]\n\tmov %%eax, %%ecx\n\tlahf\n\tseto %[of]\n\tmov %%ah, %[ah]\n\t"     \
+                     "mov %%ecx, %%eax"                                                            \
                 : "+a"(a), [of] "=&q"(of), [ah] "=&Q"(ah)                                          \
                 : [b] "q"(b)                                                                       \
                 : "cc", "rcx");                                                                    \
@@ -208,8 +208,8 @@ static void op_bt_reg(struct soft_cpu *cpu, const struct uop *u)
 static void op_bt_mem(struct soft_cpu *cpu, const struct uop *u)
 {
     unsigned n = u->osize, log = n == 2 ? 4 : n == 4 ? 5 : 6;
-    int64_t index = u->rep ? (int64_t)(u->imm & (8 * n - 1))
-                           : sign_extend(reg_get(cpu, u->src, n), n);
+    int64_t index =
+        u->rep ? (int64_t)(u->imm & (8 * n - 1)) : sign_extend(reg_get(cpu, u->src, n), n);
     uint64_t ea = soft_ea(cpu, u) + (uint64_t)(index >> log) * n;
     uint64_t bit = 1ull << (index & (8 * n - 1)), lin, old, v;
     uint8_t *p;
@@ -241,8 +241,7 @@ static void op_bt_mem(struct soft_cpu *cpu, const struct uop *u)
 
 static uint64_t src_load(struct soft_cpu *cpu, const struct uop *u, unsigned n)
 {
-    return u->flags & UOP_REG ? reg_get(cpu, u->src, n)
-                              : mem_load(cpu, u->seg, soft_ea(cpu, u), n);
+    return u->flags & UOP_REG ? reg_get(cpu, u->src, n) : mem_load(cpu, u->seg, soft_ea(cpu, u), n);
 }
 
 /* A zero source leaves the destination of BSF and BSR alone; only ZF is defined. */
@@ -276,8 +275,7 @@ static void op_tzcnt(struct soft_cpu *cpu, const struct uop *u)
 static void op_lzcnt(struct soft_cpu *cpu, const struct uop *u)
 {
     uint64_t v = src_load(cpu, u, u->osize);
-    uint64_t r = v == 0 ? 8u * u->osize
-                        : (uint64_t)__builtin_clzll(v) - (64 - 8u * u->osize);
+    uint64_t r = v == 0 ? 8u * u->osize : (uint64_t)__builtin_clzll(v) - (64 - 8u * u->osize);
 
     cpu->cc = (cpu->cc & ~(CC_ZF | CC_CF)) | (v == 0 ? CC_CF : 0) | (r == 0 ? CC_ZF : 0);
     reg_set(cpu, u->dst, u->osize, r);
@@ -311,8 +309,8 @@ static void op_adx(struct soft_cpu *cpu, const struct uop *u)
 {
     uint32_t flag = u->cc ? CC_OF : CC_CF;
     unsigned n = u->osize;
-    unsigned __int128 sum = (unsigned __int128)src_load(cpu, u, n) + reg_get(cpu, u->dst, n) +
-                            ((cpu->cc & flag) != 0);
+    unsigned __int128 sum =
+        (unsigned __int128)src_load(cpu, u, n) + reg_get(cpu, u->dst, n) + ((cpu->cc & flag) != 0);
 
     cpu->cc = (cpu->cc & ~flag) | ((sum >> (8 * n)) & 1 ? flag : 0);
     reg_set(cpu, u->dst, n, (uint64_t)sum);
@@ -387,8 +385,7 @@ static void op_bzhi(struct soft_cpu *cpu, const struct uop *u)
 /* The high half goes to dst, the low to vvvv; the same register gets the high half. */
 static void op_mulx(struct soft_cpu *cpu, const struct uop *u)
 {
-    unsigned __int128 p =
-        (unsigned __int128)vex_rm(cpu, u) * reg_get(cpu, X86_RDX, u->osize);
+    unsigned __int128 p = (unsigned __int128)vex_rm(cpu, u) * reg_get(cpu, X86_RDX, u->osize);
 
     reg_set(cpu, u->cc, u->osize, (uint64_t)p);
     reg_set(cpu, u->dst, u->osize, (uint64_t)(p >> (8 * u->osize)));
@@ -442,8 +439,7 @@ static void op_shiftx(struct soft_cpu *cpu, const struct uop *u)
 
 static uint32_t szp(uint8_t v)
 {
-    return (v & 0x80 ? CC_SF : 0) | (v == 0 ? CC_ZF : 0) |
-           (__builtin_parity(v) ? 0 : CC_PF);
+    return (v & 0x80 ? CC_SF : 0) | (v == 0 ? CC_ZF : 0) | (__builtin_parity(v) ? 0 : CC_PF);
 }
 
 static void op_daa_das(struct soft_cpu *cpu, const struct uop *u)
@@ -506,10 +502,8 @@ static void op_aad(struct soft_cpu *cpu, const struct uop *u)
 static void op_cmpxchg8b(struct soft_cpu *cpu, const struct uop *u)
 {
     uint64_t lin = lin_addr(cpu, u->seg, soft_ea(cpu, u), 8, true);
-    uint64_t acc = (uint64_t)(uint32_t)cpu->st.gpr[X86_RDX] << 32 |
-                   (uint32_t)cpu->st.gpr[X86_RAX];
-    uint64_t want = (uint64_t)(uint32_t)cpu->st.gpr[X86_RCX] << 32 |
-                    (uint32_t)cpu->st.gpr[X86_RBX];
+    uint64_t acc = (uint64_t)(uint32_t)cpu->st.gpr[X86_RDX] << 32 | (uint32_t)cpu->st.gpr[X86_RAX];
+    uint64_t want = (uint64_t)(uint32_t)cpu->st.gpr[X86_RCX] << 32 | (uint32_t)cpu->st.gpr[X86_RBX];
     uint8_t *p = mem_rmw(cpu, u->seg, lin, 8);
     uint64_t old = acc;
 
@@ -540,8 +534,8 @@ static void op_cmpxchg16b(struct soft_cpu *cpu, const struct uop *u)
     p = mem_rmw(cpu, u->seg, lin, 16); /* aligned, so in one page */
     if (p != NULL) {
         __asm__ volatile("lock cmpxchg16b %[m]\n\tsete %[ok]"
-                         : [m] "+m"(*(uint64_t(*)[2])(void *)p), "+a"(lo), "+d"(hi),
-                           [ok] "=q"(equal)
+                         : [m] "+m"(*(uint64_t(*)[2])(void *)p), "+a"(lo),
+                           "+d"(hi), [ok] "=q"(equal)
                          : "b"(cpu->st.gpr[X86_RBX]), "c"(cpu->st.gpr[X86_RCX])
                          : "cc", "memory");
     } else {

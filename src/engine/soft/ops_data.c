@@ -372,8 +372,7 @@ static void op_pusha(struct soft_cpu *cpu, const struct uop *u)
     for (unsigned i = 1; i <= 8; i++) /* all of it must be writable before a byte moves */
         soft_probe_write(cpu, X86_SS, (sp - i * n) & mask, n);
     for (unsigned r = 0; r < 8; r++)
-        mem_store(cpu, X86_SS, (sp - (r + 1) * n) & mask, n,
-                  r == X86_RSP ? sp : cpu->st.gpr[r]);
+        mem_store(cpu, X86_SS, (sp - (r + 1) * n) & mask, n, r == X86_RSP ? sp : cpu->st.gpr[r]);
     sp_set(cpu, sp - 8 * n);
 }
 
@@ -424,7 +423,10 @@ static void op_leave(struct soft_cpu *cpu, const struct uop *u)
     reg_set(cpu, X86_RBP, u->osize, bp);
 }
 
-#define ROW(f) {f##_1, f##_2, f##_4, f##_8}
+#define ROW(f)                                                                                     \
+    {                                                                                              \
+        f##_1, f##_2, f##_4, f##_8                                                                 \
+    }
 static const uop_fn mov_fn[5][4] = {ROW(mov_rr), ROW(mov_ri), ROW(mov_rm), ROW(mov_mr),
                                     ROW(mov_mi)};
 static const uop_fn xchg_fn[2][4] = {ROW(xchg_rr), ROW(xchg_mr)};

@@ -1,9 +1,9 @@
 #include "engine/soft/alu.h"
 
 /*
- * String instructions. A repeated one moves RCX, RSI, RDI after every element (or page-sized chunk),
- * so a fault or an interrupt in the middle finds them exact; it is always a block's last, so that it
- * can be entered again.
+ * String instructions. A repeated one moves RCX, RSI, RDI after every element (or page-sized
+ * chunk), so a fault or an interrupt in the middle finds them exact; it is always a block's last,
+ * so that it can be entered again.
  */
 
 enum { STRING_SLICE = 1024 }; /* elements between two looks at pending events */
@@ -94,8 +94,7 @@ static void one_outs(struct soft_cpu *cpu, const struct uop *u)
     uint16_t port = (uint16_t)cpu->st.gpr[X86_RDX];
 
     port_check(cpu, port, u->cc);
-    port_out(cpu, port, u->cc,
-             (uint32_t)mem_load(cpu, u->seg, pointer(cpu, u, X86_RSI), u->cc));
+    port_out(cpu, port, u->cc, (uint32_t)mem_load(cpu, u->seg, pointer(cpu, u, X86_RSI), u->cc));
     advance(cpu, u, X86_RSI, u->cc);
 }
 

@@ -351,10 +351,7 @@ static void op_mov_from_dr(struct soft_cpu *cpu, const struct uop *u)
 {
     unsigned dr = debug_register(cpu, u->src);
 
-    reg_set(cpu, u->dst, u->osize,
-            dr < 4    ? cpu->st.dr[dr]
-            : dr == 6 ? cpu->st.dr6
-                      : cpu->st.dr7);
+    reg_set(cpu, u->dst, u->osize, dr < 4 ? cpu->st.dr[dr] : dr == 6 ? cpu->st.dr6 : cpu->st.dr7);
 }
 
 static void op_mov_to_dr(struct soft_cpu *cpu, const struct uop *u)
@@ -613,8 +610,8 @@ static void op_xsetbv(struct soft_cpu *cpu, const struct uop *u)
     if (!(cpu->st.cr4 & X86_CR4_OSXSAVE))
         soft_raise(cpu, X86_EXC_UD);
     need_cpl0(cpu);
-    if ((uint32_t)cpu->st.gpr[X86_RCX] != 0 || !(v & 1) ||
-        (v & ~cpu->vm->env.cpuid->xcr0_mask) || (v & 6) == 4)
+    if ((uint32_t)cpu->st.gpr[X86_RCX] != 0 || !(v & 1) || (v & ~cpu->vm->env.cpuid->xcr0_mask) ||
+        (v & 6) == 4)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.xcr0 = v;
 }
@@ -626,8 +623,7 @@ void port_check(struct soft_cpu *cpu, uint16_t port, unsigned size)
     const struct x86_segment *tr = &cpu->st.tr;
     uint32_t map, bits;
 
-    if (!in_protected(cpu) ||
-        (!in_vm86(cpu) && cpu->cpl <= ((cpu->st.rflags >> 12) & 3)))
+    if (!in_protected(cpu) || (!in_vm86(cpu) && cpu->cpl <= ((cpu->st.rflags >> 12) & 3)))
         return;
     if ((tr->attr & 15) != 11 || tr->limit < 103)
         soft_raise_error(cpu, X86_EXC_GP, 0);
@@ -654,13 +650,11 @@ static void port_breakpoint(struct soft_cpu *cpu, uint16_t port, unsigned size)
     }
 }
 
-static void io_unclaimed(struct soft_cpu *cpu, uint16_t port, unsigned size, bool write,
-                         uint64_t v)
+static void io_unclaimed(struct soft_cpu *cpu, uint16_t port, unsigned size, bool write, uint64_t v)
 {
     if (!cpu->vm->env.strict_io)
         return;
-    *cpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_PIO,
-                                    .io = {port, (uint8_t)size, write, v}};
+    *cpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_PIO, .io = {port, (uint8_t)size, write, v}};
     cpu->exit_wanted = true;
     atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
 }

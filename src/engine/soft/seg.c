@@ -6,8 +6,14 @@
  */
 
 enum {
-    DT_TSS16 = 1, DT_LDT = 2, DT_TSS16_BUSY = 3, DT_CALL16 = 4, DT_TASK = 5, DT_TSS32 = 9,
-    DT_TSS32_BUSY = 11, DT_CALL32 = 12
+    DT_TSS16 = 1,
+    DT_LDT = 2,
+    DT_TSS16_BUSY = 3,
+    DT_CALL16 = 4,
+    DT_TASK = 5,
+    DT_TSS32 = 9,
+    DT_TSS32_BUSY = 11,
+    DT_CALL32 = 12
 };
 
 static unsigned desc_type(struct descriptor d)
@@ -168,8 +174,8 @@ void seg_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool l)
 
 void seg_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl)
 {
-    cpu->st.seg[X86_SS] = (struct x86_segment){
-        .selector = sel, .attr = 0xc093u | dpl << 5, .limit = 0xffffffff};
+    cpu->st.seg[X86_SS] =
+        (struct x86_segment){.selector = sel, .attr = 0xc093u | dpl << 5, .limit = 0xffffffff};
 }
 
 /* ---- LDTR and TR ---- */
@@ -285,8 +291,7 @@ static void direct_code(struct soft_cpu *cpu, uint16_t sel, struct descriptor *d
 
     if (!(desc_type(*d) & 8))
         gp_sel(cpu, sel);
-    if (conforming ? desc_dpl(*d) > cpu->cpl
-                   : (sel & 3u) > cpu->cpl || desc_dpl(*d) != cpu->cpl)
+    if (conforming ? desc_dpl(*d) > cpu->cpl : (sel & 3u) > cpu->cpl || desc_dpl(*d) != cpu->cpl)
         gp_sel(cpu, sel);
     if (in_long_mode(cpu) && (d->hi & (1u << 21)) && (d->hi & (1u << 22)))
         gp_sel(cpu, sel);
@@ -460,8 +465,7 @@ static void call_inner(struct soft_cpu *cpu, const struct gate *g, struct x86_se
     check_target(cpu, s, g->off);
     cpu->st.seg[X86_SS] = st.ss;
     commit_code(cpu, s, cpl, g->off);
-    cpu->st.gpr[X86_RSP] =
-        st.mask == 0xffff ? (old_sp & ~0xffffull) | (st.sp & 0xffff) : st.sp;
+    cpu->st.gpr[X86_RSP] = st.mask == 0xffff ? (old_sp & ~0xffffull) | (st.sp & 0xffff) : st.sp;
 }
 
 void far_call(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
@@ -564,8 +568,7 @@ static void return_stack(struct soft_cpu *cpu, uint16_t sel, unsigned rpl, bool 
     if ((sel & 0xfffc) == 0) {
         if (!code64 || rpl == 3 || (sel & 3u) != rpl)
             soft_raise_error(cpu, X86_EXC_GP, 0);
-        *s = (struct x86_segment){.selector = sel,
-                                  .attr = X86_SEG_UNUSABLE | 0xc013u | rpl << 5};
+        *s = (struct x86_segment){.selector = sel, .attr = X86_SEG_UNUSABLE | 0xc013u | rpl << 5};
         return;
     }
     if (!desc_read(cpu, sel, &d, &lin) || (sel & 3u) != rpl || desc_is_system(d) ||

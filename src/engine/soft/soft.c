@@ -33,8 +33,7 @@ void soft_mode_changed(struct soft_cpu *cpu)
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
     for (unsigned i = 0; i < X86_SEG_COUNT; i++)
-        cpu->base[i] =
-            cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
+        cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
     mmu_update_mode(cpu);
 }
 
@@ -96,8 +95,8 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
             break;
         snprintf(bytes + 3 * i, 4, "%02x ", *(const uint8_t *)(lin + i + e->addend));
     }
-    UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what,
-                  (unsigned long long)rip, bytes);
+    UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what, (unsigned long long)rip,
+                  bytes);
     cpu->exit->reason = VCPU_EXIT_FAIL;
     snprintf(cpu->exit->text, sizeof(cpu->exit->text), "%s is not implemented (RIP %#llx: %s)",
              what, (unsigned long long)rip, bytes);
@@ -256,8 +255,8 @@ static void check_breakpoints(struct soft_cpu *cpu)
 
 static bool is_string(unsigned op)
 {
-    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS ||
-           op == X86_SCAS || op == X86_INS || op == X86_OUTS;
+    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS || op == X86_SCAS ||
+           op == X86_INS || op == X86_OUTS;
 }
 
 /*
@@ -344,8 +343,7 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
         take_irq(cpu);
     if (cpu->st.mp_state == X86_MP_HALTED) {
         if (atomic_load(&cpu->pending) & (SOFT_PENDING_NMI | SOFT_PENDING_IRQ)) {
-            if ((atomic_load(&cpu->pending) & SOFT_PENDING_NMI) ||
-                (cpu->st.rflags & X86_FL_IF)) {
+            if ((atomic_load(&cpu->pending) & SOFT_PENDING_NMI) || (cpu->st.rflags & X86_FL_IF)) {
                 cpu->st.sti_shadow = cpu->st.movss_shadow = false; /* HLT was the shadowed one */
                 return true;
             }
@@ -390,8 +388,7 @@ static void soft_loop(struct soft_cpu *cpu)
             run_single(cpu);
             continue;
         }
-        if (unlikely(!cpu->long_code &&
-                     cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)) {
+        if (unlikely(!cpu->long_code && cpu->st.rip + k->bytes - 1 > cpu->st.seg[X86_CS].limit)) {
             run_single(cpu);
             continue;
         }
@@ -488,9 +485,9 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     (void)err;
     cpu->st = *in;
     cpu->cc = cc_from_flags(in->rflags);
-    cpu->cpl = !(in->cr0 & X86_CR0_PE)       ? 0
+    cpu->cpl = !(in->cr0 & X86_CR0_PE)         ? 0
                : (in->rflags & X86_FL_VM) != 0 ? 3
-                                             : (in->seg[X86_SS].attr >> 5) & 3;
+                                               : (in->seg[X86_SS].attr >> 5) & 3;
     cpu->halt_wanted = false;
     cpu->db_hit = 0;
     cpu->apic_page = ~0ull;
@@ -501,7 +498,8 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     block_flush_all(cpu);
     soft_mode_changed(cpu);
     atomic_fetch_or(&cpu->pending,
-                    SOFT_PENDING_SLOW | (in->nmi_pending && !in->nmi_blocked ? SOFT_PENDING_NMI : 0));
+                    SOFT_PENDING_SLOW |
+                        (in->nmi_pending && !in->nmi_blocked ? SOFT_PENDING_NMI : 0));
     atomic_store(&cpu->irq_waits, true);
     atomic_fetch_or(&cpu->pending, SOFT_PENDING_IRQ);
     return 0;

@@ -1,0 +1,93 @@
+#!/bin/sh
+# make check-long PART=...: the tests of one part that are too long for make check. An hour at most.
+set -eu
+cd "$(dirname "$0")/.."
+. tools/count.sh
+what=${1-}
+
+nothing() {
+    echo "check-long: $what: nothing here yet"
+    echo "0 passed, 0 failed, 0 skipped"
+}
+
+case $what in
+cpu | boot | disk | net | smp | kvm) ;;
+*)
+    echo "usage: make check-long PART=cpu|boot|disk|net|smp|kvm" >&2
+    exit 2
+    ;;
+esac
+tools/build.sh build
+
+count() {
+    if "$@"; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "FAIL $*"
+    fi
+}
+
+# Every ELF file of the machine's programs and libraries, fifty at a time.
+every_elf() {
+    find /usr/bin /usr/lib -type f -size +8k 2>/dev/null | while read -r file; do
+        if [ "$(head -c 4 "$file" 2>/dev/null | tail -c 3)" = ELF ]; then
+            printf '%s\0' "$file"
+        fi
+    done | xargs -0 -n 50 build/tests/cpu/decode_zydis >build/decode-all.log 2>&1 || {
+        grep -v -e "^ok" build/decode-all.log | head -n 40
+        return 1
+    }
+}
+
+# The decoder against Zydis and objdump: random bytes, whole programs, the guests' kernels.
+decoder() {
+    passed=0 failed=0 skipped=0
+    count build/tests/cpu/decode_zydis --count 100000000
+    count every_elf
+    for guest in cloud generic; do
+        if tools/guest.sh $guest >/dev/null && build/tests/cpu/unpack build/guest/$guest/vmlinuz \
+            build/guest/$guest/vmlinux; then
+            count build/tests/cpu/decode_zydis build/guest/$guest/vmlinux
+        else
+            skipped=$((skipped + 1))
+            echo "skipped: the $guest kernel could not be had"
+        fi
+    done
+    for file in /bin/bash /lib/x86_64-linux-gnu/libc.so.6 /lib/x86_64-linux-gnu/libm.so.6; do
+        [ ! -f "$file" ] || count tests/cpu/decode_objdump.sh build/tests/cpu/decode_lengths "$file"
+    done
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+}
+
+# The interpreter against the host's own processor: a million random cases.
+oracle() {
+    passed=0 failed=0 skipped=0
+    count build/tests/cpu/oracle --seed "${SEED:-2}" --count 1000000
+    count build/tests/cpu/system
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+}
+
+case $what in
+cpu)
+    part "instructions" oracle
+    if [ -x build/tests/cpu/decode_zydis ]; then
+        part "decoder" decoder
+    else
+        echo "check-long: the decoder's tests need libzydis-dev"
+    fi
+    ;;
+boot)
+    part "boot, briefly" tools/boot-test.sh --quick
+    part "boot" tools/boot-test.sh --long boot
+    ;;
+*)
+    if grep -q "^long $what\$" tests/boot/*.boot; then
+        part "$what" tools/boot-test.sh --long "$what"
+    else
+        nothing
+        exit 0
+    fi
+    ;;
+esac
+total
