@@ -229,9 +229,11 @@ static void check_strings(struct machine *m)
     expect("REP STOS: RCX", m->st.gpr[X86_RCX], 2);
     strings(m, A_DATA, A_TEST + 0xff0, 64);
     m_pte(m, A_TEST + 0x1000, 0);
+    m->st.rflags |= X86_FL_CF | X86_FL_SF;
     RUN(m, st_cmps);
     expect_event(m, "REPE CMPS", X86_EXC_PF, 0, A_CODE);
     expect("REPE CMPS: RCX", m->st.gpr[X86_RCX], 48);
+    expect("REPE CMPS: a fault restores the flags", m_frame(m, 2) & 0xff, 0x83);
     strings(m, A_TEST + 0xff0, A_DATA, 64);
     m_pte(m, A_TEST + 0x1000, 0);
     RUN(m, st_movs);

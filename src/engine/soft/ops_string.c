@@ -153,11 +153,14 @@ static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
     bool block = u->op == X86_MOVS || u->op == X86_STOS;
     bool tests = u->op == X86_CMPS || u->op == X86_SCAS;
     uint64_t count = pointer(cpu, u, X86_RCX);
+    uint32_t cc = cpu->cc;
 
     for (unsigned i = 0; count != 0; i++) {
         uint64_t done = block ? do_chunk(cpu, u, count) : 0;
 
         if (done == 0) {
+            if (tests)
+                cpu->cc = cc; /* what a fault of REPE CMPS or SCAS leaves */
             one(cpu, u);
             done = 1;
         }
