@@ -11,6 +11,7 @@ if [ ! -f "$dir/build.ninja" ]; then
     [ ! -d "$dir/meson-private" ] || rm -rf "$dir/meson-private" # a setup that failed half way
     meson setup "$dir" "$@"
 elif [ build/.deps-changed -nt "$dir/build.ninja" ]; then
+    meson configure "$dir" --clearcache >/dev/null # it remembers what was not there
     meson setup --reconfigure "$dir" "$@"
 elif [ -n "$(find tests -name '*.t' -newer "$dir/build.ninja" -o \
     -name 'test_*.c' -newer "$dir/build.ninja" -o -name '*.boot' -newer "$dir/build.ninja")" ] ||
