@@ -7,12 +7,11 @@ cd "$(dirname "$0")/.."
 dir=${1:-build}
 [ $# -eq 0 ] || shift
 
-if [ ! -f "$dir/build.ninja" ]; then
-    [ ! -d "$dir/meson-private" ] || rm -rf "$dir/meson-private" # a setup that failed half way
+if [ ! -f "$dir/build.ninja" ] || [ build/.deps-changed -nt "$dir/build.ninja" ]; then
+    # From nothing: a setup may have failed half way, and one that worked remembers what was missing
+    # before packages came.
+    rm -rf "$dir/meson-private"
     meson setup "$dir" "$@"
-elif [ build/.deps-changed -nt "$dir/build.ninja" ]; then
-    meson configure "$dir" --clearcache >/dev/null # it remembers what was not there
-    meson setup --reconfigure "$dir" "$@"
 elif [ -n "$(find tests -name '*.t' -newer "$dir/build.ninja" -o \
     -name 'test_*.c' -newer "$dir/build.ninja" -o -name '*.boot' -newer "$dir/build.ninja")" ] ||
     [ -n "$(find tests -type d -newer "$dir/build.ninja")" ]; then
