@@ -28,7 +28,7 @@ count() {
 
 # Every ELF file of the machine's programs and libraries, fifty at a time.
 every_elf() {
-    find /usr/bin /usr/lib -type f -size +8k 2>/dev/null | while read -r file; do
+    find /usr/bin /usr/lib -type f 2>/dev/null | while read -r file; do
         if [ "$(head -c 4 "$file" 2>/dev/null | tail -c 3)" = ELF ]; then
             printf '%s\0' "$file"
         fi
