@@ -49,11 +49,10 @@ struct uop {
     uint8_t flags; /* UOP_* */
 };
 
-#define UOP_END 1u    /* ends a block */
-#define UOP_LOCK 2u   /* atomic */
-#define UOP_RIP 4u    /* disp is from cpu->block_rip */
-#define UOP_REG 8u    /* the r/m operand is a register: dst, or src where it is the source */
-#define UOP_ALONE 16u /* may change what decoding depends on: must be a block's last */
+#define UOP_END 1u  /* ends a block */
+#define UOP_LOCK 2u /* atomic */
+#define UOP_RIP 4u  /* disp is from cpu->block_rip */
+#define UOP_REG 8u  /* the r/m operand is a register: dst, or src where it is the source */
 
 /* ---- soft TLB: tags hold page | generation, which no address has while the entry is empty ---- */
 
@@ -113,7 +112,6 @@ struct soft_cpu {
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
     struct soft_block *block;  /* running; its uops stay valid until it is left */
-    bool cold;                 /* block is a scratch one, outside the cache */
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
 
     _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
