@@ -38,6 +38,9 @@ static void board_event(void *ctx, enum dev_event event, uint64_t arg)
     case DEV_EVENT_QUIT:
         vm_stop(vm, VM_POWEROFF);
         break;
+    case DEV_EVENT_EXIT: /* pc-testdev's own statuses, beside those of enum vm_status */
+        vm_stop(vm, (enum vm_status)(arg & 0xff));
+        break;
     }
 }
 

@@ -14,7 +14,7 @@
 struct fixture {
     struct dev_env env;
     struct device dev;
-    unsigned events[DEV_EVENT_QUIT + 1];
+    unsigned events[DEV_EVENT_EXIT + 1];
     uint64_t arg;
 };
 
