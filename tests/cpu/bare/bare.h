@@ -27,7 +27,7 @@
  *     CODE16   16-bit code: code16(), and in 32-bit images vm86() and run_real()
  *
  * Label 9 in a fragment is the instruction whose fault is expected (if there is none, its first).
- * The text must not hold a "%" and may be emitted once only, so it stands in no inlined function.
+ * The text must not hold a "%"; labels in it are numbers, since the compiler may emit it twice.
  *
  * A check's name is "area.what", unique in the image; the topic names the manual's section.
  * require(cpuid bit, "reason") makes run(), the writes of registers below, and the checks do
@@ -57,6 +57,8 @@ void require_end(void);
 bool skipping(void);
 /* %s %c %u %x %lx %llx, with 0 and a width; to the console. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The three strings one after the other, until the next call. */
+const char *joined(const char *a, const char *b, const char *c);
 /* Ends the image early, as failed. */
 _Noreturn void give_up(const char *reason);
 
@@ -149,8 +151,14 @@ void check_event(const char *name, const char *topic, const struct cpu *c, int v
                  int64_t error, word ip);
 /* c ended in a page fault, at its mark, with this error code and address. */
 void check_pf(const char *name, const char *topic, const struct cpu *c, uint32_t error, word cr2);
+/* The same, with the IP pushed. */
+void check_pf_at(const char *name, const char *topic, const struct cpu *c, uint32_t error, word cr2,
+                 word ip);
 /* c came to its end. */
 void check_done(const char *name, const char *topic, const struct cpu *c);
+/* run(), and then the check of that name. */
+void run_fault(const char *name, const char *topic, struct cpu *c, int vector, int64_t error);
+void run_done(const char *name, const char *topic, struct cpu *c);
 
 /* ---- descriptors ---- */
 
@@ -232,6 +240,17 @@ void test_pages_reset(void);
 /* Drops every translation, global ones too. */
 void flush_tlb(void);
 uint64_t physical_mask(void); /* of MAXPHYADDR */
+/* Lets each test frame begin with an INT 0x80, for accesses of kind x. */
+void test_frames_return(void);
+/*
+ * One access to a linear address: kind r reads a byte, w writes one, x jumps there, where an
+ * INT 0x80 is expected.
+ */
+struct cpu access_memory(char kind, unsigned cpl, word va);
+/* The access, and the check that it raised #PF with this error code (and its address in CR2). */
+#define NO_FAULT 0x10000u
+void expect_access(const char *name, const char *topic, char kind, unsigned cpl, word va,
+                   uint32_t error);
 
 /* ---- 32-bit images ---- */
 

@@ -210,16 +210,36 @@ void check_done(const char *name, const char *topic, const struct cpu *c)
 
 void check_pf(const char *name, const char *topic, const struct cpu *c, uint32_t error, word cr2)
 {
+    check_pf_at(name, topic, c, error, cr2, c->code.mark);
+}
+
+void check_pf_at(const char *name, const char *topic, const struct cpu *c, uint32_t error, word cr2,
+                 word ip)
+{
     if (verdict(name, topic,
-                c->vector == V_PF && c->error == error && c->ip == c->code.mark && c->cr2 == cr2))
+                c->vector == V_PF && c->error == error && c->ip == ip && c->cr2 == cr2))
         return;
     say("FAIL %s (%s): expected ", name, topic);
-    say_event(c, V_PF, true, error, c->code.mark);
+    say_event(c, V_PF, true, error, ip);
     say(" for 0x%lx, seen ", cr2);
     say_event(c, c->vector, c->has_error, c->error, c->ip);
     if (c->vector == V_PF)
         say(" for 0x%lx", c->cr2);
     say("\n");
+}
+
+const char *joined(const char *a, const char *b, const char *c)
+{
+    static char buffer[96];
+    const char *parts[] = {a, b, c};
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        for (const char *p = parts[i]; *p != '\0' && n < sizeof(buffer) - 1; p++)
+            buffer[n++] = *p;
+    }
+    buffer[n] = '\0';
+    return buffer;
 }
 
 /* ---- fragments ---- */
@@ -237,6 +257,18 @@ void run(struct cpu *c)
     bare_enter();
     *c = bare_cpu;
     c->code = code;
+}
+
+void run_fault(const char *name, const char *topic, struct cpu *c, int vector, int64_t error)
+{
+    run(c);
+    check_fault(name, topic, c, vector, error);
+}
+
+void run_done(const char *name, const char *topic, struct cpu *c)
+{
+    run(c);
+    check_done(name, topic, c);
 }
 
 struct cpu kernel(struct code code)
@@ -266,6 +298,53 @@ void bare_main(void)
     require_end();
     say("%u checks, %u failed, %u skipped\n", count.checks, count.failed, count.skipped);
     end(count.failed != 0);
+}
+
+/* ---- accesses ---- */
+
+#ifdef __x86_64__
+#define DI_ "rdi"
+#else
+#define DI_ "edi"
+#endif
+
+void test_frames_return(void)
+{
+    for (unsigned i = 0; i < TEST_FRAMES; i++) {
+        test_frame[i][0] = 0xcd;
+        test_frame[i][1] = V_DONE;
+    }
+}
+
+struct cpu access_memory(char kind, unsigned cpl, word va)
+{
+    struct code kernels = kind == 'r'   ? CODE("mov al, [" DI_ "]")
+                          : kind == 'w' ? CODE("mov [" DI_ "], al")
+                                        : CODE("jmp " DI_);
+    struct code users = kind == 'r'   ? UCODE("mov al, [" DI_ "]")
+                        : kind == 'w' ? UCODE("mov [" DI_ "], al")
+                                      : UCODE("jmp " DI_);
+    struct cpu c = at_level(cpl == 3 ? users : kernels, cpl);
+
+    c.di = va;
+    c.ax = 0xcd;
+    run(&c);
+    return c;
+}
+
+void expect_access(const char *name, const char *topic, char kind, unsigned cpl, word va,
+                   uint32_t error)
+{
+    struct cpu c = access_memory(kind, cpl, va);
+
+    if (error == NO_FAULT && kind == 'x')
+        check_event(name, topic, &c, V_DONE, NO_ERROR, va + 2);
+    else if (error == NO_FAULT)
+        check_done(name, topic, &c);
+    else if (kind == 'x')
+        check_pf_at(name, topic, &c, error, va, va);
+    else
+        check_pf(name, topic, &c, error, va);
 }
 
 /* ---- registers ---- */
