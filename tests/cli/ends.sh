@@ -84,6 +84,21 @@ ends 0 ticks "ticks " "0x3f8" --trace '*' --log debug
 ends 0 reset "reset " "engine: soft" --log debug
 ends 0 reset "reset " "vcpu 0: " --stats
 
+# A multiboot kernel says what it was told.
+"$mkguest" multiboot >"$dir/kernel"
+printf 'first' >"$dir/one"
+printf 'second' >"$dir/two"
+(cd "$dir" && timeout -s KILL 60 "$xhyve" $machine \
+    -f "multiboot,kernel,one;a b:two,some words, and commas" </dev/null >out 2>err)
+check "multiboot: a reset" test $? -eq 0
+check "multiboot: what the guest was told" cmp -s "$dir/out" - <<EOT
+kernel some words, and commas
+xhyve
+one a b: first
+two: second
+map
+EOT
+
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do
     timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc $console -f "kexec,$dir/flood" \
