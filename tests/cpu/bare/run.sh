@@ -17,7 +17,7 @@ fi
     exit 2
 }
 out=$(mktemp)
-trap 'rm -f "$out"' EXIT
+trap 'rm -f "$out" "$out.err"' EXIT
 status=0
 
 fail() {
@@ -31,15 +31,15 @@ for image; do
     qemu)
         timeout 60 qemu-system-x86_64 -kernel "$image" -device isa-debug-exit,iobase=0xf4,iosize=4 \
             -device pc-testdev -serial stdio -display none -no-reboot -cpu max \
-            >"$out" 2>&1 </dev/null || rc=$?
+            >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
     *)
         timeout 60 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -l com1,stdio \
             -l pc-testdev -s 0:0,hostbridge -s 31,lpc -f multiboot,"$image" \
-            >"$out" 2>&1 </dev/null || rc=$?
+            >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
     esac
-    cat "$out"
+    cat "$out.err" "$out"
     twice=$(sed -n 's/^\(ok  \|FAIL\|skip\) \([^ ]*\) (.*/\2/p' "$out" | sort | uniq -d)
     [ -z "$twice" ] || fail "$image: more than one check is called $twice"
     tail -n 1 "$out" | grep -q '^[1-9][0-9]* checks, 0 failed, [0-9]* skipped' ||
