@@ -388,7 +388,7 @@ static void systems(void)
     gdt_set(D_TSS, descriptor((uint32_t)(word)tss, 103, 0x81, 0));
     system_case("ltr.286", true, D_TSS, V_GP, D_TSS);
     gdt_set(D_TSS, descriptor((uint32_t)(word)tss, 103, 0x89, 0));
-    gdt_set(D_TSS + 8, 0x00008000);
+    gdt_set(D_TSS + 8, 0x80000000);
     system_case("ltr.base-non-canonical", true, D_TSS, V_GP, D_TSS);
     gdt_set(D_TSS + 8, 0);
     system_case("ltr.good", true, D_TSS, V_DONE, 0);
@@ -406,7 +406,7 @@ static void systems(void)
     gdt_set(D_SYSTEM + 8, 0);
     system_case("lldt.absent", false, D_SYSTEM, V_NP, D_SYSTEM);
     gdt_set(D_SYSTEM, descriptor(0, 0xff, 0x82, 0));
-    gdt_set(D_SYSTEM + 8, 0x00008000);
+    gdt_set(D_SYSTEM + 8, 0x80000000);
     system_case("lldt.base-non-canonical", false, D_SYSTEM, V_GP, D_SYSTEM);
     /* one with three descriptors, the second beyond its limit's last byte */
     gdt_set(S_LDT, descriptor((uint32_t)(word)test_frame[0], 14, 0x82, 0));
