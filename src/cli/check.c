@@ -63,6 +63,7 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"cpu.la57", KEY_BOOL},
     {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},

@@ -67,8 +67,7 @@ ends 2 halt "halt " "" -H
 ends 2 halt "halt " "halted with interrupts off" --log info
 ends 3 triple "triple " "triple fault at RIP 0x1000"
 ends 4 panic "panic " "the guest kernel has panicked"
-ends 4 task "task " "ea 00 00 00 00 08 00"
-ends 4 task "task " "RIP 0x1000"
+ends 4 smi "smi " "system management interrupt to vCPU 0"
 ends 0 port "port " ""
 ends 4 port "port " "read from port 0x5678 (1 bytes) at RIP 0x1000" -e
 ends 1 msr "msr GP " ""

@@ -133,8 +133,6 @@ static void read_idt(struct soft_cpu *cpu, uint8_t vector, enum event_type type,
         soft_raise_error(cpu, X86_EXC_GP, code);
     if (!((v >> 47) & 1))
         soft_raise_error(cpu, X86_EXC_NP, code);
-    if (g->type == 5)
-        soft_unimplemented(cpu, "interrupt through a task gate");
     if (g->type < 8)
         g->off &= 0xffff;
 }
@@ -264,6 +262,10 @@ static void deliver_protected(struct soft_cpu *cpu, uint8_t vector, enum event_t
     read_idt(cpu, vector, type, &g);
     if (vm86 && (type == EV_SOFT_INT) && (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
         soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (g.type == 5) {
+        task_event(cpu, g.sel, pushed_flags(cpu, vector, type), has_error, error);
+        return;
+    }
     handler_code(cpu, &g, &cs, &cpl);
     size = g.type >= 8 ? 4 : 2;
     inner = cpl < cpu->cpl;

@@ -50,6 +50,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
                        enum tlb_mode mode, uint64_t *gpa);
 uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
 void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size, uint64_t v);
+/* Instruction bytes from what is not RAM, within one page. */
+void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len);
 void mmu_flush_all(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
 /* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
@@ -284,7 +286,10 @@ soft_inline bool has_descriptors(const struct soft_cpu *cpu)
     return in_protected(cpu) && !in_vm86(cpu);
 }
 
+/* By the paging mode: 57 bits under CR4.LA57, else 48. */
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin);
+/* For what registers keep (bases, entry points): by the widest address the processor has. */
+bool soft_canonical_register(const struct soft_cpu *cpu, uint64_t lin);
 bool soft_has(const struct soft_cpu *cpu, enum x86_feature f);
 
 /* Recomputes everything derived from segments, CRs, EFER, RFLAGS.VM: mode, bases, masks. */
@@ -310,6 +315,7 @@ struct descriptor {
 /* Reads a descriptor; false if the selector is beyond its table. */
 bool desc_read(struct soft_cpu *cpu, uint16_t sel, struct descriptor *out, uint64_t *lin);
 void desc_to_segment(struct descriptor d, uint16_t sel, struct x86_segment *out);
+void desc_mark_accessed(struct soft_cpu *cpu, struct descriptor *d, uint64_t lin);
 /* MOV to a segment register and POP: full checks, #GP/#NP/#SS with the selector. */
 void seg_load(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
 /* Loads as real mode does. */
@@ -326,6 +332,15 @@ void set_cpl(struct soft_cpu *cpu, unsigned cpl);
 /* 64-bit flat code/stack segments as SYSCALL and friends load them. */
 void seg_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool l);
 void seg_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl);
+
+/* ---- task.c ---- */
+enum task_cause { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_EVENT };
+/* Far JMP or CALL to a TSS or a task gate: d is its descriptor. Not in long mode. */
+void task_jump(struct soft_cpu *cpu, uint16_t sel, struct descriptor d, bool call);
+/* IRET with NT = 1: back to the task that the TSS's link names. */
+void task_return(struct soft_cpu *cpu);
+/* An event through a task gate to this TSS; flags: what the old task's EFLAGS become. */
+void task_event(struct soft_cpu *cpu, uint16_t sel, uint64_t flags, bool has_error, uint32_t error);
 
 /* ---- except.c ---- */
 enum event_type { EV_EXTERNAL = 0, EV_NMI = 2, EV_EXCEPTION = 3, EV_SOFT_INT = 4, EV_SOFT_EXC = 6 };
@@ -387,6 +402,8 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu);
 void cr_write(struct soft_cpu *cpu, unsigned cr, uint64_t value);
+/* PKRU has changed: what the TLB holds was checked against the old one. */
+void soft_pkru_changed(struct soft_cpu *cpu);
 uint64_t cr_read(struct soft_cpu *cpu, unsigned cr);
 
 /* ---- ports ---- */

@@ -1,3 +1,4 @@
+#include "base/endian.h"
 #include "engine/soft/interp.h"
 
 /*
@@ -19,6 +20,7 @@
 #define PF_U 4u
 #define PF_RSVD 8u
 #define PF_I 16u
+#define PF_PK 32u
 
 struct walk {
     uint64_t gpa;     /* of the linear address itself */
@@ -26,12 +28,26 @@ struct walk {
     bool user, write; /* allowed by all levels */
     bool nx;
     bool dirty;
+    uint8_t key; /* protection key */
 };
 
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin)
 {
-    (void)cpu; /* 48 bits: 57 are not offered */
-    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+    unsigned unused = cpu->st.cr4 & X86_CR4_LA57 ? 7 : 16;
+
+    return (uint64_t)((int64_t)(lin << unused) >> unused) == lin;
+}
+
+bool soft_canonical_register(const struct soft_cpu *cpu, uint64_t lin)
+{
+    unsigned unused = 64 - cpu->vm->env.cpuid->lin_bits;
+
+    return (uint64_t)((int64_t)(lin << unused) >> unused) == lin;
+}
+
+static uint64_t a20(const struct soft_cpu *cpu, uint64_t pa)
+{
+    return cpu->st.a20_masked ? pa & ~(1ull << 20) : pa;
 }
 
 /*
@@ -40,7 +56,7 @@ bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin)
  */
 static bool pte_mark(struct soft_cpu *cpu, uint64_t pa, unsigned size, uint64_t old, uint64_t set)
 {
-    uint8_t *p = gmem_ptr(cpu->vm->env.mem, pa, size);
+    uint8_t *p = gmem_ptr(cpu->vm->env.mem, a20(cpu, pa), size);
 
     if ((old & set) == set || p == NULL) /* a page table in ROM cannot be marked */
         return true;
@@ -56,7 +72,7 @@ static bool pte_mark(struct soft_cpu *cpu, uint64_t pa, unsigned size, uint64_t 
 
 static uint64_t pte_load(struct soft_cpu *cpu, uint64_t pa, unsigned size)
 {
-    const uint8_t *p = gmem_ptr_ro(cpu->vm->env.mem, pa, size);
+    const uint8_t *p = gmem_ptr_ro(cpu->vm->env.mem, a20(cpu, pa), size);
 
     if (p == NULL)
         return size == 4 ? 0xffffffffull : ~0ull;
@@ -64,7 +80,27 @@ static uint64_t pte_load(struct soft_cpu *cpu, uint64_t pa, unsigned size)
                      : __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_ACQUIRE);
 }
 
-/* Whether the permissions allow the access; else the error code's bits. */
+/* Does the page's protection key forbid this data access? PKRU for user pages, PKRS for others. */
+static bool key_denies(const struct soft_cpu *cpu, const struct walk *w, enum soft_access acc,
+                       enum tlb_mode mode)
+{
+    uint64_t rights;
+
+    if (likely(!(cpu->st.cr4 & (X86_CR4_PKE | X86_CR4_PKS))) || acc == ACC_EXEC ||
+        !in_long_mode(cpu))
+        return false;
+    if (w->user && (cpu->st.cr4 & X86_CR4_PKE))
+        rights = le32_load(cpu->st.xsave + X86_XSAVE_PKRU);
+    else if (!w->user && mode != TLB_USER && (cpu->st.cr4 & X86_CR4_PKS))
+        rights = cpu->st.pkrs;
+    else
+        return false;
+    rights >>= 2 * w->key;
+    return (rights & 1) ||
+           ((rights & 2) && acc == ACC_WRITE && (mode == TLB_USER || (cpu->st.cr0 & X86_CR0_WP)));
+}
+
+/* Whether the permissions allow the access. */
 static bool allowed(const struct soft_cpu *cpu, const struct walk *w, enum soft_access acc,
                     enum tlb_mode mode)
 {
@@ -76,6 +112,8 @@ static bool allowed(const struct soft_cpu *cpu, const struct walk *w, enum soft_
         return !w->nx && (user || !w->user || !(cpu->st.cr4 & X86_CR4_SMEP));
     if (!user && w->user && mode == TLB_KERNEL)
         return false; /* SMAP */
+    if (key_denies(cpu, w, acc, mode))
+        return false;
     if (acc == ACC_WRITE)
         return w->write || (!user && !(cpu->st.cr0 & X86_CR0_WP));
     return true;
@@ -135,14 +173,14 @@ static bool walk_32(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
     return pte_mark(cpu, pde_pa, 4, pde, PTE_A) && pte_mark(cpu, pte_pa, 4, pte, mark);
 }
 
-/* PAE and 4-level paging: eight-byte entries. */
+/* PAE, 4-level and 5-level paging: eight-byte entries. */
 static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, enum tlb_mode mode,
                     struct walk *w)
 {
     bool lma = in_long_mode(cpu);
     uint64_t addr_mask = cpu->vm->phys_mask & PAGE_MASK;
     uint64_t reserved = ~cpu->vm->phys_mask & 0x000ffffffffff000ull;
-    uint64_t pa[4], e[4], table;
+    uint64_t pa[5], e[5], table;
     unsigned level, n = 0;
 
     w->user = w->write = true;
@@ -151,7 +189,7 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
         reserved |= PTE_NX;
     if (lma) {
         table = cpu->st.cr3 & addr_mask;
-        level = 4;
+        level = cpu->st.cr4 & X86_CR4_LA57 ? 5 : 4;
     } else {
         uint64_t pdpte = cpu->st.pdptr[(lin >> 30) & 3];
 
@@ -169,7 +207,7 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
         n++;
         if (!(entry & PTE_P))
             walk_fault(cpu, lin, 0, acc, mode);
-        if (level == 4)
+        if (level >= 4)
             bad |= PTE_PS;
         if (level == 3 && (entry & PTE_PS))
             bad |= 0x3fffe000;
@@ -186,8 +224,9 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
     }
     w->size = 1ull << (12 + 9 * (level - 1));
     w->gpa = (e[n - 1] & addr_mask & ~(w->size - 1)) | (lin & (w->size - 1));
+    w->key = (e[n - 1] >> 59) & 15;
     if (!allowed(cpu, w, acc, mode))
-        walk_fault(cpu, lin, PF_P, acc, mode);
+        walk_fault(cpu, lin, PF_P | (key_denies(cpu, w, acc, mode) ? PF_PK : 0), acc, mode);
     for (unsigned i = 0; i + 1 < n; i++) {
         if (!pte_mark(cpu, pa[i], 8, e[i], PTE_A))
             return false;
@@ -215,8 +254,7 @@ static void walk(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_acc
         while (!walk_32(cpu, lin, acc, mode, w))
             ;
     }
-    if (cpu->st.a20_masked)
-        w->gpa &= ~(1ull << 20);
+    w->gpa = a20(cpu, w->gpa);
 }
 
 /* Remembers where large pages were cached: INVLPG of one address drops the whole page. */
@@ -405,6 +443,12 @@ static void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
     } else if (gpa >> 12 == cpu->apic_page >> 12 || gmem_ptr_ro(mem, gpa, size) == NULL) {
         mmio_store(cpu, gpa, size, v);
     } /* else ROM: dropped */
+}
+
+void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len)
+{
+    for (unsigned i = 0; i < len; i++)
+        to[i] = (uint8_t)phys_load(cpu, gpa + i, 1);
 }
 
 /* ---- slow halves ---- */

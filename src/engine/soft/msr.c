@@ -32,6 +32,7 @@ enum {
     MSR_MTRR_DEF = 0x2ff,
     MSR_MC0_CTL = 0x400,
     MSR_TSC_DEADLINE = 0x6e0,
+    MSR_PKRS = 0x6e1,
     MSR_X2APIC = 0x800,
     MSR_XSS = 0xda0
 };
@@ -168,6 +169,11 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_XSS:
         *value = cpu->st.xss;
         return;
+    case MSR_PKRS:
+        if (!(env->cpuid->cr4_mask & X86_CR4_PKS))
+            break;
+        *value = cpu->st.pkrs;
+        return;
     case MSR_UCODE_REV:
         *value = 0x1ull << 32;
         return;
@@ -241,7 +247,7 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     }
     p = address_msr(cpu, index);
     if (p != NULL) {
-        if (!soft_canonical(cpu, value))
+        if (!soft_canonical_register(cpu, value))
             gp0(cpu);
         *p = value;
         if (index == MSR_FS_BASE || index == MSR_GS_BASE)
@@ -272,6 +278,14 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         if (value != 0)
             gp0(cpu);
         return;
+    case MSR_PKRS:
+        if (!(env->cpuid->cr4_mask & X86_CR4_PKS))
+            break;
+        if (value >> 32)
+            gp0(cpu);
+        cpu->st.pkrs = value;
+        mmu_flush_all(cpu);
+        return;
     case MSR_PRED_CMD:
     case MSR_FLUSH_CMD:
         if (value & ~1ull)
@@ -287,6 +301,12 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
               (unsigned long long)value, index, (unsigned long long)soft_rip(cpu));
     if (env->strict_msr)
         gp0(cpu);
+}
+
+void soft_pkru_changed(struct soft_cpu *cpu)
+{
+    if (cpu->st.cr4 & X86_CR4_PKE)
+        mmu_flush_all(cpu);
 }
 
 /* ---- control registers ---- */
@@ -381,7 +401,7 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
 
     if (v & ~cpu->vm->env.cpuid->cr4_mask)
         gp0(cpu);
-    if (in_long_mode(cpu) && !(v & X86_CR4_PAE))
+    if (in_long_mode(cpu) && (!(v & X86_CR4_PAE) || ((v ^ old) & X86_CR4_LA57)))
         gp0(cpu);
     if ((v & X86_CR4_PCIDE) && !(old & X86_CR4_PCIDE) &&
         (!in_long_mode(cpu) || (cpu->st.cr3 & 0xfff) != 0))
@@ -390,8 +410,8 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
         ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr4 = v;
-    if ((v ^ old) &
-        (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE))
+    if ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP |
+                     X86_CR4_PCIDE | X86_CR4_LA57 | X86_CR4_PKE | X86_CR4_PKS))
         mmu_flush_all(cpu);
     mmu_update_mode(cpu);
 }

@@ -180,7 +180,7 @@ static void op_load_table(struct soft_cpu *cpu, const struct uop *u)
     base = mem_load(cpu, u->seg, ea + 2, cpu->long_code ? 8 : 4);
     if (u->osize == 2 && !cpu->long_code)
         base &= 0xffffff;
-    if (cpu->long_code && !soft_canonical(cpu, base))
+    if (cpu->long_code && !soft_canonical_register(cpu, base))
         soft_raise_error(cpu, X86_EXC_GP, 0);
     t->limit = limit;
     t->base = base;
@@ -437,7 +437,7 @@ static void op_write_base(struct soft_cpu *cpu, const struct uop *u)
 
     if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
         soft_raise(cpu, X86_EXC_UD);
-    if (!soft_canonical(cpu, v))
+    if (!soft_canonical_register(cpu, v))
         soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.seg[u->cc].base = cpu->base[u->cc] = v;
 }
@@ -526,6 +526,16 @@ static uint64_t get_pair(const struct soft_cpu *cpu)
     return (uint32_t)cpu->st.gpr[X86_RAX] | cpu->st.gpr[X86_RDX] << 32;
 }
 
+/* CPUID shows no APIC while IA32_APIC_BASE disables it. */
+static bool apic_enabled(struct soft_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+    uint64_t base = 0;
+
+    return env->lapic != NULL && env->lapic->msr_read(env->lapic_ctx, cpu->id, 0x1b, &base) == 0 &&
+           (base & (1u << 11));
+}
+
 static void op_cpuid(struct soft_cpu *cpu, const struct uop *u)
 {
     uint32_t r[4];
@@ -534,6 +544,8 @@ static void op_cpuid(struct soft_cpu *cpu, const struct uop *u)
     x86_cpuid_query(cpu->vm->env.cpuid, (uint32_t)cpu->st.gpr[X86_RAX],
                     (uint32_t)cpu->st.gpr[X86_RCX], cpu->id, cpu->vm->env.cpus, cpu->st.cr4,
                     cpu->st.xcr0, cpu->st.xss, r);
+    if ((uint32_t)cpu->st.gpr[X86_RAX] == 1 && !apic_enabled(cpu))
+        r[3] &= ~(1u << 9);
     cpu->st.gpr[X86_RAX] = r[0];
     cpu->st.gpr[X86_RBX] = r[1];
     cpu->st.gpr[X86_RCX] = r[2];
@@ -614,6 +626,23 @@ static void op_xsetbv(struct soft_cpu *cpu, const struct uop *u)
         (v & 6) == 4)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.xcr0 = v;
+}
+
+static void op_pkru(struct soft_cpu *cpu, const struct uop *u)
+{
+    uint8_t *pkru = cpu->st.xsave + X86_XSAVE_PKRU;
+
+    if (!(cpu->st.cr4 & X86_CR4_PKE))
+        soft_raise(cpu, X86_EXC_UD);
+    if ((uint32_t)cpu->st.gpr[X86_RCX] != 0 ||
+        (u->op == X86_WRPKRU && (uint32_t)cpu->st.gpr[X86_RDX] != 0))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (u->op == X86_RDPKRU) {
+        set_pair(cpu, le32_load(pkru));
+    } else if (le32_load(pkru) != (uint32_t)cpu->st.gpr[X86_RAX]) {
+        le32_store(pkru, (uint32_t)cpu->st.gpr[X86_RAX]);
+        soft_pkru_changed(cpu);
+    }
 }
 
 /* ---- ports ---- */
@@ -774,6 +803,8 @@ static const struct {
     {X86_RDRAND, 0, 0, op_rdrand},
     {X86_RDSEED, 0, 0, op_rdrand},
     {X86_RDPID, 0, 0, op_rdpid},
+    {X86_RDPKRU, 0, 0, op_pkru},
+    {X86_WRPKRU, 0, 0, op_pkru},
     {X86_XGETBV, 0, 0, op_xgetbv},
     {X86_XSETBV, ENDS, 0, op_xsetbv},
 };
