@@ -194,8 +194,9 @@ static void set_masks(struct x86_cpuid *c)
     if (c->feature[X86_FEAT_PKU])
         c->xcr0_mask |= XCR0_PKRU;
     c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    c->cr4_mask = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE |
-                  X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
+    c->cr4_mask = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
+                  X86_CR4_MCE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
+                  X86_CR4_PCIDE | X86_CR4_SMEP;
     if (c->feature[X86_FEAT_FSGSBASE])
         c->cr4_mask |= X86_CR4_FSGSBASE;
     if (c->feature[X86_FEAT_SMAP])
@@ -224,8 +225,8 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
     c->max_basic = 0x16;
     c->max_ext = 0x80000008u;
     add(c, 0, ANY, c->max_basic, chars("Genu"), chars("ntel"), chars("ineI"));
-    /* PCID, x2APIC, TSC deadline, hypervisor; DE PSE TSC MSR PAE MCE CX8 APIC SEP ... SS */
-    add(c, 1, ANY, SIGNATURE, 8u << 8, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 31, 0x080b7bfc);
+    /* PCID, x2APIC, TSC deadline, hypervisor; VME DE PSE TSC MSR PAE MCE CX8 APIC SEP ... SS */
+    add(c, 1, ANY, SIGNATURE, 8u << 8, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 31, 0x080b7bfe);
     add(c, 2, ANY, 0x00feff01, 0, 0, 0);
     add_caches(c);
     add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */

@@ -170,6 +170,7 @@ struct x86_state {
     uint64_t mtrr_def_type, mtrr_fix[11], mtrr_base[X86_MTRR_VAR], mtrr_mask[X86_MTRR_VAR];
     uint64_t mcg_status, mc_ctl[4];
     uint64_t feature_control;
+    uint64_t debugctl;
     uint64_t tsc_offset; /* guest TSC = host TSC + offset */
 
     struct x86_event event;

@@ -578,10 +578,17 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(struct machine *m);
     } groups[] = {
-        {"paging", test_paging}, {"events", test_events},       {"transfers", test_transfers},
-        {"modes", test_modes},   {"registers", test_registers}, {"debug", test_debug},
-        {"memory", test_memory}, {"tasks", test_tasks},         {"keys", test_keys},
+        {"paging", test_paging},
+        {"events", test_events},
+        {"transfers", test_transfers},
+        {"modes", test_modes},
+        {"registers", test_registers},
+        {"debug", test_debug},
+        {"memory", test_memory},
+        {"tasks", test_tasks},
+        {"keys", test_keys},
         {"la57", test_la57},
+        {"vme", test_vme},
     };
     struct machine *m = m_create(NULL);
     unsigned failed, count;

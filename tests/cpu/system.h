@@ -164,5 +164,6 @@ void test_memory(struct machine *m);
 void test_tasks(struct machine *m);
 void test_keys(struct machine *m);
 void test_la57(struct machine *m);
+void test_vme(struct machine *m);
 
 #endif

@@ -220,6 +220,8 @@ void soft_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, void *to, unsign
 void soft_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, const void *from, unsigned len);
 /* Faults now if a later soft_write of this range would; sets A and D bits. */
 void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
+/* The same for a read; nothing is read. */
+void soft_probe_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
 /* The linear address of an access (segment limits and types checked). */
 uint64_t soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, bool write);
 

@@ -43,6 +43,7 @@ _Noreturn void raise_pf(struct soft_cpu *cpu, uint64_t lin, uint32_t error)
 _Noreturn void raise_db(struct soft_cpu *cpu, uint64_t dr6)
 {
     cpu->st.dr6 = (cpu->st.dr6 & ~0xfull) | dr6;
+    cpu->st.debugctl &= ~(uint64_t)DEBUGCTL_BTF;
     soft_raise(cpu, X86_EXC_DB);
 }
 
@@ -238,7 +239,7 @@ static uint64_t push_frame(struct soft_cpu *cpu, const struct x86_segment *ss, u
         uint64_t lin;
 
         sp = (sp - size) & mask;
-        if (ss->attr & 4 ? sp <= ss->limit : sp + size - 1 > ss->limit)
+        if (ss->attr & 4 ? sp <= ss->limit || sp + size - 1 > mask : sp + size - 1 > ss->limit)
             soft_raise_error(cpu, X86_EXC_SS, user ? 0 : ss->selector & 0xfffcu);
         lin = (uint32_t)(ss->base + sp);
         if (user)

@@ -298,6 +298,13 @@ void soft_mode_changed(struct soft_cpu *cpu);
 /* Stores RFLAGS bits: the whole word; IF, TF and VM effects are taken care of. */
 void soft_set_flags(struct soft_cpu *cpu, uint64_t value);
 
+/*
+ * Virtual-8086 mode with CR4.VME and IOPL below 3: FLAGS as the 8086 program sees them (IF is VIF,
+ * IOPL is 3), and what it loads: #GP for TF, or for IF while an interrupt waits (VIP).
+ */
+uint16_t vme_image(const struct soft_cpu *cpu);
+void vme_load(struct soft_cpu *cpu, uint64_t flags);
+
 /* IF has become 1 or an event may wait: makes the run loop look. */
 void soft_check_irq(struct soft_cpu *cpu);
 /* The run loop must go instruction by instruction (TF, shadows, breakpoints). */
@@ -398,6 +405,7 @@ bool build_string(const struct x86_insn *insn, struct uop *u);
 bool build_system(const struct x86_insn *insn, struct uop *u);
 
 /* ---- msr.c ---- */
+#define DEBUGCTL_BTF 2u /* TF traps on branches only */
 void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu);

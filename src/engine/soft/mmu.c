@@ -723,19 +723,30 @@ void soft_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, const void *fro
     copy(cpu, seg, ea, (uint8_t *)(uintptr_t)from, len, true);
 }
 
-void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+static void probe(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, bool write)
 {
-    uint64_t lin = soft_linear(cpu, seg, ea, len, true);
+    enum soft_access acc = write ? ACC_WRITE : ACC_READ;
+    uint64_t lin = soft_linear(cpu, seg, ea, len, write);
     unsigned first = PAGE_SIZE - (unsigned)(lin & 4095);
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
     uint64_t gpa;
 
-    if (first >= len && e->wtag == ((lin & PAGE_MASK) | cpu->gen))
+    if (first >= len && (write ? e->wtag : e->rtag) == ((lin & PAGE_MASK) | cpu->gen))
         return;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, len, true);
+        check_access(cpu, lin, len, write);
     check_crossing(cpu, seg, lin + len - 1);
-    mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
+    mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
-        mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
+        mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa);
+}
+
+void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+{
+    probe(cpu, seg, ea, len, true);
+}
+
+void soft_probe_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+{
+    probe(cpu, seg, ea, len, false);
 }

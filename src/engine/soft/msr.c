@@ -7,11 +7,15 @@
 
 enum {
     MSR_TSC = 0x10,
+    MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
+    MSR_POWER_ON = 0x2a,
+    MSR_CORE_THREAD_COUNT = 0x35,
     MSR_FEATURE_CONTROL = 0x3a,
     MSR_TSC_ADJUST = 0x3b,
     MSR_SPEC_CTRL = 0x48,
     MSR_PRED_CMD = 0x49,
+    MSR_UCODE_TRIGGER = 0x79,
     MSR_UCODE_REV = 0x8b,
     MSR_PLATFORM_INFO = 0xce,
     MSR_MTRR_CAP = 0xfe,
@@ -23,7 +27,11 @@ enum {
     MSR_MCG_CAP = 0x179,
     MSR_MCG_STATUS = 0x17a,
     MSR_MISC_FEATURES = 0x140,
+    MSR_PERF_STATUS = 0x198,
+    MSR_PERF_CTL = 0x199,
     MSR_MISC_ENABLE = 0x1a0,
+    MSR_DEBUGCTL = 0x1d9,
+    MSR_LAST_BRANCH = 0x1db, /* to 0x1de: last branch and exception, from and to */
     MSR_MTRR_PHYS = 0x200,
     MSR_MTRR_FIX64K = 0x250,
     MSR_MTRR_FIX16K = 0x258,
@@ -47,6 +55,11 @@ enum {
     MSR_KERNEL_GS_BASE,
     MSR_TSC_AUX
 };
+
+/* Fast strings, thermal control, performance monitoring, BTS and PEBS unavailable, SpeedStep,
+ * MONITOR, CPUID limit, xTPR off, XD off. */
+#define MISC_ENABLE_BITS 0x400c51889ull
+#define MISC_ENABLE_FIXED 0x1880ull
 
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu)
 {
@@ -94,12 +107,17 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
         return &st->tsc_aux;
     case MSR_SYSENTER_CS:
         return &st->sysenter_cs;
+    case MSR_DEBUGCTL:
+        *allowed = DEBUGCTL_BTF;
+        return &st->debugctl;
     case MSR_MTRR_DEF:
         *allowed = 0xcff;
         return &st->mtrr_def_type;
     case MSR_MCG_STATUS:
+        *allowed = 0xf;
         return &st->mcg_status;
     case MSR_MISC_ENABLE:
+        *allowed = MISC_ENABLE_BITS;
         return &st->misc_enable;
     case MSR_SPEC_CTRL:
         *allowed = 7 | 1u << 10; /* IBRS, STIBP, SSBD, BHI_DIS_S */
@@ -110,6 +128,26 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
     default:
         return NULL;
     }
+}
+
+/* MTRRs refuse memory types that are none. */
+static bool mtrr_valid(uint32_t i, uint64_t value)
+{
+    unsigned types = 1;
+
+    if (i == MSR_MTRR_FIX64K || (i >= MSR_MTRR_FIX16K && i < MSR_MTRR_FIX16K + 2) ||
+        (i >= MSR_MTRR_FIX4K && i < MSR_MTRR_FIX4K + 8))
+        types = 8;
+    else if (i != MSR_MTRR_DEF &&
+             (i < MSR_MTRR_PHYS || i >= MSR_MTRR_PHYS + 2 * X86_MTRR_VAR || (i & 1)))
+        return true;
+    for (unsigned n = 0; n < types; n++, value >>= 8) {
+        unsigned type = value & 0xff;
+
+        if (type > 6 || type == 2 || type == 3)
+            return false;
+    }
+    return true;
 }
 
 /* Those that hold a linear address. */
@@ -183,7 +221,18 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_ARCH_CAP: /* nothing to mitigate: see cpuid.c */
         *value = X86_ARCH_CAPABILITIES;
         return;
+    case MSR_CORE_THREAD_COUNT:
+        *value = (uint64_t)env->cpus << 16 | env->cpus;
+        return;
     case MSR_MCG_CAP: /* no banks */
+    case MSR_PLATFORM_ID:
+    case MSR_POWER_ON:
+    case MSR_PERF_STATUS:
+    case MSR_PERF_CTL:
+    case MSR_LAST_BRANCH:
+    case MSR_LAST_BRANCH + 1:
+    case MSR_LAST_BRANCH + 2:
+    case MSR_LAST_BRANCH + 3:
     case MSR_PLATFORM_INFO:
     case MSR_MISC_FEATURES:
         *value = 0;
@@ -240,8 +289,11 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     uint64_t allowed, *p = plain_msr(cpu, index, &allowed), delta;
 
     if (p != NULL) {
-        if ((value & ~allowed) || (index == MSR_FEATURE_CONTROL && (*p & 1))) /* bit 0 locks it */
+        if ((value & ~allowed) || (index == MSR_FEATURE_CONTROL && (*p & 1)) || /* bit 0 locks it */
+            !mtrr_valid(index, value))
             gp0(cpu);
+        if (index == MSR_MISC_ENABLE)
+            value = (value & ~MISC_ENABLE_FIXED) | (*p & MISC_ENABLE_FIXED);
         *p = value;
         return;
     }
@@ -292,6 +344,8 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
             gp0(cpu);
         return;
     case MSR_UCODE_REV:
+    case MSR_UCODE_TRIGGER: /* an update that changes nothing */
+    case MSR_PERF_CTL:      /* one frequency */
     case MSR_MISC_FEATURES: /* no feature to enable */
         return;
     default:

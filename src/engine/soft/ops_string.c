@@ -175,8 +175,11 @@ static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
             (cpu->block != NULL && cpu->block->dead))
             break;
     }
-    if (count != 0)
+    if (count != 0) { /* what comes now finds RF set: the instruction's breakpoint has been seen */
         cpu->next_rip = soft_rip(cpu);
+        cpu->st.rflags |= X86_FL_RF;
+        soft_set_slow(cpu);
+    }
 }
 
 #define DEF_STRING(name)                                                                           \

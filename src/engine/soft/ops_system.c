@@ -17,10 +17,24 @@ static void need_descriptors(struct soft_cpu *cpu)
         soft_raise(cpu, X86_EXC_UD);
 }
 
-static void need_iopl(struct soft_cpu *cpu)
+/* Which flag CLI and STI mean: IF, or VIF where the virtual-mode extensions stand in; else #GP. */
+static bool virtual_if(struct soft_cpu *cpu)
 {
-    if (in_protected(cpu) && cpu->cpl > ((cpu->st.rflags >> 12) & 3))
+    if (!in_protected(cpu) || cpu->cpl <= ((cpu->st.rflags >> 12) & 3))
+        return false;
+    if (cpu->cpl == 3 && (cpu->st.cr4 & (in_vm86(cpu) ? X86_CR4_VME : X86_CR4_PVI)))
+        return true;
+    soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* PUSHF and POPF in virtual-8086 mode without IOPL 3: VIF stands for IF. #GP without CR4.VME. */
+static bool vme_flags(struct soft_cpu *cpu, unsigned osize)
+{
+    if (!in_vm86(cpu) || (cpu->st.rflags & X86_FL_IOPL) == X86_FL_IOPL)
+        return false;
+    if (!(cpu->st.cr4 & X86_CR4_VME) || osize != 2)
         soft_raise_error(cpu, X86_EXC_GP, 0);
+    return true;
 }
 
 /* ---- flags ---- */
@@ -58,15 +72,17 @@ static void op_std(struct soft_cpu *cpu, const struct uop *u)
 static void op_cli(struct soft_cpu *cpu, const struct uop *u)
 {
     (void)u;
-    need_iopl(cpu);
-    cpu->st.rflags &= ~(uint64_t)X86_FL_IF;
+    cpu->st.rflags &= ~(uint64_t)(virtual_if(cpu) ? X86_FL_VIF : X86_FL_IF);
 }
 
 static void op_sti(struct soft_cpu *cpu, const struct uop *u)
 {
     (void)u;
-    need_iopl(cpu);
-    if (!(cpu->st.rflags & X86_FL_IF)) {
+    if (virtual_if(cpu)) {
+        if (cpu->st.rflags & X86_FL_VIP)
+            soft_raise_error(cpu, X86_EXC_GP, 0);
+        cpu->st.rflags |= X86_FL_VIF;
+    } else if (!(cpu->st.rflags & X86_FL_IF)) {
         cpu->st.rflags |= X86_FL_IF;
         cpu->st.sti_shadow = true;
         soft_set_slow(cpu);
@@ -76,9 +92,10 @@ static void op_sti(struct soft_cpu *cpu, const struct uop *u)
 
 static void op_pushf(struct soft_cpu *cpu, const struct uop *u)
 {
-    if (in_vm86(cpu) && (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    stack_push(cpu, u->osize, soft_flags(cpu) & ~(uint64_t)(X86_FL_VM | X86_FL_RF));
+    if (vme_flags(cpu, u->osize))
+        stack_push(cpu, 2, vme_image(cpu));
+    else
+        stack_push(cpu, u->osize, soft_flags(cpu) & ~(uint64_t)(X86_FL_VM | X86_FL_RF));
 }
 
 static void op_popf(struct soft_cpu *cpu, const struct uop *u)
@@ -86,8 +103,12 @@ static void op_popf(struct soft_cpu *cpu, const struct uop *u)
     uint64_t mask = X86_FL_ARITH | X86_FL_TF | X86_FL_DF | X86_FL_NT, fl;
     unsigned iopl = (cpu->st.rflags >> 12) & 3;
 
-    if (in_vm86(cpu) && iopl != 3)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (vme_flags(cpu, u->osize)) {
+        fl = stack_peek(cpu, 2, 0);
+        vme_load(cpu, fl);
+        stack_drop(cpu, 2);
+        return;
+    }
     if (u->osize != 2)
         mask |= X86_FL_AC | X86_FL_ID | X86_FL_RF;
     if (!in_protected(cpu) || cpu->cpl == 0)
@@ -123,10 +144,10 @@ static void op_fence(struct soft_cpu *cpu, const struct uop *u)
     atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* CLFLUSH checks its address as a read does. */
+/* CLFLUSH checks its address as a read does, and reads nothing. */
 static void op_clflush(struct soft_cpu *cpu, const struct uop *u)
 {
-    (void)mem_load(cpu, u->seg, soft_ea(cpu, u), 1);
+    soft_probe_read(cpu, u->seg, soft_ea(cpu, u), 1);
 }
 
 static void op_ud(struct soft_cpu *cpu, const struct uop *u)
@@ -342,6 +363,7 @@ static unsigned debug_register(struct soft_cpu *cpu, unsigned dr)
     if (cpu->st.dr7 & (1u << 13)) {
         cpu->st.dr7 &= ~(1ull << 13);
         cpu->st.dr6 |= 1u << 13;
+        cpu->st.rflags |= X86_FL_RF; /* a fault, unlike other #DBs: RF as faults push it */
         soft_raise(cpu, X86_EXC_DB);
     }
     return dr;
@@ -368,7 +390,7 @@ static void op_mov_to_dr(struct soft_cpu *cpu, const struct uop *u)
     if (dr == 6)
         cpu->st.dr6 = (v & 0xe00f) | 0xffff0ff0;
     else
-        cpu->st.dr7 = (v & 0xffff2fff) | 0x400;
+        cpu->st.dr7 = (v & 0xffff27ff) | 0x400;
     mmu_update_mode(cpu);
     soft_set_slow(cpu);
 }

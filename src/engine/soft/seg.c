@@ -424,7 +424,8 @@ static void new_push(struct soft_cpu *cpu, struct new_stack *st, unsigned size, 
 {
     uint64_t sp = (st->sp - size) & st->mask;
 
-    if (!in_long_mode(cpu) && sp + size - 1 > st->ss.limit && !(st->ss.attr & 4))
+    if (!in_long_mode(cpu) && (st->ss.attr & 4 ? sp <= st->ss.limit || sp + size - 1 > st->mask
+                                               : sp + size - 1 > st->ss.limit))
         soft_raise_error(cpu, X86_EXC_SS, st->ss.selector & 0xfffcu);
     sys_store(cpu, in_long_mode(cpu) ? sp : (uint32_t)(st->ss.base + sp), size, v);
     st->sp = sp;
@@ -655,19 +656,24 @@ static void iret_real(struct soft_cpu *cpu, unsigned osize)
     uint64_t rip = stack_peek(cpu, osize, 0), fl = stack_peek(cpu, osize, 2u * osize);
     uint16_t cs = (uint16_t)stack_peek(cpu, osize, osize);
     uint64_t mask = iret_flag_mask(cpu, osize) & ~(uint64_t)(X86_FL_VIF | X86_FL_VIP);
+    bool vme = false;
 
     if (in_vm86(cpu)) {
-        if ((cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
+        vme = (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL;
+        if (vme && (!(cpu->st.cr4 & X86_CR4_VME) || osize != 2))
             soft_raise_error(cpu, X86_EXC_GP, 0);
         mask &= ~(uint64_t)X86_FL_IOPL;
     }
     if (rip > cpu->st.seg[X86_CS].limit)
         soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (vme)
+        vme_load(cpu, fl);
     stack_drop(cpu, 3u * osize);
     seg_load_real(cpu, X86_CS, cs);
     soft_mode_changed(cpu);
     cpu->next_rip = rip;
-    soft_set_flags(cpu, (soft_flags(cpu) & ~mask) | (fl & mask));
+    if (!vme)
+        soft_set_flags(cpu, (soft_flags(cpu) & ~mask) | (fl & mask));
 }
 
 static void iret_to_vm86(struct soft_cpu *cpu, uint64_t rip, uint16_t cs, uint64_t fl)

@@ -83,6 +83,25 @@ void soft_set_flags(struct soft_cpu *cpu, uint64_t value)
         mmu_update_mode(cpu);
 }
 
+uint16_t vme_image(const struct soft_cpu *cpu)
+{
+    uint16_t fl = (uint16_t)(soft_flags(cpu) | X86_FL_IOPL);
+
+    if (cpu->st.rflags & X86_FL_VIF)
+        return fl | X86_FL_IF;
+    return fl & (uint16_t)~X86_FL_IF;
+}
+
+void vme_load(struct soft_cpu *cpu, uint64_t flags)
+{
+    uint64_t mask = X86_FL_ARITH | X86_FL_DF | X86_FL_NT, keep = soft_flags(cpu);
+
+    if ((flags & X86_FL_TF) || ((flags & X86_FL_IF) && (keep & X86_FL_VIP)))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    keep &= ~(mask | X86_FL_VIF);
+    soft_set_flags(cpu, keep | (flags & mask) | (flags & X86_FL_IF ? X86_FL_VIF : 0));
+}
+
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     char bytes[3 * 15 + 1] = "";
@@ -262,12 +281,6 @@ static void check_breakpoints(struct soft_cpu *cpu)
         raise_db(cpu, hit);
 }
 
-static bool is_string(unsigned op)
-{
-    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS || op == X86_SCAS ||
-           op == X86_INS || op == X86_OUTS;
-}
-
 /*
  * A single step ends by the TF that was in force before the instruction, but by the TF after those
  * that enter the system: software interrupts clear it, SYSCALL by its mask.
@@ -282,7 +295,7 @@ static bool flags_end_step(unsigned op)
 static void run_single(struct soft_cpu *cpu)
 {
     bool trap = (cpu->st.rflags & X86_FL_TF) != 0;
-    uint64_t dr6 = 0, rip = cpu->st.rip;
+    uint64_t dr6 = 0, next;
     struct soft_block *k;
 
     check_breakpoints(cpu);
@@ -291,16 +304,18 @@ static void run_single(struct soft_cpu *cpu)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
+    next = (cpu->st.rip + k->bytes) & cpu->rip_mask;
     run_block(cpu, k);
-    if (cpu->uop->rep != 0 && is_string(cpu->uop->op) && cpu->st.rip == rip)
-        cpu->st.rflags |= X86_FL_RF; /* not over: its breakpoint has been seen */
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
     if (flags_end_step(cpu->uop->op))
         trap = (cpu->st.rflags & X86_FL_TF) != 0;
+    if ((cpu->st.debugctl & DEBUGCTL_BTF) && cpu->st.rip == next)
+        trap = false;
     dr6 = cpu->db_hit | (trap ? 1u << 14 : 0);
     if (dr6 != 0) {
         cpu->db_hit = 0;
+        cpu->halt_wanted = false; /* a HLT that traps does not halt */
         raise_db(cpu, dr6);
     }
 }
