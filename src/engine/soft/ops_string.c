@@ -171,7 +171,7 @@ static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
         if (count == 0)
             return;
         if (cpu->db_hit != 0 || (cpu->st.rflags & X86_FL_TF) || i >= STRING_SLICE ||
-            atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 ||
+            (atomic_load_explicit(&cpu->pending, memory_order_relaxed) & ~SOFT_PENDING_SLOW) != 0 ||
             (cpu->block != NULL && cpu->block->dead))
             break;
     }
