@@ -418,7 +418,7 @@ static void op_invpcid(struct soft_cpu *cpu, const struct uop *u)
     lin = mem_load(cpu, u->seg, ea + 8, 8);
     if (!cpu->long_code)
         kind = (uint32_t)kind;
-    if (kind > 3 || (kind < 2 && (lo >> 12) != 0) || (kind == 0 && !soft_canonical(cpu, lin)) ||
+    if (kind > 3 || (lo >> 12) != 0 || (kind == 0 && !soft_canonical(cpu, lin)) ||
         (kind < 2 && !(cpu->st.cr4 & X86_CR4_PCIDE) && lo != 0))
         soft_raise_error(cpu, X86_EXC_GP, 0);
     if (kind == 0)
