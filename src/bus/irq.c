@@ -121,13 +121,25 @@ static bool pic_is_high(const struct irq_router *r, unsigned pin)
     return r->pic_high[pin] > 0 || gsi_is_high(r, pin);
 }
 
+/* ISA interrupt 0 comes in at pin 2, where a line on GSI 2 does too. */
+static unsigned ioapic_pin(unsigned gsi)
+{
+    return gsi == 0 ? 2 : gsi;
+}
+
+static bool ioapic_is_high(const struct irq_router *r, unsigned gsi)
+{
+    return gsi_is_high(r, gsi) || (ioapic_pin(gsi) == 2 && gsi_is_high(r, 2 - gsi));
+}
+
 struct levels {
-    bool gsi, pic;
+    bool gsi, pic, ioapic;
 };
 
 static struct levels levels_of(const struct irq_router *r, unsigned pin)
 {
-    return (struct levels){gsi_is_high(r, pin), pin < IRQ_PIC_PINS && pic_is_high(r, pin)};
+    return (struct levels){gsi_is_high(r, pin), pin < IRQ_PIC_PINS && pic_is_high(r, pin),
+                           ioapic_is_high(r, pin)};
 }
 
 /* Tells the chips what has changed. Under r->order, not r->lock. */
@@ -135,11 +147,10 @@ static void tell(struct irq_router *r, unsigned pin, struct levels before, struc
 {
     if (before.pic != now.pic)
         chip_set(&r->pic, pin, now.pic);
-    if (before.gsi != now.gsi) {
-        chip_set(&r->ioapic, pin == 0 ? 2 : pin, now.gsi);
-        if (r->obs_gsi != NULL)
-            r->obs_gsi(r->obs_ctx, pin, now.gsi);
-    }
+    if (before.ioapic != now.ioapic)
+        chip_set(&r->ioapic, ioapic_pin(pin), now.ioapic);
+    if (before.gsi != now.gsi && r->obs_gsi != NULL)
+        r->obs_gsi(r->obs_ctx, pin, now.gsi);
 }
 
 void irq_set(struct irq_line *line, bool level)

@@ -2,7 +2,8 @@
  * Interrupt routing: lines to PIC and IOAPIC, messages to local APICs.
  *
  * A global system interrupt (GSI) 0-15 is an ISA line and reaches the PIC's input n and the
- * IOAPIC's pin n (ISA 0 reaches pin 2; pin 0 is the PIC's output); 16-23 reach the IOAPIC only.
+ * IOAPIC's pin n (ISA 0 reaches pin 2; pin 0 is the PIC's output); 16-23 reach the IOAPIC only, and
+ * so does 2, since the PIC's input 2 is its cascade.
  * Lines are wired-or: a GSI is high while any irq_line on it is.
  *
  * irq_*: any thread; the caller may hold its own device's lock. The PIC's and IOAPIC's locks are

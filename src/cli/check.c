@@ -348,6 +348,20 @@ static int check_words(const struct config *cfg, struct error *err)
     return rc;
 }
 
+/* What -l adds stands behind the bridge; com ports are looked at with their back ends. */
+static int check_lpc(struct check *c, struct error *err)
+{
+    static const char *const devices[] = {"pc-testdev", "fwcfg"};
+    char key[32];
+
+    for (size_t i = 0; i < countof(devices); i++) {
+        snprintf(key, sizeof(key), "lpc.%s", devices[i]);
+        if (config_get(c->cfg, key) != NULL && c->lpc_bridges == 0)
+            return error_set(err, -EINVAL, "%s hangs on the LPC bridge: add -s 31,lpc", devices[i]);
+    }
+    return 0;
+}
+
 static int check_serial(struct check *c, struct error *err)
 {
     char key[32], who[8];
@@ -399,5 +413,7 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_words(cfg, err);
     if (rc == 0)
         rc = check_serial(&c, err);
+    if (rc == 0)
+        rc = check_lpc(&c, err);
     return rc;
 }

@@ -83,6 +83,19 @@ ends 0 ticks "ticks " "0x3f8" --trace '*' --log debug
 ends 0 reset "reset " "engine: soft" --log debug
 ends 0 reset "reset " "vcpu 0: " --stats
 
+# The test device chooses the status, 0x2A * 2 + 1; without it nothing hears the guest.
+ends 85 exit "exit " "" -l pc-testdev
+ends 0 exit "exit " ""
+# Its text and the console's share standard output; only the order within each is certain.
+timeout -s KILL 60 "$xhyve" $machine -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
+    >"$dir/out" 2>"$dir/err"
+check "the test device's ports and memory: status $?, not 85" test $? -eq 85
+check "its text is on standard output" test "$(tr -d '\n' <"$dir/out" | fold -w1 | sort | tr -d '\n')" \
+    = "$(printf 'testdevtext more' | fold -w1 | sort | tr -d '\n')"
+timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
+    >"$dir/out" 2>"$dir/err"
+check "text without a serial port" test "$(cat "$dir/out")" = "text more"
+
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do
     timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc $console -f "kexec,$dir/flood" \

@@ -73,6 +73,8 @@ bad "unknown kind 'kexek'; did you mean 'kexec'?" -f kexek,vmlinuz
 bad "unknown kind 'elf'; known: kexec" -f elf,vmlinuz
 bad "needs a kernel" -f kexec
 bad "two kernels" -f kexec,a -f kexec,b
+bad "only qemu's is" -s 31,lpc -l fwcfg
+bad "'bhyve' is not built yet" -s 31,lpc -l fwcfg,bhyve
 bad "-f fbsd is not built yet" -f fbsd,userboot.so,disk
 bad "nothing to boot" -A
 bad "is not a UUID" -U 1234

@@ -191,9 +191,13 @@ static void test_lpc(void **state)
     means("-s|31,lpc|-l|com1|-l|com2,tcp=127.0.0.1:5555|vm",
           "cpus=1\nlpc.com1.path=null\nlpc.com2.path=tcp=127.0.0.1:5555\nmemory.size=256M\n"
           "name=vm\npci.0.31.0.device=lpc\n");
-    means("-l|bootrom,a.fd,vars.fd|-l|pc-testdev|-l|fwcfg,qemu|vm",
+    means("-s|31,lpc|-l|bootrom,a.fd,vars.fd|-l|pc-testdev|-l|fwcfg,qemu|vm",
           "cpus=1\nlpc.bootrom=a.fd\nlpc.bootvars=vars.fd\nlpc.fwcfg=qemu\nlpc.pc-testdev=true\n"
-          "memory.size=256M\nname=vm\n");
+          "memory.size=256M\nname=vm\npci.0.31.0.device=lpc\n");
+    means("-s|31,lpc|-l|fwcfg|vm",
+          "cpus=1\nlpc.fwcfg=bhyve\nmemory.size=256M\nname=vm\npci.0.31.0.device=lpc\n");
+    fails("-l|fwcfg,qemu", "fwcfg hangs on the LPC bridge: add -s 31,lpc");
+    fails("-l|pc-testdev", "pc-testdev hangs on the LPC bridge: add -s 31,lpc");
     fails("-s|31,lpc|-l|com1,stdio|-l|com2,stdio", "com1 and com2 both want stdio");
     fails("-s|31,lpc|-l|com1,stdio|-s|3,uart,stdio", "uart at 0:3:0 and com1 both want stdio");
     fails("-l|com1,stdio,x", "-l com1: unknown option 'x'; known: path");

@@ -276,15 +276,89 @@ static inline void tiny_work(struct tiny *t)
     tiny_reset(t);
 }
 
+/* The test device's exit port; a reset if nobody is there. */
+static inline void tiny_exit(struct tiny *t)
+{
+    tiny_outb(t, 0xF4, 0x2A);
+    tiny_reset(t);
+}
+
+static inline void tiny_say(struct tiny *t, uint16_t port, const char *text)
+{
+    for (; *text != '\0'; text++)
+        tiny_outb(t, port, (uint8_t)*text);
+}
+
+/* mov REGISTER, value; the register's number is in the opcode */
+static inline void tiny_mov(struct tiny *t, uint8_t opcode, uint32_t value)
+{
+    CODE(t, opcode);
+    tiny_u32(t, value);
+}
+
+enum { TINY_ECX = 0xB9, TINY_EDX = 0xBA, TINY_ESI = 0xBE, TINY_EDI = 0xBF };
+
+/* Compares count bytes at ESI and EDI, which it sets; unequal jumps to fail. */
+static inline void tiny_same(struct tiny *t, uint32_t a, uint32_t b, uint32_t count, uint32_t fail)
+{
+    tiny_mov(t, TINY_ESI, a);
+    tiny_mov(t, TINY_EDI, b);
+    tiny_mov(t, TINY_ECX, count);
+    CODE(t, 0x39, 0xC0, 0xF3, 0xA6, 0x0F, 0x85); /* cmp eax, eax; repe cmpsb; jne */
+    tiny_u32(t, fail - (tiny_here(t) + 4));
+}
+
+/* The test device: text at both ports, string I/O on a latch, string moves on its memory. */
+static inline void tiny_testdev(struct tiny *t)
+{
+    enum { WINDOW = 0xFF000FF1u, OTHER = 0xFF008003u, BUFFER = 0x5000 };
+    uint8_t *over;
+    uint32_t fail;
+
+    CODE(t, 0xFC, 0xEB, 0); /* cld; jmp over what ends it badly */
+    over = t->image + t->at - 1;
+    fail = tiny_here(t);
+    tiny_outb(t, 0xF4, 1);
+    tiny_stop(t);
+    *over = (uint8_t)(t->image + t->at - (over + 1));
+    tiny_say(t, 0xE9, "text ");
+    tiny_say(t, 0xF1, "more\n");
+    tiny_inb(t, 0xE9);
+    CODE(t, 0x3C, 0xE9, 0x0F, 0x85); /* cmp al, 0xE9; jne */
+    tiny_u32(t, fail - (tiny_here(t) + 4));
+    tiny_mov(t, TINY_ESI, TINY_BASE);
+    tiny_mov(t, TINY_EDI, BUFFER);
+    tiny_mov(t, TINY_ECX, 7);
+    tiny_mov(t, TINY_EDX, 0xE0);
+    CODE(t, 0xF3, 0x6E); /* rep outsb: the last byte stays */
+    tiny_mov(t, TINY_ECX, 64);
+    CODE(t, 0xF3, 0x6C); /* rep insb: as often as one likes */
+    tiny_same(t, BUFFER, BUFFER + 1, 63, fail);
+    tiny_same(t, TINY_BASE + 6, BUFFER + 63, 1, fail);
+    tiny_mov(t, TINY_ESI, TINY_BASE);
+    tiny_mov(t, TINY_EDI, WINDOW);
+    tiny_mov(t, TINY_ECX, 64);
+    CODE(t, 0xF3, 0xA5); /* rep movsd from memory, over a page's edge */
+    tiny_same(t, TINY_BASE, WINDOW, 256, fail);
+    tiny_mov(t, TINY_ESI, WINDOW + 2);
+    tiny_mov(t, TINY_EDI, OTHER);
+    tiny_mov(t, TINY_ECX, 33);
+    CODE(t, 0xF3, 0x66, 0xA5); /* rep movsw within */
+    tiny_same(t, TINY_BASE + 2, OTHER, 66, fail);
+    tiny_exit(t);
+}
+
 static const struct {
     const char *name;
     void (*make)(struct tiny *t);
 } tiny_guests[] = {
-    {"halt", tiny_halt},   {"triple", tiny_triple}, {"reset", tiny_reset}, {"off", tiny_poweroff},
-    {"panic", tiny_panic}, {"smi", tiny_smi},       {"port", tiny_port},   {"msr", tiny_msr},
-    {"idle", tiny_idle},   {"ticks", tiny_ticks},   {"late", tiny_late},   {"echo", tiny_echo},
-    {"flood", tiny_flood}, {"button", tiny_button}, {"work", tiny_work},   {"pause", tiny_pause},
-    {"spin", tiny_stop},
+    {"halt", tiny_halt},       {"triple", tiny_triple}, {"reset", tiny_reset},
+    {"off", tiny_poweroff},    {"panic", tiny_panic},   {"smi", tiny_smi},
+    {"port", tiny_port},       {"msr", tiny_msr},       {"idle", tiny_idle},
+    {"ticks", tiny_ticks},     {"late", tiny_late},     {"echo", tiny_echo},
+    {"flood", tiny_flood},     {"button", tiny_button}, {"work", tiny_work},
+    {"pause", tiny_pause},     {"spin", tiny_stop},     {"exit", tiny_exit},
+    {"testdev", tiny_testdev},
 };
 
 static inline void tiny_put16(uint8_t *p, unsigned v)
