@@ -60,6 +60,7 @@ static const struct known_key {
     {"boot.method", KEY_STRING},
     {"boot.kernel", KEY_STRING},
     {"boot.initrd", KEY_STRING},
+    {"boot.modules", KEY_STRING},
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
@@ -341,7 +342,7 @@ static int check_words(const struct config *cfg, struct error *err)
         rc = check_word(cfg, "log.level", levels, countof(levels), "error, warn, info or debug",
                         err);
     if (rc == 0)
-        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec", err);
+        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec or multiboot", err);
     if (rc == 0)
         rc = check_word(cfg, "boot.decompress", decompress, countof(decompress), "host or guest",
                         err);
@@ -359,6 +360,20 @@ static int check_lpc(struct check *c, struct error *err)
         if (config_get(c->cfg, key) != NULL && c->lpc_bridges == 0)
             return error_set(err, -EINVAL, "%s hangs on the LPC bridge: add -s 31,lpc", devices[i]);
     }
+    return 0;
+}
+
+/* Each way to boot has its own second file; the other's key would be ignored. */
+static int check_boot(const struct config *cfg, struct error *err)
+{
+    const char *method = config_get(cfg, "boot.method");
+    bool multiboot = method != NULL && strcmp(method, "multiboot") == 0;
+
+    if (multiboot && config_get(cfg, "boot.initrd") != NULL)
+        return error_set(err, -EINVAL,
+                         "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
+    if (!multiboot && config_get(cfg, "boot.modules") != NULL)
+        return error_set(err, -EINVAL, "boot.modules needs boot.method=multiboot");
     return 0;
 }
 
@@ -411,6 +426,8 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_uuid(config_get(cfg, "uuid"), err);
     if (rc == 0)
         rc = check_words(cfg, err);
+    if (rc == 0)
+        rc = check_boot(cfg, err);
     if (rc == 0)
         rc = check_serial(&c, err);
     if (rc == 0)

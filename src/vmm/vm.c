@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
+#include "boot/multiboot.h"
 #include "boot/tables.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
@@ -148,7 +150,7 @@ static int create_engine(struct vm *vm, struct error *err)
     return rc != 0 ? rc : vcpus_create(vm, err);
 }
 
-static int load_guest(struct vm *vm, struct error *err)
+static int load_linux(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
 {
     const char *decompress = config_get(vm->cfg, "boot.decompress");
     struct linux_params p = {
@@ -158,15 +160,56 @@ static int load_guest(struct vm *vm, struct error *err)
         .decompress = decompress != NULL && strcmp(decompress, "guest") == 0
                           ? LINUX_DECOMPRESS_GUEST
                           : LINUX_DECOMPRESS_HOST,
+        .rsdp = rsdp,
     };
     struct linux_info info = {0};
+    int rc = linux_load(&vm->board, &p, state, &info, err);
+
+    if (rc == 0)
+        log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
+                  (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
+                  (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
+                  info.compression);
+    return rc;
+}
+
+static int load_multiboot(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
+{
+    const struct multiboot_params p = {
+        .kernel = config_get(vm->cfg, "boot.kernel"),
+        .modules = config_get(vm->cfg, "boot.modules"),
+        .cmdline = config_get(vm->cfg, "boot.cmdline"),
+    };
+
+    (void)rsdp; /* such a kernel looks for it below 1 MiB */
+    return multiboot_load(&vm->board, &p, state, NULL, err);
+}
+
+/* boot.method; without one it is the first. */
+static const struct loader {
+    const char *method;
+    int (*load)(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err);
+} loaders[] = {
+    {"kexec", load_linux},
+    {"multiboot", load_multiboot},
+};
+
+static int load_guest(struct vm *vm, struct error *err)
+{
+    const char *method = config_get(vm->cfg, "boot.method");
+    const struct loader *loader = &loaders[0];
     struct x86_state state;
+    uint64_t rsdp = 0;
     int rc = 0;
 
-    if (p.kernel == NULL)
+    if (config_get(vm->cfg, "boot.kernel") == NULL)
         return error_set(err, -EINVAL, "no kernel: give -f kexec,KERNEL,INITRD,CMDLINE");
+    for (size_t i = 0; method != NULL && i < countof(loaders); i++) {
+        if (strcmp(loaders[i].method, method) == 0)
+            loader = &loaders[i];
+    }
     if (vm->acpi)
-        rc = acpi_write(&vm->board, &p.rsdp, err);
+        rc = acpi_write(&vm->board, &rsdp, err);
     if (rc == 0 && vm->board.mptable)
         rc = mptable_write(&vm->board, err);
     if (rc == 0)
@@ -174,13 +217,9 @@ static int load_guest(struct vm *vm, struct error *err)
     if (rc != 0)
         return rc;
     x86_state_reset(&state, true);
-    rc = linux_load(&vm->board, &p, &state, &info, err);
+    rc = loader->load(vm, rsdp, &state, err);
     if (rc != 0)
         return rc;
-    log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
-              (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
-              (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
-              info.compression);
     state.tsc_offset = 0 - host_tsc();
     return vm->engine->set(vm->vcpu[0].impl, &state, err);
 }

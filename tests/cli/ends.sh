@@ -95,6 +95,20 @@ check "its text is on standard output" test "$(tr -d '\n' <"$dir/out" | fold -w1
 timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
     >"$dir/out" 2>"$dir/err"
 check "text without a serial port" test "$(cat "$dir/out")" = "text more"
+# A multiboot kernel says what it was told.
+"$mkguest" multiboot >"$dir/kernel"
+printf 'first' >"$dir/one"
+printf 'second' >"$dir/two"
+(cd "$dir" && timeout -s KILL 60 "$xhyve" $machine \
+    -f "multiboot,kernel,one;a b:two,some words, and commas" </dev/null >out 2>err)
+check "multiboot: a reset" test $? -eq 0
+check "multiboot: what the guest was told" cmp -s "$dir/out" - <<EOT
+kernel some words, and commas
+xhyve
+one a b: first
+two: second
+map
+EOT
 
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do

@@ -76,6 +76,9 @@ bad "two kernels" -f kexec,a -f kexec,b
 bad "only qemu's is" -s 31,lpc -l fwcfg
 bad "'bhyve' is not built yet" -s 31,lpc -l fwcfg,bhyve
 bad "-f fbsd is not built yet" -f fbsd,userboot.so,disk
+bad "multiboot needs a kernel" -f multiboot
+bad "cannot read the kernel /nonexistent" -f multiboot,/nonexistent
+bad "use boot.modules" -f multiboot,k -o boot.initrd=i
 bad "nothing to boot" -A
 bad "is not a UUID" -U 1234
 bad "the console at port 0x220" -b

@@ -215,6 +215,18 @@ static void test_firmware(void **state)
     means("-f|kexec,k,i,|vm", "boot.cmdline=\nboot.initrd=i\nboot.kernel=k\nboot.method=kexec\n"
                               "cpus=1\nmemory.size=256M\nname=vm\n");
     fails("-f|kexec,,i", "-f kexec needs a kernel: -f kexec,KERNEL[,INITRD[,CMDLINE]]");
+    means("-f|multiboot,k,m;a b:n,c,d|vm",
+          "boot.cmdline=c,d\nboot.kernel=k\nboot.method=multiboot\nboot.modules=m;a b:n\n"
+          "cpus=1\nmemory.size=256M\nname=vm\n");
+    means("-f|multiboot,k,,c|vm", "boot.cmdline=c\nboot.kernel=k\nboot.method=multiboot\n"
+                                  "cpus=1\nmemory.size=256M\nname=vm\n");
+    means("-f|multiboot,k,m|vm", "boot.kernel=k\nboot.method=multiboot\nboot.modules=m\n"
+                                 "cpus=1\nmemory.size=256M\nname=vm\n");
+    fails("-f|multiboot", "-f multiboot needs a kernel: -f multiboot,KERNEL[,MODULE[;ARGS]"
+                          "[:MODULE...][,CMDLINE]]");
+    fails("-f|multiboot,k|-o|boot.initrd=i",
+          "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
+    fails("-f|kexec,k|-o|boot.modules=m", "boot.modules needs boot.method=multiboot");
 }
 
 static void test_variables(void **state)
