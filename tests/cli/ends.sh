@@ -2,7 +2,7 @@
 # How a VM ends, with guests of a few hundred bytes: the exit status of each, what is said about
 # it, signals, the console over pipes and files. ends.sh PROGRAM MKGUEST
 set -u
-xhyve=$1
+xhyve=$(realpath "$1")
 mkguest=$2
 test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: ends.sh PROGRAM MKGUEST"
