@@ -20,7 +20,6 @@ enum {
     MSR_PLATFORM_INFO = 0xce,
     MSR_MTRR_CAP = 0xfe,
     MSR_ARCH_CAP = 0x10a,
-    MSR_FLUSH_CMD = 0x10b,
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176,
@@ -339,14 +338,16 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         mmu_flush_all(cpu);
         return;
     case MSR_PRED_CMD:
-    case MSR_FLUSH_CMD:
         if (value & ~1ull)
             gp0(cpu);
         return;
     case MSR_UCODE_REV:
     case MSR_UCODE_TRIGGER: /* an update that changes nothing */
     case MSR_PERF_CTL:      /* one frequency */
+        return;
     case MSR_MISC_FEATURES: /* no feature to enable */
+        if (value != 0)
+            gp0(cpu);
         return;
     default:
         break;

@@ -445,17 +445,23 @@ static void op_swapgs(struct soft_cpu *cpu, const struct uop *u)
     cpu->st.kernel_gs_base = base;
 }
 
+/* 66 changes nothing: 32 bits or 64. */
+static unsigned base_size(const struct uop *u)
+{
+    return u->osize == 8 ? 8 : 4;
+}
+
 /* cc: the segment */
 static void op_read_base(struct soft_cpu *cpu, const struct uop *u)
 {
     if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
         soft_raise(cpu, X86_EXC_UD);
-    reg_set(cpu, u->dst, u->osize, cpu->st.seg[u->cc].base);
+    reg_set(cpu, u->dst, base_size(u), cpu->st.seg[u->cc].base);
 }
 
 static void op_write_base(struct soft_cpu *cpu, const struct uop *u)
 {
-    uint64_t v = reg_get(cpu, u->dst, u->osize);
+    uint64_t v = reg_get(cpu, u->dst, base_size(u));
 
     if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
         soft_raise(cpu, X86_EXC_UD);
