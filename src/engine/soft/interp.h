@@ -286,6 +286,19 @@ soft_inline bool has_descriptors(const struct soft_cpu *cpu)
     return in_protected(cpu) && !in_vm86(cpu);
 }
 
+soft_inline void need_cpl0(struct soft_cpu *cpu)
+{
+    if (cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* For instructions that real and virtual-8086 mode do not know. */
+soft_inline void need_descriptors(struct soft_cpu *cpu)
+{
+    if (!has_descriptors(cpu))
+        soft_raise(cpu, X86_EXC_UD);
+}
+
 /* By the paging mode: 57 bits under CR4.LA57, else 48. */
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin);
 /* For what registers keep (bases, entry points): by the widest address the processor has. */
@@ -403,6 +416,8 @@ bool build_data(const struct x86_insn *insn, struct uop *u);
 bool build_control(const struct x86_insn *insn, struct uop *u);
 bool build_string(const struct x86_insn *insn, struct uop *u);
 bool build_system(const struct x86_insn *insn, struct uop *u);
+bool build_table(const struct x86_insn *insn, struct uop *u);
+bool build_port(const struct x86_insn *insn, struct uop *u);
 
 /* ---- msr.c ---- */
 #define DEBUGCTL_BTF 2u /* TF traps on branches only */
