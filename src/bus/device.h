@@ -32,6 +32,7 @@ enum dev_event {
     DEV_EVENT_PANIC,       /* pvpanic: the guest kernel has panicked */
     DEV_EVENT_CRASHLOADED, /* pvpanic: the guest runs its crash kernel */
     DEV_EVENT_A20,         /* arg: 1 = address line 20 passes */
+    DEV_EVENT_IGNNE,       /* the x87 error interrupt was acknowledged: IGNNE# */
     DEV_EVENT_QUIT,        /* the user asked at the console (Ctrl-A x) */
     DEV_EVENT_EXIT,        /* the guest ends the VM; arg: the exit status, 0-255 */
 };

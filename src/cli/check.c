@@ -64,6 +64,7 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"cpu.la57", KEY_BOOL},
     {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},
@@ -348,20 +349,6 @@ static int check_words(const struct config *cfg, struct error *err)
     return rc;
 }
 
-/* Each way to boot has its own second file; the other's key would be ignored. */
-static int check_boot(const struct config *cfg, struct error *err)
-{
-    const char *method = config_get(cfg, "boot.method");
-    bool multiboot = method != NULL && strcmp(method, "multiboot") == 0;
-
-    if (multiboot && config_get(cfg, "boot.initrd") != NULL)
-        return error_set(err, -EINVAL,
-                         "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
-    if (!multiboot && config_get(cfg, "boot.modules") != NULL)
-        return error_set(err, -EINVAL, "boot.modules needs boot.method=multiboot");
-    return 0;
-}
-
 /* What -l adds stands behind the bridge; com ports are looked at with their back ends. */
 static int check_lpc(struct check *c, struct error *err)
 {
@@ -373,6 +360,20 @@ static int check_lpc(struct check *c, struct error *err)
         if (config_get(c->cfg, key) != NULL && c->lpc_bridges == 0)
             return error_set(err, -EINVAL, "%s hangs on the LPC bridge: add -s 31,lpc", devices[i]);
     }
+    return 0;
+}
+
+/* Each way to boot has its own second file; the other's key would be ignored. */
+static int check_boot(const struct config *cfg, struct error *err)
+{
+    const char *method = config_get(cfg, "boot.method");
+    bool multiboot = method != NULL && strcmp(method, "multiboot") == 0;
+
+    if (multiboot && config_get(cfg, "boot.initrd") != NULL)
+        return error_set(err, -EINVAL,
+                         "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
+    if (!multiboot && config_get(cfg, "boot.modules") != NULL)
+        return error_set(err, -EINVAL, "boot.modules needs boot.method=multiboot");
     return 0;
 }
 

@@ -29,11 +29,13 @@ static void board_event(void *ctx, enum dev_event event, uint64_t arg)
     case DEV_EVENT_CRASHLOADED:
         log_warn(vm->log, "the guest kernel has panicked and runs its crash kernel");
         break;
-    case DEV_EVENT_A20: /* the gate is open for good: no guest that boots here closes it */
-        if (arg == 0) {
-            UNIMPLEMENTED(vm->log, "closing the A20 gate");
-            vm_stop(vm, VM_ERROR);
-        }
+    case DEV_EVENT_A20:
+        if (vm->engine->a20 != NULL)
+            vm->engine->a20(vm->engine_vm, arg != 0);
+        break;
+    case DEV_EVENT_IGNNE:
+        if (vm->engine->ignne != NULL)
+            vm->engine->ignne(vm->engine_vm);
         break;
     case DEV_EVENT_QUIT:
         vm_stop(vm, VM_POWEROFF);
@@ -152,8 +154,8 @@ static int add_optional_chips(struct vm *vm, struct error *err)
 static int add_chips(struct vm *vm, struct error *err)
 {
     static const struct dev_ops *const chips[] = {
-        &i8259_ops,  &ioapic_ops, &i8254_ops,  &mc146818_ops, &hpet_ops, &pmtimer_ops,
-        &acpipm_ops, &i8042_ops,  &port92_ops, &reset_ops,    &post_ops, &pvpanic_ops,
+        &i8259_ops, &ioapic_ops, &i8254_ops, &mc146818_ops, &hpet_ops,    &pmtimer_ops, &acpipm_ops,
+        &i8042_ops, &port92_ops, &reset_ops, &post_ops,     &pvpanic_ops, &fpuerr_ops,
     };
     bool stdio_taken = false;
     int rc = 0;
@@ -165,6 +167,8 @@ static int add_chips(struct vm *vm, struct error *err)
             return -EIO;
         if (chips[i] == &acpipm_ops)
             vm->acpipm = &c->dev;
+        if (chips[i] == &fpuerr_ops)
+            vm->fpuerr = &c->dev;
     }
     for (unsigned n = 1; n <= 4 && rc == 0; n++)
         rc = add_serial_port(vm, n, &stdio_taken, err);

@@ -59,7 +59,7 @@ struct vm {
 
     struct chip chip[VM_CHIPS_MAX];
     unsigned chip_count;
-    struct device *acpipm; /* in chip[] */
+    struct device *acpipm, *fpuerr; /* in chip[] */
     struct dev_env pci_env;
     bool pci_env_ready;
     struct pci *pci;

@@ -105,9 +105,19 @@ static int create_base(struct vm *vm, struct error *err)
     return 0;
 }
 
+/* A vCPU's FERR#: on its thread, no lock held. */
+static void x87_error(void *ctx, unsigned cpu)
+{
+    struct vm *vm = ctx;
+
+    (void)cpu;
+    fpuerr_raise(vm->fpuerr);
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model");
+    struct x86_cpu_options options = {0};
     struct engine_env env = {
         .log = vm->log,
         .mem = vm->mem,
@@ -116,6 +126,8 @@ static int create_engine(struct vm *vm, struct error *err)
         .lapic = &lapics_cpu_ops,
         .cpuid = &vm->cpuid,
         .cpus = vm->cpus,
+        .ferr = x87_error,
+        .ferr_ctx = vm,
     };
     int rc;
 
@@ -125,7 +137,10 @@ static int create_engine(struct vm *vm, struct error *err)
     if (rc == 0)
         rc = config_bool(vm->cfg, "x86.vmexit_on_pause", false, &env.exit_on_pause, err);
     if (rc == 0)
-        rc = x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", vm->tsc_hz, err);
+        rc = config_bool(vm->cfg, "cpu.la57", false, &options.la57, err);
+    if (rc == 0)
+        rc =
+            x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", &options, vm->tsc_hz, err);
     if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)

@@ -190,8 +190,9 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
         const uint8_t *second = mmu_translate(cpu, X86_CS, next, ACC_EXEC, mode, &gpa);
 
         if (second == NULL)
-            soft_unimplemented(cpu, "executing from memory-mapped I/O");
-        memcpy(code + avail, second, INSN_MAX - avail);
+            mmu_fetch_device(cpu, gpa, code + avail, INSN_MAX - avail);
+        else
+            memcpy(code + avail, second, INSN_MAX - avail);
         avail = INSN_MAX;
     }
     if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->mode && c->len <= avail &&
@@ -259,6 +260,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     struct blocks *b = cpu->blocks;
     enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip, gpa;
+    uint8_t device[INSN_MAX];
     const uint8_t *code;
     struct soft_block *k;
     unsigned have;
@@ -272,8 +274,11 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     }
     have = PAGE_SIZE - (unsigned)(lin & 4095);
     code = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, mode, &gpa);
-    if (code == NULL)
-        soft_unimplemented(cpu, "executing from memory-mapped I/O");
+    if (code == NULL) { /* registers of a device: one instruction, fetched anew each time */
+        have = have < INSN_MAX ? have : INSN_MAX;
+        mmu_fetch_device(cpu, gpa, device, have);
+        return make_single(cpu, lin, device, have, &b->single);
+    }
     if (single)
         return make_single(cpu, lin, code, have, &b->single);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {

@@ -74,7 +74,7 @@ void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t 
     }
     if (build_alu(insn, u) || build_data(insn, u) || build_bits(insn, u) ||
         build_control(insn, u) || build_string(insn, u) || build_system(insn, u) ||
-        native_prepare(cpu, insn, bytes, u))
+        build_table(insn, u) || build_port(insn, u) || native_prepare(cpu, insn, bytes, u))
         return;
     u->fn = op_missing;
     u->flags |= UOP_END;
