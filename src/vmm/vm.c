@@ -20,8 +20,10 @@ void vm_stop(struct vm *vm, enum vm_status status)
 {
     int running = -1;
 
-    if (atomic_compare_exchange_strong(&vm->status, &running, (int)status))
-        loop_stop(vm->loop);
+    if (!atomic_compare_exchange_strong(&vm->status, &running, (int)status))
+        return;
+    vcpus_leave(vm); /* who resets the machine executes nothing after it */
+    loop_stop(vm->loop);
 }
 
 void vm_signal(struct vm *vm, int signo)
