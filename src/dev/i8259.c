@@ -289,7 +289,7 @@ static void pic_write_data(struct i8259 *s, unsigned which, uint8_t value)
         if (!(value & ICW4_8086))
             log_guest(s->env, "ICW4 %#x: that is MCS-80/85 mode", value);
         p->auto_eoi = (value & ICW4_AEOI) != 0;
-        p->nested = (value & ICW4_SFNM) != 0;
+        p->nested = which == 0 && (value & ICW4_SFNM) != 0; /* the slave has no slaves */
         p->step = PIC_READY;
         break;
     }
