@@ -74,7 +74,7 @@ static unsigned from_digits(unsigned v)
 
 static void model_write(struct model *m, uint8_t value)
 {
-    unsigned count = m->access == 2 ? value << 8 : value;
+    unsigned byte = value, count = m->access == 2 ? byte << 8 : byte;
 
     if (m->access == 3 && !m->half) {
         m->low = value;
@@ -86,7 +86,7 @@ static void model_write(struct model *m, uint8_t value)
         return;
     }
     if (m->access == 3)
-        count = value << 8 | m->low;
+        count = byte << 8 | m->low;
     m->half = false;
     if (m->bcd)
         count = from_digits(count);
