@@ -316,6 +316,29 @@ static void test_random(void **state)
     }
 }
 
+/* The clock goes on, and the loop has not come to the timers: the guest sees what has matched. */
+static void test_before_loop(void **state)
+{
+    struct fixture *f = *state;
+
+    wr(f, 0x100, 4, 20u << 9 | LEVEL | ENABLE);
+    wr(f, 0x108, 8, 50);
+    wr(f, 0x120, 4, 21u << 9 | ENABLE);
+    wr(f, 0x128, 8, 60);
+    wr(f, 0x10, 4, 1);
+    timerq_set_now(f->env.timers, 100 * TICK_NS);
+    assert_int_equal(rd(f, 0x20), 1);
+    assert_true(irq_gsi_level(f->env.irqs, 20));
+    assert_int_equal(f->rises[21], 1);
+    wr(f, 0x128, 8, 150);
+    timerq_set_now(f->env.timers, 200 * TICK_NS);
+    wr(f, 0x128, 8, 250); /* the old match is not lost, nor is the new one */
+    assert_int_equal(f->rises[21], 2);
+    timerq_step(f->env.timers, 100 * TICK_NS);
+    assert_int_equal(f->rises[21], 3);
+    assert_int_equal(f->rises[20], 1);
+}
+
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -350,6 +373,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_random, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_before_loop, setup, teardown),
     };
 
     first_seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 1000003u;

@@ -614,6 +614,60 @@ static void test_divide_while_running(void **state)
     }
 }
 
+/* The clock goes on, and the loop has not come to its timers yet. */
+static void late(struct fixture *f, uint64_t n)
+{
+    timerq_set_now(f->env.timers, timerq_now(f->env.timers) + n * TICK_NS);
+}
+
+static void test_timer_before_loop(void **state)
+{
+    struct fixture *f = *state;
+
+    enable(f);
+    wr(f, 0, DIVIDE, 0xB);
+    wr(f, 0, TIMER, 0x41);
+    wr(f, 0, INITIAL, 1000);
+    late(f, 1000);
+    assert_int_equal(rd(f, 0, CURRENT), 0); /* who reads zero has the interrupt */
+    assert_int_equal(ack(f, 0), 0x41);
+    wr(f, 0, EOI, 0);
+    wr(f, 0, INITIAL, 1000);
+    late(f, 1000);
+    wr(f, 0, INITIAL, 500); /* the old count's interrupt is not lost, nor is the new count */
+    assert_int_equal(ack(f, 0), 0x41);
+    wr(f, 0, EOI, 0);
+    assert_int_equal(rd(f, 0, CURRENT), 500);
+    late(f, 500);
+    wr(f, 0, TIMER, MASKED | 0x42); /* too late to mask it, or to change its vector */
+    assert_int_equal(ack(f, 0), 0x41);
+    wr(f, 0, EOI, 0);
+    step(f, 0); /* the loop at last: once is enough */
+    ticks(f, 5000);
+    assert_int_equal(ack(f, 0), -1);
+    wr(f, 0, TIMER, 0x20043);
+    wr(f, 0, INITIAL, 1000);
+    late(f, 2300);
+    wr(f, 0, DIVIDE, 0);
+    assert_int_equal(ack(f, 0), 0x43);
+    wr(f, 0, EOI, 0);
+    assert_int_equal(rd(f, 0, CURRENT), 700);
+    ticks(f, 1400);
+    assert_int_equal(ack(f, 0), 0x43);
+    wr(f, 0, EOI, 0);
+    wr(f, 0, TIMER, 0x40044);
+    wrmsr(f, 0, DEADLINE_MSR, on_tsc_now(f, 0) + 1000);
+    late(f, 100);
+    assert_int_equal(rdmsr(f, 0, DEADLINE_MSR), 0);
+    assert_int_equal(ack(f, 0), 0x44);
+    wr(f, 0, EOI, 0);
+    wrmsr(f, 0, DEADLINE_MSR, on_tsc_now(f, 0) + 1000);
+    late(f, 100);
+    wrmsr(f, 0, DEADLINE_MSR, on_tsc_now(f, 0) + 1000000);
+    assert_int_equal(ack(f, 0), 0x44);
+    assert_int_not_equal(rdmsr(f, 0, DEADLINE_MSR), 0);
+}
+
 /* ---- priorities ---- */
 
 /* PPR against its definition for every pair of classes; and who may interrupt. */
@@ -668,6 +722,7 @@ int main(void)
         T(test_messages_to_x2apic),
         T(test_logical_destinations),
         T(test_timer_modes),
+        T(test_timer_before_loop),
         T(test_divide_while_running),
         T(test_ppr),
     };
