@@ -166,9 +166,13 @@ static int i8259_accept(struct i8259 *s, unsigned which)
 
     if (pin >= 0)
         pic_accept(&s->pic[which], (unsigned)pin);
-    /* INT falls with INTA, so the slave's next request gives the master a new edge. */
-    if (which == 1)
+    /* INT falls with INTA, so the next request gives the master, or the IOAPIC, a new edge. */
+    if (which == 1) {
         pic_set_pin(&s->pic[0], CASCADE_PIN, false);
+    } else if (s->pic[0].output) {
+        s->pic[0].output = 0;
+        irq_pic_output(s->env->irqs, false);
+    }
     return pin;
 }
 
