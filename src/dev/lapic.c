@@ -178,7 +178,7 @@ void lapic_lint0_check(struct lapic *a)
             return;
         }
     } while (!atomic_compare_exchange_weak(&a->lvt[LVT_LINT0], &lvt, lvt | LVT_REMOTE_IRR));
-    lapic_post(a, (uint8_t)lvt, false);
+    lapic_post(a, (uint8_t)lvt, true);
 }
 
 /* ---- accepting and ending ---- */

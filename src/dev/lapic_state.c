@@ -57,6 +57,8 @@ static void loaded(struct lapic *a)
 {
     if (a->mode > LAPIC_X2APIC)
         a->mode = LAPIC_XAPIC;
+    if (a->mode == LAPIC_X2APIC)
+        a->ldr = lapic_x2apic_ldr(a->id);
     a->tpr &= 0xFF;
     a->base &= a->set->base_mask | LAPIC_BASE_BSP;
     a->irr[0] &= 0xFFFF0000u;
