@@ -50,6 +50,19 @@ static uint32_t current_count(struct lapic *a, uint64_t now)
     return (uint32_t)(a->timer_initial - (elapsed - a->timer_base_count) % a->timer_initial);
 }
 
+/* A periodic count that has begun anew since: its base becomes the last time it did. */
+static void rebase(struct lapic *a, uint64_t now)
+{
+    uint64_t elapsed = ns_to_ticks(a, now > a->timer_base_ns ? now - a->timer_base_ns : 0);
+    uint64_t whole;
+
+    if (timer_mode(a) != TIMER_PERIODIC || a->timer_initial == 0 || elapsed < a->timer_base_count)
+        return;
+    whole = (elapsed - a->timer_base_count) / a->timer_initial * a->timer_initial;
+    a->timer_base_ns += ticks_to_ns(a, a->timer_base_count + whole);
+    a->timer_base_count = a->timer_initial;
+}
+
 /* Asks the queue for the first zero of the count after now. */
 static void arm_count(struct lapic *a, uint64_t now)
 {
@@ -159,14 +172,12 @@ void lapic_timer_set_lvt(struct lapic *a, uint32_t value)
     after = (value >> 17) & 3;
     if (before != after) {
         uint64_t now = clock_now(a->set->env);
-        uint32_t count = current_count(a, now);
 
+        rebase(a, now);
         a->lvt[LVT_TIMER] = value;
         if (before >= TIMER_DEADLINE || after >= TIMER_DEADLINE) {
             disarm(a);
         } else if (a->timer_running) {
-            a->timer_base_count = count;
-            a->timer_base_ns = now;
             arm_count(a, now);
         }
     }

@@ -4,6 +4,9 @@
  */
 #include "lapic_fixture.h"
 
+#include <stdio.h>
+#include <time.h>
+
 #include "dev/lapic_nmi.h"
 
 /* ---- x2APIC: all 256 MSRs ---- */
@@ -669,6 +672,83 @@ static void test_timer_before_loop(void **state)
     assert_int_not_equal(rdmsr(f, 0, DEADLINE_MSR), 0);
 }
 
+/* A model that counts every pulse of the timer's clock. */
+struct timer_model {
+    unsigned by, phase; /* divisor, pulses since the last count */
+    uint32_t initial, count;
+    bool periodic, masked, pending;
+};
+
+static void timer_pulse(struct timer_model *m)
+{
+    if (m->count == 0 || ++m->phase < m->by)
+        return;
+    m->phase = 0;
+    if (--m->count != 0)
+        return;
+    m->pending |= !m->masked;
+    m->count = m->periodic ? m->initial : 0;
+}
+
+static void timer_command(struct fixture *f, struct timer_model *m, unsigned what)
+{
+    static const unsigned by[] = {2, 4, 8, 16, 32, 64, 128, 1};
+    static const uint32_t code[] = {0, 1, 2, 3, 8, 9, 0xA, 0xB};
+    unsigned n = (unsigned)rand() % 8;
+
+    switch (what) {
+    case 0:
+        wr(f, 0, DIVIDE, code[n]);
+        m->by = by[n];
+        m->phase = 0; /* counting begins anew with the pulse; the manual leaves it open */
+        break;
+    case 1:
+        m->initial = n == 0 ? 0 : 250 + (uint32_t)rand() % 500; /* shorter ones run together */
+        wr(f, 0, INITIAL, m->initial);
+        m->count = m->initial;
+        m->phase = 0;
+        break;
+    case 2:
+        m->periodic = n & 1;
+        m->masked = n >= 6;
+        wr(f, 0, TIMER, (m->periodic ? 0x20000u : 0) | (m->masked ? MASKED : 0) | 0x40);
+        break;
+    default:
+        break;
+    }
+}
+
+static void test_timer_random(void **state)
+{
+    unsigned seed = (unsigned)time(NULL);
+    struct timer_model m = {.by = 2};
+    struct fixture *f = *state;
+
+    printf("seed %u\n", seed);
+    srand(seed);
+    enable(f);
+    wr(f, 0, TIMER, 0x40);
+    for (unsigned i = 0; i < 20000; i++) {
+        unsigned pulses = (unsigned)rand() % (rand() % 8 ? 40 : 3000);
+
+        timer_command(f, &m, (unsigned)rand() % 40);
+        if (rand() & 1)
+            late(f, pulses);
+        else
+            ticks(f, pulses);
+        while (pulses-- > 0)
+            timer_pulse(&m);
+        if (rd(f, 0, CURRENT) != m.count || pending(f, 0) != m.pending)
+            fail_msg("seed %u, step %u: count %u, not %u; interrupt %d, not %d", seed, i,
+                     rd(f, 0, CURRENT), m.count, pending(f, 0), m.pending);
+        if (m.pending && rand() % 3 == 0) {
+            assert_int_equal(ack(f, 0), 0x40);
+            wr(f, 0, EOI, 0);
+            m.pending = false;
+        }
+    }
+}
+
 /* ---- priorities ---- */
 
 /* PPR against its definition for every pair of classes; and who may interrupt. */
@@ -724,6 +804,7 @@ int main(void)
         T(test_logical_destinations),
         T(test_timer_modes),
         T(test_timer_before_loop),
+        T(test_timer_random),
         T(test_divide_while_running),
         T(test_ppr),
     };
