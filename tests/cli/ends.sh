@@ -76,6 +76,7 @@ ends 0 port "port " ""
 ends 4 port "port " "read from port 0x5678 (1 bytes) at RIP 0x1000" -e
 ends 1 msr "msr GP " ""
 ends 0 msr "msr " "" -w
+ends 1 apic "apic tick " ""
 ends 0 ticks "ticks " ""
 ends 0 ticks "ticks " "" -H
 ends 0 late "late " ""
