@@ -39,6 +39,11 @@ static unsigned completed(const struct oracle_case *c, const struct oracle_resul
     return c->count; /* a fault at a branch's target */
 }
 
+static bool sets_flags_by_x87(unsigned op)
+{
+    return op == X86_FCOMI || op == X86_FCOMIP || op == X86_FUCOMI || op == X86_FUCOMIP;
+}
+
 /* Flags that the instructions run leave undefined. */
 static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle_result *r)
 {
@@ -51,6 +56,9 @@ static uint32_t undefined_flags(const struct oracle_case *c, const struct oracle
         if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
         mask |= in->flags_undefined; /* one that faulted may have touched them or not */
+        /* With an unmasked #IA Intel's leave the flags of FCOMI as they were, AMD's set them. */
+        if (sets_flags_by_x87(in->op) && (c->in.fx[0] & 1) == 0)
+            mask |= X86_FL_ARITH;
         /* A fault inside a repeated compare restores the flags on Intel's, not on AMD's. */
         if (k == done && in->rep != 0 && (in->op == X86_CMPS || in->op == X86_SCAS))
             mask |= X86_FL_ARITH;
