@@ -297,6 +297,59 @@ static void wide_pointers(void)
 }
 #endif
 
+#ifdef __x86_64__
+/* Stores that fault change nothing and run again. */
+static void store_faults(void)
+{
+    static const struct {
+        const char *name;
+        unsigned bytes;
+    } kinds[] = {{"fault.fnstenv", 28}, {"fault.fnsave", 108}, {"fault.fbstp", 10},
+                 {"fault.fistp", 8},    {"fault.fisttp", 4},   {"fault.fnstcw", 2}};
+    struct code codes[] = {CODE("fnstenv [rdi]"),          CODE("fnsave [rdi]"),
+                           CODE("fbstp tbyte ptr [rdi]"),  CODE("fistp qword ptr [rdi]"),
+                           CODE("fisttp dword ptr [rdi]"), CODE("fnstcw [rdi]")};
+
+    test_pages_reset();
+    for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct cpu c = kernel(codes[i]);
+
+        test_entry[1][1] = 0;
+        flush_tlb();
+        go(CODE("fninit\n fld1\n fldpi\n fld1"));
+        c.di = TEST_VA + 4096 - kinds[i].bytes + 1;
+        run(&c);
+        check_pf(kinds[i].name, "SDM Vol.3, #PF", &c, 2, TEST_VA + 4096);
+        check_fsw(joined(kinds[i].name, "-keeps", ""), "SDM Vol.3, faults are restartable", TOP(5),
+                  TOP(7) | FLAGS_ALL);
+        check_bits(joined(kinds[i].name, "-keeps-control", ""), "SDM Vol.3, faults are restartable",
+                   get(seen, 0, 2), FCW_INIT, 0x1f3f);
+        test_pages_reset();
+        c.flags &= ~FL_RF;
+        run_done(joined(kinds[i].name, "-again", ""), "SDM Vol.3, faults are restartable", &c);
+    }
+    test_entry[1][1] = 0;
+    flush_tlb();
+    {
+        struct cpu c = kernel(CODE("frstor [rdi]"));
+
+        c.di = TEST_VA + 4096 - 107;
+        run(&c);
+        check_pf("fault.frstor", "SDM Vol.3, #PF", &c, 0, TEST_VA + 4096);
+        c = kernel(CODE("fldenv [rdi]"));
+        c.di = TEST_VA + 4096 - 28;
+        put(test_frame[0], 4096 - 28, 4, FCW_INIT);
+        put(test_frame[0], 4096 - 24, 4, 0);
+        run_done("fault.fldenv-fits", "SDM Vol.2, FLDENV: 28 bytes", &c);
+    }
+    test_pages_reset();
+}
+#else
+static void store_faults(void)
+{
+}
+#endif
+
 static void environments(void)
 {
     struct cpu c;
@@ -395,5 +448,6 @@ void test(void)
     wide_pointers();
     environments();
     saved();
+    store_faults();
     in_user();
 }

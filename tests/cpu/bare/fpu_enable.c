@@ -8,6 +8,7 @@
 #define OSFXSR "SDM Vol.3, CR4.OSFXSR"
 #define MMX "SDM Vol.1, MMX state and the x87 state"
 #define MMX_NM "SDM Vol.3, MMX: effect of EM and TS"
+#define ENV "SDM Vol.1, x87 environment in memory"
 #define OSXSAVE "SDM Vol.3, CR4.OSXSAVE"
 
 enum { X87, FWAIT, MMX_INSN, SSE, LDMXCSR, FXSAVE, FXRSTOR, INTEGER, FENCE, KINDS };
@@ -335,8 +336,168 @@ static void modes(void)
     check_event("real.mf", "SDM Vol.3, #MF", &c, V_MF, NO_ERROR, c.code.mark);
     go(CODE("fninit"));
 }
+
+#define LIMITS "SDM Vol.3, limit checking"
+#define REAL "SDM Vol.3, real-address mode"
+#define VM86 "SDM Vol.3, virtual-8086 mode"
+
+static struct cpu go_fs(struct code code, word offset)
+{
+    struct cpu c = kernel(code);
+
+    c.fs = S_FREE;
+    c.di = offset;
+    c.si = (word)data;
+    run(&c);
+    return c;
+}
+
+static void limits(void)
+{
+    struct cpu c;
+
+    gdt_set(S_FREE, descriptor((uint32_t)(word)data, 0x3ff, 0x93, 4));
+    c = go_fs(CODE("fxsave fs:[edi]"), 0x200);
+    check_done("limit.fxsave-fits", LIMITS, &c);
+    c = go_fs(CODE("fxsave fs:[edi]"), 0x210);
+    check_fault("limit.fxsave", LIMITS, &c, V_GP, 0);
+    c = go_fs(CODE("fxrstor fs:[edi]"), 0x210);
+    check_fault("limit.fxrstor", LIMITS, &c, V_GP, 0);
+    c = go_fs(CODE("movups xmm0, fs:[edi]"), 0x3f0);
+    check_done("limit.movups-fits", LIMITS, &c);
+    c = go_fs(CODE("movups fs:[edi], xmm0"), 0x3f1);
+    check_fault("limit.movups", LIMITS, &c, V_GP, 0);
+    c = go_fs(CODE("fninit\n 9: fld tbyte ptr fs:[edi]"), 0x3f7);
+    check_fault("limit.fld", LIMITS, &c, V_GP, 0);
+    c = go_fs(CODE("fninit\n fldpi\n 9: fstp tbyte ptr fs:[edi]"), 0x3f7);
+    check_fault("limit.fstp", LIMITS, &c, V_GP, 0);
+    check_fsw("limit.fstp-no-pop", LIMITS, TOP(7), TOP(7));
+    c = go_fs(CODE("fninit\n 9: fnsave fs:[edi]"), 0x400 - 107);
+    check_fault("limit.fnsave", LIMITS, &c, V_GP, 0);
+    c = go_fs(CODE("fninit\n fnsave fs:[edi]"), 0x400 - 108);
+    check_done("limit.fnsave-fits", LIMITS, &c);
+    c = kernel(CODE("mov ebp, 0x400\n mov ss, ecx\n mov esp, 0x300\n 9: movups xmm0, [ebp - 15]"));
+    c.cx = S_FREE;
+    run_fault("limit.stack", LIMITS, &c, V_SS, 0);
+    gdt_set(S_FREE, descriptor((uint32_t)(word)data, 0x3ff, 0x91, 4));
+    c = go_fs(CODE("movups fs:[edi], xmm0"), 0x100);
+    check_fault("limit.read-only", "SDM Vol.3, type checking", &c, V_GP, 0);
+    c = go_fs(CODE("fnstenv fs:[edi]"), 0x100);
+    check_fault("limit.read-only-fnstenv", "SDM Vol.3, type checking", &c, V_GP, 0);
+    c = kernel(CODE("movups xmm0, fs:[edi]"));
+    c.fs = 0;
+    run_fault("limit.null", "SDM Vol.3, null selectors", &c, V_GP, 0);
+    gdt_reset();
+    c = vm86(CODE16("fxsave [0xfe10]"), 3);
+    run_fault("limit.vm86-fxsave", LIMITS, &c, V_GP, 0);
+    c = vm86(CODE16("movups xmm0, [0xfff1]"), 3);
+    run_fault("limit.vm86-movups", LIMITS, &c, V_GP, 0);
+    c = real(CODE16("movups xmm0, [0xfff1]"));
+    run_real(&c);
+    check_event("limit.real-movups", LIMITS, &c, V_GP, NO_ERROR, c.code.mark);
+    c = real(CODE16("mov bp, 0xfff1\n 9: movups xmm0, [bp]"));
+    run_real(&c);
+    check_event("limit.real-stack", LIMITS, &c, V_SS, NO_ERROR, c.code.mark);
+}
+
+/* What 16-bit code at LOW_CODE left at offset 0x4000 of its segment. */
+static uint64_t low(unsigned offset, unsigned size)
+{
+    return get((const void *)(word)(LOW_CODE + 0x4000), offset, size);
+}
+
+/* The environment in the formats of real-address mode, which virtual-8086 mode shares. */
+static void real_environments(void)
+{
+    struct cpu c;
+
+    put((void *)(word)LOW_CODE, 0x3000, 4, 0x7f800001);
+    put((void *)(word)LOW_CODE, 0x3010, 2, UNMASK(IE));
+    fill((void *)(word)LOW_CODE, 0x4000, 64, 0x5a);
+    c = vm86(
+        CODE16("fninit\n fldcw [0x3010]\n fld1\n 9: fadd dword ptr [0x3000]\n fnstenv [0x4000]"),
+        3);
+    run(&c);
+    check("real-env16.fcw", ENV, low(0, 2), UNMASK(IE));
+    check("real-env16.fsw", ENV, low(2, 2), PENDING | IE | TOP(7));
+    check("real-env16.tags", ENV, low(4, 2), 0x3fff);
+    check("real-env16.fip", ENV, low(6, 2), c.code.mark);
+    check("real-env16.fop", ENV, low(8, 2) & 0x7ff, 0x006);
+    check("real-env16.fdp", ENV, low(10, 2), 0x3000);
+    check("real-env16.size", ENV, low(14, 2), 0x5a5a);
+    fill((void *)(word)LOW_CODE, 0x4000, 64, 0x5a);
+    c = real(CODE16("fninit\n fldcw [0x3010]\n fld1\n 9: fadd dword ptr [0x3000]\n .byte 0x66\n"
+                    "fnstenv [0x4000]"));
+    run_real(&c);
+    check("real-env32.fsw", ENV, low(4, 2), PENDING | IE | TOP(7));
+    check("real-env32.tags", ENV, low(8, 2), 0x3fff);
+    check("real-env32.fip", ENV, low(12, 2), c.code.mark);
+    check("real-env32.fop", ENV, low(16, 2) & 0x7ff, 0x006);
+    check("real-env32.fdp", ENV, low(20, 2), 0x3000);
+    check("real-env32.size", ENV, low(28, 2), 0x5a5a);
+    c = code16(
+        CODE16("fninit\n fldcw [0x3010]\n fld1\n 9: fadd dword ptr [0x3000]\n fnstenv [0x4000]"));
+    run(&c);
+    check("env16-default.fip", ENV, low(6, 2), c.code.mark);
+    check("env16-default.fdp", ENV, low(10, 2), 0x3000);
+    go(CODE("fninit"));
+}
+
+static void more_modes(void)
+{
+    struct cpu c;
+
+    set_cr4(cr4() | CR4_OSXMMEXCPT);
+    put((void *)(word)LOW_CODE, 0x3000, 4, MXCSR_INIT & ~(ZE << 7));
+    put((void *)(word)LOW_CODE, 0x3004, 4, MXCSR_INIT);
+    c = vm86(CODE16("ldmxcsr [0x3000]\n pcmpeqd xmm0, xmm0\n psrld xmm0, 25\n pslld xmm0, 23\n"
+                    "xorps xmm1, xmm1\n 9: divss xmm0, xmm1"),
+             3);
+    run_fault("vm86.xm", "SDM Vol.3, #XM", &c, V_XM, NO_ERROR);
+    c = real(CODE16("xorps xmm1, xmm1\n 9: divss xmm0, xmm1"));
+    run_real(&c);
+    check_event("real.xm", "SDM Vol.3, #XM", &c, V_XM, NO_ERROR, c.code.mark);
+    c = real(CODE16("ldmxcsr [0x3004]"));
+    run_real(&c);
+    check_event("real.ldmxcsr", REAL, &c, V_DONE, NO_ERROR, c.code.end);
+    c = real(CODE16("mov eax, cr0\n or al, 8\n mov cr0, eax\n 9: fninit"));
+    run_real(&c);
+    check_event("real.nm", "SDM Vol.3, #NM", &c, V_NM, NO_ERROR, c.code.mark);
+    c = vm86(CODE16("paddd mm0, mm1"), 3);
+    run_fault("vm86.nm", "SDM Vol.3, #NM", &c, V_NM, NO_ERROR);
+    set_cr0(cr0() & ~CR0_TS);
+    require(cpuid_bit(1, 0, 2, 26), "XSAVE is not offered");
+    c = vm86(CODE16("xor ecx, ecx\n xor edx, edx\n mov eax, 3\n 9: xsetbv"), 3);
+    run_fault("vm86.xsetbv", "SDM Vol.2, XSETBV", &c, V_GP, 0);
+    c = vm86(CODE16("xor ecx, ecx\n xgetbv"), 3);
+    run_done("vm86.xgetbv", "SDM Vol.2, XGETBV", &c);
+    c = vm86(CODE16("xor edx, edx\n mov eax, 3\n xsave [0x4000]"), 3);
+    run_done("vm86.xsave", "SDM Vol.2, XSAVE", &c);
+    c = real(CODE16("xor ecx, ecx\n xor edx, edx\n mov eax, 3\n xsetbv\n xgetbv\n xsave [0x4000]"));
+    run_real(&c);
+    check_event("real.xsetbv", "SDM Vol.2, XSETBV", &c, V_DONE, NO_ERROR, c.code.end);
+    c = real(CODE16("xsave [0x4020]"));
+    run_real(&c);
+    check_event("real.xsave-alignment", "SDM Vol.2, XSAVE", &c, V_GP, NO_ERROR, c.code.mark);
+    require(cpuid_bit(13, 1, 0, 3), "XSAVES is not offered");
+    c = vm86(CODE16("xsaves [0x4000]"), 3);
+    run_fault("vm86.xsaves", "SDM Vol.2, XSAVES", &c, V_GP, 0);
+    require_end();
+}
 #else
 static void modes(void)
+{
+}
+
+static void limits(void)
+{
+}
+
+static void real_environments(void)
+{
+}
+
+static void more_modes(void)
 {
 }
 #endif
@@ -352,4 +513,7 @@ void test(void)
     mmx_faults();
     wide_state();
     modes();
+    limits();
+    real_environments();
+    more_modes();
 }

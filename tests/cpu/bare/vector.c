@@ -96,6 +96,22 @@ static void aligned(void)
     check_code("align.movntps", SSE_ALIGN, CODE("movntps [rdi + 8], xmm0"), V_GP);
     check_code("align.movlps", SSE_ALIGN, CODE("movlps xmm0, [rdi + 1]"), V_DONE);
     check_code("align.lddqu", SSE_ALIGN, CODE("lddqu xmm0, [rdi + 1]"), V_DONE);
+    require(cpuid_bit(1, 0, 2, 25), "AES is not offered");
+    check_code("align.aesenc", SSE_ALIGN, CODE("aesenc xmm0, [rdi + 8]"), V_GP);
+    check_code("align.vaesenc", ALIGN, CODE("vaesenc xmm0, xmm0, [rdi + 8]"), V_DONE);
+    require_end();
+    check_code("align.mpsadbw", SSE_ALIGN, CODE("mpsadbw xmm0, [rdi + 8], 0"), V_GP);
+    check_code("align.pmovzxbw", SSE_ALIGN, CODE("pmovzxbw xmm0, [rdi + 1]"), V_DONE);
+    check_code("align.haddps", SSE_ALIGN, CODE("haddps xmm0, [rdi + 4]"), V_GP);
+    check_code("align.pshufb", SSE_ALIGN, CODE("pshufb xmm0, [rdi + 4]"), V_GP);
+    check_code("align.pshufb-mmx", SSE_ALIGN, CODE("pshufb mm0, [rdi + 1]\n emms"), V_DONE);
+    check_code("align.unpcklps", SSE_ALIGN, CODE("unpcklps xmm0, [rdi + 8]"), V_GP);
+    check_code("align.cvtps2pd", SSE_ALIGN, CODE("cvtps2pd xmm0, [rdi + 4]"), V_DONE);
+    check_code("align.addss", SSE_ALIGN, CODE("addss xmm0, [rdi + 1]"), V_DONE);
+    check_code("align.movshdup", SSE_ALIGN, CODE("movshdup xmm0, [rdi + 4]"), V_GP);
+    check_code("align.movddup", SSE_ALIGN, CODE("movddup xmm0, [rdi + 4]"), V_DONE);
+    check_code("align.maskmovdqu", SSE_ALIGN,
+               CODE("pcmpeqb xmm1, xmm1\n inc rdi\n maskmovdqu xmm0, xmm1"), V_DONE);
     check_code("align.pcmpistri", SSE_ALIGN, CODE("pcmpistri xmm0, [rdi + 1], 0"), V_DONE);
     check_code("align.movhpd-store", SSE_ALIGN, CODE("movhpd [rdi + 1], xmm0"), V_DONE);
     check_code("align.non-canonical", ALIGN,
@@ -187,6 +203,23 @@ static void undefined(void)
         struct cpu c = go_bytes(segment, sizeof(segment));
 
         check_event("vex.segment-and-67", VEX, &c, V_DONE, NO_ERROR, TEST_VA + sizeof(segment) + 2);
+    }
+    {
+        static const uint8_t evex[] = {0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0};
+        static const uint8_t now[] = {0x0f, 0x0f, 0xc0, 0x9e};
+        static const uint8_t fma4[] = {0xc4, 0xe3, 0xf9, 0x69, 0xc0, 0};
+        struct cpu c;
+
+        require(!cpuid_bit(7, 0, 1, 16), "AVX-512 is offered");
+        c = go_bytes(evex, sizeof(evex));
+        check_event("evex.not-offered", "SDM Vol.2, EVEX prefix", &c, V_UD, NO_ERROR, TEST_VA);
+        require_end();
+        require(intel(), "AMD has 3DNow! and FMA4");
+        c = go_bytes(now, sizeof(now));
+        check_event("ud.3dnow", "SDM Vol.2, opcode map", &c, V_UD, NO_ERROR, TEST_VA);
+        c = go_bytes(fma4, sizeof(fma4));
+        check_event("ud.fma4", "SDM Vol.2, opcode map", &c, V_UD, NO_ERROR, TEST_VA);
+        require_end();
     }
     require(cpuid_bit(7, 0, 1, 5), NO_AVX2);
     {
