@@ -1,8 +1,9 @@
 #!/bin/sh
 # Fetches a guest: Debian's kernel package and busybox-static, downloaded and unpacked under
 # build/guest, never installed, and an initramfs made of them.
-#     tools/guest.sh cloud|generic
-# leaves build/guest/NAME/vmlinuz and build/guest/NAME/initrd. The second call needs no network.
+#     tools/guest.sh cloud|generic|xen
+# leaves build/guest/NAME/vmlinuz and build/guest/NAME/initrd; of xen, the
+# hypervisor in place of the kernel, and no initrd. The second call needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 top=$PWD
@@ -10,8 +11,9 @@ name=${1:-cloud}
 case $name in
 cloud) meta=linux-image-cloud-amd64 ;;
 generic) meta=linux-image-amd64 ;;
+xen) meta=xen-system-amd64 ;;
 *)
-    echo "usage: tools/guest.sh cloud|generic" >&2
+    echo "usage: tools/guest.sh cloud|generic|xen" >&2
     exit 2
     ;;
 esac
@@ -36,11 +38,11 @@ own_lists() {
     apt-get $apt_options update
 }
 
-# The kernel package behind a name such as linux-image-amd64.
+# The kernel package behind a name such as linux-image-amd64 or xen-system-amd64.
 resolve() {
     # shellcheck disable=SC2086
     apt-cache $apt_options depends --important "$1" 2>/dev/null |
-        sed -n 's/^ *|*Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | sed -n 1p
+        sed -n 's/^ *|*Depends: \(linux-image-[0-9][^ ]*\)$/\1/p; s/^ *|*Depends: \(xen-hypervisor-[0-9][^ ]*\)$/\1/p' | sed -n 1p
 }
 
 # get PACKAGE: the .deb into $store
@@ -70,7 +72,7 @@ need_apt() {
     }
 }
 
-[ -x "$store/busybox/bin/busybox" ] || [ -x "$store/busybox/usr/bin/busybox" ] || {
+[ "$name" = xen ] || [ -x "$store/busybox/bin/busybox" ] || [ -x "$store/busybox/usr/bin/busybox" ] || {
     need_apt
     fetch busybox-static "$store/busybox"
 }
@@ -89,11 +91,15 @@ need_apt() {
     fetch "$kernel" "$dir/root"
 }
 
-ln -sf "$(cd "$dir" && echo root/boot/vmlinuz-*)" "$dir/vmlinuz"
+case $name in
+xen) ln -sf "$(cd "$dir" && echo root/boot/xen-*.gz)" "$dir/vmlinuz" ;;
+*) ln -sf "$(cd "$dir" && echo root/boot/vmlinuz-*)" "$dir/vmlinuz" ;;
+esac
 [ -s "$dir/vmlinuz" ] || {
     say "$dir/root/boot holds no kernel; remove $dir and run this again" >&2
     exit 1
 }
+[ "$name" != xen ] || exit 0
 if [ ! -f "$dir/initrd" ] || [ tools/initramfs.sh -nt "$dir/initrd" ]; then
     tools/initramfs.sh "$store/busybox" "$dir/root" "$dir/initrd"
 fi

@@ -166,7 +166,8 @@ static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, 
             u->disp += off + u->len;
         return;
     }
-    u->len = 1;
+    /* all bytes that were looked at: a store into any of them makes another instruction of it */
+    u->len = len == X86_DECODE_TOOLONG ? INSN_MAX : insn.len;
     u->off = (uint16_t)off;
     u->flags = UOP_END;
     u->fn = len == X86_DECODE_TOOLONG ? op_too_long : op_invalid;

@@ -279,6 +279,7 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     uint8_t pointers[18];
     uint32_t mxcsr = fx_get32(cpu, FX_MXCSR), mask = MXCSR_DEFAULT;
     uint64_t ea = 0;
+    uint32_t cc = cpu->cc;
     uint8_t ignored = 0;
 
     if ((s->flags & N_MMX) != 0)
@@ -326,6 +327,9 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     if ((s->flags & N_STORE) != 0)
         soft_write(cpu, u->seg, ea, buf->mem, s->mem_size);
     memcpy(pointers, cpu->st.xsave + FX_FOP, sizeof(pointers));
+    /* FCOMI and its kin set no flags when they raise an unmasked #IA; not every host's do so. */
+    if (unlikely((buf->fx[FX_FSW] & ~(unsigned)buf->fx[FX_FCW] & 1u) != 0))
+        cpu->cc = cc;
     if (unlikely(ignored != 0)) {
         buf->fx[FX_FSW] |= ignored;
         fx_set_es(buf->fx);
