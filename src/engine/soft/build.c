@@ -67,7 +67,8 @@ void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t 
     set_operands(insn, u);
     if (insn->cls == X86_CLASS_BRANCH)
         u->flags |= UOP_END;
-    if (!soft_has(cpu, insn->feature)) {
+    if (!soft_has(cpu, insn->feature) ||
+        ((cpu->block_mode & BLOCK_REAL) && insn->enc == X86_ENC_VEX)) {
         u->fn = op_hidden;
         u->flags |= UOP_END;
         return;

@@ -382,7 +382,7 @@ struct soft_block {
     uint64_t pa;
     uint16_t bytes;
     uint16_t count;
-    uint8_t mode; /* enum x86_mode */
+    uint8_t mode; /* soft_cpu's block_mode */
     bool dead;    /* invalidated while it ran; freed when left */
     struct uop uop[];
 };

@@ -282,6 +282,20 @@ static void write_lapic(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     soft_check_irq(cpu);
 }
 
+/* A deadline that is armed comes sooner or later now: arming it again finds out when. */
+static void tsc_moved(struct soft_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+    uint64_t deadline = 0;
+
+    if (env->lapic == NULL ||
+        env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, &deadline) != 0 ||
+        deadline == 0)
+        return;
+    env->lapic->msr_write(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, deadline);
+    soft_check_irq(cpu);
+}
+
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 {
     const struct engine_env *env = &cpu->vm->env;
@@ -314,10 +328,12 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         delta = value - soft_guest_tsc(cpu);
         cpu->st.tsc_offset += delta;
         cpu->st.tsc_adjust += delta;
+        tsc_moved(cpu);
         return;
     case MSR_TSC_ADJUST:
         cpu->st.tsc_offset += value - cpu->st.tsc_adjust;
         cpu->st.tsc_adjust = value;
+        tsc_moved(cpu);
         return;
     case MSR_EFER:
         write_efer(cpu, value);

@@ -327,9 +327,12 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     if ((s->flags & N_STORE) != 0)
         soft_write(cpu, u->seg, ea, buf->mem, s->mem_size);
     memcpy(pointers, cpu->st.xsave + FX_FOP, sizeof(pointers));
-    /* FCOMI and its kin set no flags when they raise an unmasked #IA; not every host's do so. */
-    if (unlikely((buf->fx[FX_FSW] & ~(unsigned)buf->fx[FX_FCW] & 1u) != 0))
+    /* An unmasked #IA leaves flags and condition codes as they were; not every host does so. */
+    if (unlikely((buf->fx[FX_FSW] & ~(unsigned)buf->fx[FX_FCW] & 1u) != 0)) {
         cpu->cc = cc;
+        buf->fx[FX_FSW + 1] =
+            (uint8_t)((buf->fx[FX_FSW + 1] & ~FSW_CODES) | (cpu->st.xsave[FX_FSW + 1] & FSW_CODES));
+    }
     if (unlikely(ignored != 0)) {
         buf->fx[FX_FSW] |= ignored;
         fx_set_es(buf->fx);
