@@ -5,7 +5,8 @@
  *     boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] SCENARIO
  *
  * A scenario is a text file; '#' begins a comment line. What machine:
- *     guest NAME          GUESTS/NAME/vmlinuz and GUESTS/NAME/initrd; cloud by default
+ *     guest NAME          GUESTS/NAME/vmlinuz, and GUESTS/NAME/initrd if there is one; cloud by
+ *                         default
  *     flags FLAGS         instead of "-A -m 1G"
  *     cmdline WORDS       after console=ttyS0
  *     terminal            a pseudo-terminal instead of pipes
@@ -257,6 +258,8 @@ static void exec_vm(struct play *p)
 
     snprintf(kernel, sizeof(kernel), "%s/%s/vmlinuz", p->guests, p->guest);
     snprintf(initrd, sizeof(initrd), "%s/%s/initrd", p->guests, p->guest);
+    if (access(initrd, R_OK) != 0)
+        initrd[0] = '\0';
     snprintf(cmdline, sizeof(cmdline), "console=ttyS0 %s", p->cmdline);
     if (p->qemu) {
         static char program[] = "qemu-system-x86_64", kernel_flag[] = "-kernel",
@@ -270,8 +273,10 @@ static void exec_vm(struct play *p)
         argv[n++] = boot;
         argv[n++] = kernel_flag;
         argv[n++] = kernel;
-        argv[n++] = initrd_flag;
-        argv[n++] = initrd;
+        if (initrd[0] != '\0') {
+            argv[n++] = initrd_flag;
+            argv[n++] = initrd;
+        }
         argv[n++] = append_flag;
         argv[n++] = cmdline;
     } else {
