@@ -60,7 +60,7 @@ debian_sources() {
     # shellcheck disable=SC2016,SC2086
     apt-get $apt_options indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' \
         'Identifier: Packages' |
-        sed -n "s|^[^ ]* $release[^ ]* main\$|deb $keys&|p" | sort -u
+        sed -n "s|^[^ ]* ${release}[^ ]* main\$|deb $keys&|p" | sort -u
 }
 
 # From here on packages of this architecture, with an apt of their own: the system's knows nothing
@@ -166,7 +166,7 @@ cloud | generic | rt)
     rt) meta=linux-image-rt-amd64 ;;
     esac
     get_busybox "$store/busybox"
-    get_kernel $meta "$dir"
+    get_kernel "$meta" "$dir"
     make_initrd "$store/busybox" "$dir/root"
     ;;
 cloud-i386)
