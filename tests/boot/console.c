@@ -11,7 +11,8 @@
  *     cmdline WORDS       after console=ttyS0
  *     boot METHOD         pvh, or multiboot: then no initrd and no console=ttyS0; kexec by default
  *     terminal            a pseudo-terminal instead of pipes
- *     quick, long PART    which test command plays it (read by tools/boot-test.sh)
+ *     quick, long PART    which test command plays it (read by tools/boot-test.sh); memtest is
+ *                         played beside boot
  * What happens, in order:
  *     expect [SECONDS] TEXT   TEXT appears after the last match
  *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no

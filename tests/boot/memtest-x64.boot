@@ -1,5 +1,5 @@
 # memtest86+ 6.10, 64 bits: a pass over 64 MiB without an error, then a reboot by its key.
-long boot
+long memtest
 guest memtest-x64
 flags -A -m 64M
 cmdline nopause nobigstatus
