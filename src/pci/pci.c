@@ -436,7 +436,7 @@ static enum place bar_place(const struct pci *p, const struct pci_bar *b, bool s
         return PLACE_LOW;
     case PCI_BAR_MEM64:
         return p->config.mem64_size == 0 || (small_low && b->size <= SMALL_BAR) ? PLACE_LOW
-                                                                              : PLACE_HIGH;
+                                                                                : PLACE_HIGH;
     case PCI_BAR_NONE:
         break;
     }
