@@ -105,6 +105,9 @@ extern const char *const oracle_class_name[OC_COUNT];
 /* The class, or OC_COUNT for what is not tested: not the same on both sides, or not for users. */
 enum oracle_class oracle_classify(const struct x86_insn *in);
 
+/* Both sides have the instruction, and mean the same by it. */
+bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1]);
+
 /* What both sides can execute. */
 void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
 
@@ -137,6 +140,7 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
 /* The soft engine. */
 struct oracle_soft;
 struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
+const bool *oracle_soft_features(const struct oracle_soft *s);
 void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n);
 void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);
 /* After the same, instruction by instruction: calls step before each. */

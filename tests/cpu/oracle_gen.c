@@ -99,18 +99,6 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
     return n;
 }
 
-bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1])
-{
-    if (in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
-        return false;
-    if (in->mode != X86_MODE_64 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
-        (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
-        return false; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */
-    if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS))
-        return false; /* FS belongs to the child's C library */
-    return true;
-}
-
 unsigned try_insn(struct rng *r, enum oracle_class want, enum x86_mode mode, uint8_t *b,
                   struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1])
 {

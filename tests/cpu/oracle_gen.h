@@ -44,8 +44,6 @@ void special_operand(struct rng *r, struct oracle_case *c, const struct x86_insn
 /* ---- oracle_gen.c ---- */
 
 enum x86_mode oracle_mode(const struct oracle_case *c);
-/* Both sides have it, and mean the same by it. */
-bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1]);
 /* An instruction of the class at b; its length, 0 if this try failed. */
 unsigned try_insn(struct rng *r, enum oracle_class want, enum x86_mode mode, uint8_t *b,
                   struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1]);

@@ -244,13 +244,13 @@ static void save_state(struct prog *p)
     if (p->counter == X86_RAX || p->counter == X86_RDX || p->counter == (int)rm)
         return;
     if (!env && form[1] >= 4) {
-        prog_mov(p, X86_RAX, below(p->r, 8), false); /* the host has more components */
-        prog_mov(p, X86_RDX, 0, false);
+        prog_mov(p, X86_RAX, below(p->r, 8), true); /* the host has more components */
+        prog_mov(p, X86_RDX, 0, true);
     }
     prog_mov(p, rm,
              ORACLE_DATA + (env ? ORACLE_STATE_AREA + ORACLE_STATE_ENV : ORACLE_STATE_AREA) -
                  p->c->ds_base,
-             false);
+             true);
     if (p->mode == X86_MODE_16)
         b[n++] = 0x67;
     if (p->mode == X86_MODE_64 && !env && chance(p->r, 50))

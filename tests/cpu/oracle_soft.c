@@ -174,6 +174,11 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
     return s;
 }
 
+const bool *oracle_soft_features(const struct oracle_soft *s)
+{
+    return s->cpuid.feature;
+}
+
 void oracle_soft_close(struct oracle_soft *s)
 {
     engine_soft.vcpu_destroy(s->vcpu);
