@@ -45,6 +45,7 @@ struct oracle_state {
     uint64_t gpr[16], rip, rflags;
     uint8_t fx[512]; /* FXSAVE image */
     uint8_t ymm[256];
+    uint64_t fs_base, gs_base; /* if the host has FSGSBASE */
 };
 
 struct oracle_case {
@@ -95,7 +96,8 @@ enum oracle_class {
     OC_AVX,
     OC_SYSTEM,
     OC_STATE,
-    OC_OLD,
+    OC_OWN,     /* values that belong to the processor: time, randomness, FS and GS bases */
+    OC_OLD,     /* not in 64-bit mode */
     OC_CLASSES, /* of instructions */
     OC_PROGRAM = OC_CLASSES,
     OC_COUNT
@@ -105,6 +107,8 @@ extern const char *const oracle_class_name[OC_COUNT];
 /* The class, or OC_COUNT for what is not tested: not the same on both sides, or not for users. */
 enum oracle_class oracle_classify(const struct x86_insn *in);
 
+/* Does it give another value every time? It ends a case. */
+bool oracle_random(const struct x86_insn *in);
 /* Both sides have the instruction, and mean the same by it. */
 bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1]);
 

@@ -3,18 +3,19 @@
  * the processors of both vendors. Vendor rules stand at the instruction they concern.
  */
 #include <cpuid.h>
+#include <sys/auxv.h>
 
 #include "oracle.h"
 
 #include "engine/soft/native.h"
 
 const char *const oracle_class_name[OC_COUNT] = {
-    [OC_INT] = "int",         [OC_BIT] = "bit",     [OC_MULDIV] = "muldiv",
-    [OC_STRING] = "string",   [OC_STACK] = "stack", [OC_BRANCH] = "branch",
-    [OC_ATOMIC] = "atomic",   [OC_BMI] = "bmi",     [OC_X87] = "x87",
-    [OC_MMX] = "mmx",         [OC_SSE] = "sse",     [OC_AVX] = "avx",
-    [OC_SYSTEM] = "system",   [OC_STATE] = "state", [OC_OLD] = "old",
-    [OC_PROGRAM] = "program",
+    [OC_INT] = "int",       [OC_BIT] = "bit",         [OC_MULDIV] = "muldiv",
+    [OC_STRING] = "string", [OC_STACK] = "stack",     [OC_BRANCH] = "branch",
+    [OC_ATOMIC] = "atomic", [OC_BMI] = "bmi",         [OC_X87] = "x87",
+    [OC_MMX] = "mmx",       [OC_SSE] = "sse",         [OC_AVX] = "avx",
+    [OC_SYSTEM] = "system", [OC_STATE] = "state",     [OC_OLD] = "old",
+    [OC_OWN] = "own",       [OC_PROGRAM] = "program",
 };
 
 void oracle_features(bool f[X86_FEAT_HIDDEN + 1])
@@ -35,6 +36,11 @@ void oracle_features(bool f[X86_FEAT_HIDDEN + 1])
     f[X86_FEAT_SMAP] = (b7 >> 20 & 1) != 0;
     f[X86_FEAT_CLFLUSHOPT] = (b7 >> 23 & 1) != 0;
     f[X86_FEAT_CLWB] = (b7 >> 24 & 1) != 0;
+    f[X86_FEAT_RDRAND] = (c >> 30 & 1) != 0;
+    f[X86_FEAT_RDSEED] = (b7 >> 18 & 1) != 0;
+    f[X86_FEAT_RDPID] = (c7 >> 22 & 1) != 0;
+    f[X86_FEAT_RDTSCP] = (dx >> 27 & 1) != 0;
+    f[X86_FEAT_FSGSBASE] = (getauxval(AT_HWCAP2) & 2) != 0; /* the kernel allows it */
     f[X86_FEAT_XSAVE] = (c >> 27 & 1) != 0;
     if (f[X86_FEAT_XSAVE]) {
         __get_cpuid_count(0xd, 1, &a, &b, &c, &d);
@@ -264,6 +270,17 @@ enum oracle_class oracle_classify(const struct x86_insn *in)
     case X86_XRSTOR:
     case X86_XRSTORS:
         return OC_STATE;
+    case X86_RDTSC:
+    case X86_RDTSCP:
+    case X86_RDPID:
+    case X86_RDRAND:
+    case X86_RDSEED:
+    case X86_XGETBV:
+    case X86_RDFSBASE:
+    case X86_RDGSBASE:
+    case X86_WRFSBASE:
+    case X86_WRGSBASE:
+        return OC_OWN;
     case X86_FENI: /* hints that some processors do not know */
     case X86_FDISI:
     case X86_FSETPM:
@@ -283,14 +300,22 @@ enum oracle_class oracle_classify(const struct x86_insn *in)
     return vector_operand(in) ? OC_SSE : OC_COUNT;
 }
 
+bool oracle_random(const struct x86_insn *in)
+{
+    return oracle_classify(in) == OC_OWN && in->feature != X86_FEAT_FSGSBASE;
+}
+
 bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDEN + 1])
 {
     if (in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
         return false;
+    if (in->feature == X86_FEAT_FSGSBASE && in->osize == 2)
+        return false; /* to be taken out when it is mended: 66 does nothing here */
     if (in->mode != X86_MODE_64 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
         (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
         return false; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */
-    if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS))
-        return false; /* FS belongs to the child's C library */
+    if ((in->prefixes & X86_PFX_SEG) != 0 && (in->seg == X86_FS || in->seg == X86_GS) &&
+        (in->mode != X86_MODE_64 || !feature[X86_FEAT_FSGSBASE]))
+        return false; /* null selectors; or FS belongs to the child's C library */
     return true;
 }

@@ -157,9 +157,12 @@ static void place_base(struct prog *p, const struct x86_insn *in, uint8_t *code,
 /* Registers and displacement so that the memory operand lies at t. */
 static void place(struct prog *p, const struct x86_insn *in, uint8_t *code, uint64_t t)
 {
+    const struct oracle_state *st = &p->c->in;
     uint64_t next_rip = p->c->addr + p->c->len + in->len;
-    uint32_t d = (uint32_t)(in->base == X86_REG_RIP ? t - next_rip : t);
+    uint32_t d;
 
+    t -= in->seg == X86_FS ? st->fs_base : in->seg == X86_GS ? st->gs_base : 0;
+    d = (uint32_t)(in->base == X86_REG_RIP ? t - next_rip : t);
     if (in->base == X86_REG_RIP || (in->base == X86_REG_NONE && in->index == X86_REG_NONE))
         memcpy(code + in->off_disp, in->disp_size == 8 ? (const void *)&t : &d, in->disp_size);
     else if (in->base == X86_REG_NONE)
@@ -269,7 +272,7 @@ static unsigned choose(struct prog *p, uint8_t *b, struct x86_insn *in)
         if (want == OC_BRANCH || want == OC_STATE)
             continue;
         n = try_insn(p->r, want, p->mode, b, in, p->feature);
-        if (n != 0 && prog_fits(p, in) && welcome(p, in))
+        if (n != 0 && prog_fits(p, in) && welcome(p, in) && !oracle_random(in))
             return n;
     }
     return 0;

@@ -9,6 +9,26 @@
 
 /* ---- bytes ---- */
 
+static unsigned shape_own(struct rng *r, bool rex, uint8_t *b)
+{
+    static const uint8_t ops[] = {0x31, 0xc7, 0xc7, 0xc7, 0x01, 0xae, 0xae};
+    unsigned n = 0, op = ops[below(r, sizeof(ops))];
+
+    if (chance(r, 20))
+        b[n++] = 0x66;
+    if (op == 0xae || (op == 0xc7 && chance(r, 30)))
+        b[n++] = 0xf3;
+    if (rex && chance(r, 60))
+        b[n++] = (uint8_t)(0x40 | below(r, 16));
+    b[n++] = 0x0f;
+    b[n++] = (uint8_t)op;
+    if (op == 0x01)
+        b[n] = chance(r, 50) ? 0xd0 : 0xf9; /* xgetbv, rdtscp */
+    else
+        b[n] |= 0xc0;
+    return n;
+}
+
 static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *b)
 {
     static const uint8_t pp[] = {0, 0x66, 0xf3, 0xf2};
@@ -67,6 +87,8 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
         }
         return n + 1;
     }
+    if (want == OC_OWN)
+        return shape_own(r, rex, b);
     if (want == OC_X87) {
         if (rex && chance(r, 10))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
@@ -195,6 +217,8 @@ static void shape_values(struct rng *r, struct oracle_case *c, const struct x86_
         if (in->op == X86_XLAT)
             g[X86_RBX] = target(r, c, 1) - (g[X86_RAX] & 0xff);
     }
+    if (in->op == X86_XGETBV)
+        g[X86_RCX] = chance(r, 90) ? below(r, 3) : g[X86_RCX];
     if (cls == OC_STACK || in->op == X86_CALL || in->op == X86_RET) {
         uint64_t where;
 
@@ -284,8 +308,9 @@ static void place_operand(struct rng *r, struct oracle_case *c, struct x86_insn 
 
     if (in->feature == X86_FEAT_SHA)
         t &= ~15ull;
-    place(r, c, in, b, next_rip, t);
     special_operand(r, c, in, t + c->ds_base);
+    t -= in->seg == X86_FS ? c->in.fs_base : in->seg == X86_GS ? c->in.gs_base : 0;
+    place(r, c, in, b, next_rip, t);
 }
 
 enum x86_mode oracle_mode(const struct oracle_case *c)
@@ -375,7 +400,8 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
             only != OC_COUNT ? only : (enum oracle_class)below(&r, c->compat ? OC_CLASSES : OC_OLD);
 
         append(&r, c, want, feature);
-        if (want == OC_BRANCH || want == OC_STATE)
+        if (want == OC_BRANCH || want == OC_STATE ||
+            (c->count > 0 && oracle_random(&c->insn[c->count - 1])))
             break; /* these end a case */
     }
     narrow_registers(c);

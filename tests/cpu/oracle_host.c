@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -33,7 +34,8 @@ struct control {
     const struct oracle_case *cases;
     struct oracle_result *results;
     unsigned n, current;
-    bool running;
+    bool running, bases; /* bases: FS and GS can be read and written */
+    uint64_t fs_base;    /* the C library's */
 };
 
 struct oracle_host {
@@ -135,18 +137,43 @@ static inline void clear_flags(void)
                      : "memory", "cc");
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
+static inline uint64_t read_fs(void)
+{
+    uint64_t v;
+
+    __asm__ volatile("rdfsbase %0" : "=r"(v));
+    return v;
+}
+
+static inline uint64_t read_gs(void)
+{
+    uint64_t v;
+
+    __asm__ volatile("rdgsbase %0" : "=r"(v));
+    return v;
+}
+
+/* Not even the stack protector may use FS before it is the C library's again. */
+__attribute__((no_stack_protector)) static void on_signal(int sig, siginfo_t *info, void *context)
 {
     struct control *k = control();
+    uint64_t fs = 0, gs = 0;
 
     (void)info;
     clear_flags();
+    if (k->bases) {
+        fs = read_fs();
+        gs = read_gs();
+        __asm__ volatile("wrfsbase %0" : : "r"(k->fs_base) : "memory");
+    }
     if (sig == SIGPROF) {
         k->results[k->current].vector = ORACLE_TIMEOUT;
         _exit(0);
     }
     if (k->running) {
         store(context, &k->cases[k->current], &k->results[k->current]);
+        k->results[k->current].out.fs_base = fs;
+        k->results[k->current].out.gs_base = gs;
         if (sig == SIGSYS)
             k->results[k->current].vector = ORACLE_SYSCALL;
         k->current++;
@@ -155,6 +182,12 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     if (k->current == k->n)
         _exit(0);
     load(context, &k->cases[k->current]);
+    if (k->bases)
+        __asm__ volatile("wrgsbase %0\n\twrfsbase %1"
+                         :
+                         : "r"(k->cases[k->current].in.gs_base),
+                           "r"(k->cases[k->current].in.fs_base)
+                         : "memory");
 }
 
 static void fail(const char *what)
@@ -236,6 +269,10 @@ static _Noreturn void child(const struct oracle_case *c, struct oracle_result *r
     (void)touch;
     make_segments();
     *control() = (struct control){.cases = c, .results = results, .n = n};
+    if ((getauxval(AT_HWCAP2) & 2) != 0) {
+        control()->fs_base = read_fs();
+        control()->bases = true;
+    }
     stack.ss_sp = malloc(stack.ss_size);
     sigaltstack(&stack, NULL);
     for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)

@@ -9,8 +9,9 @@
 #include "oracle_program.h"
 
 #define STEPS 30u
-#define FAR 100u /* a branch lands at the latest after so many bytes: its displacement is a byte   \
-                  */
+#define FAR                                                                                        \
+    100u /* a branch lands at the latest after so many bytes: its displacement is a byte           \
+          */
 
 /* ---- branches ---- */
 

@@ -123,7 +123,8 @@ static void make_state(struct x86_state *st)
     st->cr0 =
         X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
     st->cr3 = G_PML4;
-    st->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    st->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE |
+              X86_CR4_FSGSBASE;
     st->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     st->xcr0 = 7;
     st->dr6 = 0xffff0ff0;
@@ -228,6 +229,8 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
             .selector = ORACLE_DS16, .attr = 0x00f3, .limit = 0xffff, .base = c->ds_base};
         s->state.seg[X86_ES] = s->state.seg[X86_SS] = s->state.seg[X86_DS];
     }
+    s->state.seg[X86_FS].base = c->in.fs_base;
+    s->state.seg[X86_GS].base = c->in.gs_base;
     memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
     s->state.rip = c->in.rip;
     s->state.rflags = c->in.rflags;
@@ -246,6 +249,8 @@ static void store(struct oracle_soft *s, const struct oracle_case *c, struct ora
     uint64_t frame[6] = {0};
 
     memcpy(r->out.gpr, s->state.gpr, sizeof(r->out.gpr));
+    r->out.fs_base = s->state.seg[X86_FS].base;
+    r->out.gs_base = s->state.seg[X86_GS].base;
     memcpy(r->out.fx, s->state.xsave, 512);
     memcpy(r->out.ymm, s->state.xsave + X86_XSAVE_YMM, 256);
     gmem_read(s->env.mem, G_DATA, r->data, ORACLE_DATA_SIZE);
