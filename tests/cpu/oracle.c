@@ -2,7 +2,7 @@
  * The soft engine against the host CPU.
  *
  *   oracle [--seed N] [--count N] [--jobs N] [--only CLASS] [--case SEED [--slot N]] [--max N]
- *          [--small 0|1]
+ *          [--small 0|1] [--tests FILE --source FOLDER]
  *
  * Every case has a seed of its own; a mismatch prints the command that runs just that one. Two
  * cases of three are single instructions or a few, the third is a program.
@@ -26,6 +26,7 @@ struct options {
     uint64_t seed, count, one;
     unsigned slot, max, jobs;
     bool have_one, small;
+    const char *tests, *source;
     enum oracle_class only;
 };
 
@@ -33,7 +34,7 @@ struct options {
 struct totals {
     uint64_t ran, unspecified, endless, skipped, ran16, ran32, programs, instructions;
     uint64_t vectors[32];
-    uint64_t class_count[OC_COUNT], feature_count[X86_FEAT_HIDDEN + 1];
+    uint64_t class_count[OC_COUNT], offered[ORACLE_OFFERED_MAX];
     unsigned bad;
 };
 
@@ -57,6 +58,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"jobs", required_argument, NULL, 'j'},
         {"slot", required_argument, NULL, 'l'},
         {"small", required_argument, NULL, 'w'},
+        {"tests", required_argument, NULL, 't'},
+        {"source", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
     int opt;
@@ -72,6 +75,12 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'm':
             o->max = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 't':
+            o->tests = optarg;
+            break;
+        case 'r':
+            o->source = optarg;
             break;
         case 'j':
             o->jobs = (unsigned)strtoul(optarg, NULL, 0);
@@ -191,7 +200,7 @@ static void count_case(struct totals *t, const struct oracle_case *c,
     t->instructions += c->count;
     for (k = 0; k < c->count; k++) {
         t->class_count[oracle_classify(&c->insn[k])]++;
-        t->feature_count[c->insn[k].feature]++;
+        oracle_offered_count(t->offered, &c->insn[k]);
     }
     t->class_count[OC_PROGRAM] += c->program;
 }
@@ -322,8 +331,8 @@ static void add_up(struct totals *t, const struct totals *u)
         t->vectors[i] += u->vectors[i];
     for (i = 0; i < countof(t->class_count); i++)
         t->class_count[i] += u->class_count[i];
-    for (i = 0; i < countof(t->feature_count); i++)
-        t->feature_count[i] += u->feature_count[i];
+    for (i = 0; i < countof(t->offered); i++)
+        t->offered[i] += u->offered[i];
 }
 
 static void print_totals(const struct totals *t)
@@ -351,6 +360,7 @@ int main(int argc, char **argv)
                         .small = oracle_host_has_ldt()};
     struct totals *t = mmap(NULL, (JOBS_MAX + 1) * sizeof(*t), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    bool feature[X86_FEAT_HIDDEN + 1];
     unsigned i;
     int failed;
 
@@ -361,5 +371,9 @@ int main(int argc, char **argv)
     for (i = 1; i <= o.jobs; i++)
         add_up(t, t + i);
     print_totals(t);
+    if (o.tests != NULL && o.source != NULL) {
+        oracle_features(feature);
+        t->bad += oracle_offered_check(t->offered, feature, o.tests, o.source);
+    }
     return failed != 0 || t->bad != 0 || t->skipped != 0;
 }

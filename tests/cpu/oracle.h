@@ -6,7 +6,8 @@
  *
  *     ORACLE_CODE  slots of 64 bytes, one for each case; INT3 behind and before the instructions
  *     ORACLE_DATA  two writable pages, then a hole of one page, then a read-only page
- *     ORACLE_PROG  two pages that hold a program: readable, writable, executable; holes around them
+ *     ORACLE_PROG  two pages that hold a program, or zeros: readable, writable, executable; holes
+ *                  around them
  *
  * A single case is one to four instructions in its slot of ORACLE_CODE; a program is longer, has
  * branches and loops, and writes into itself.
@@ -74,7 +75,7 @@ struct oracle_result {
     uint32_t vector, error;
     uint64_t cr2;
     uint8_t data[ORACLE_DATA_SIZE];
-    uint8_t prog[ORACLE_PROG_SIZE]; /* if the case is a program */
+    uint8_t prog[ORACLE_PROG_SIZE];
 };
 
 #define ORACLE_TIMEOUT 0xffu /* as vector: never came to an end */
@@ -152,6 +153,19 @@ typedef bool (*oracle_step)(void *ctx, const struct x86_insn *in, const struct x
 void oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
                        void *ctx);
 void oracle_soft_close(struct oracle_soft *s);
+
+/* ---- oracle_offered.c, oracle_msr.c: what CPUID offers is covered ---- */
+
+#define ORACLE_OFFERED_MAX 128u
+void oracle_offered_count(uint64_t count[ORACLE_OFFERED_MAX], const struct x86_insn *in);
+/*
+ * count: instructions compared for each entry of the table; feature: what the host has. tests:
+ * meson's list of tests, source: the folder tests/. Prints what is wrong; how much that is.
+ */
+unsigned oracle_offered_check(const uint64_t count[ORACLE_OFFERED_MAX],
+                              const bool feature[X86_FEAT_HIDDEN + 1], const char *tests,
+                              const char *source);
+bool oracle_msr_check(const char *name);
 
 /* ---- oracle_compare.c ---- */
 

@@ -230,6 +230,8 @@ enum oracle_class oracle_classify(const struct x86_insn *in)
     case X86_SFENCE:
     case X86_PREFETCH:
     case X86_CLFLUSH:
+    case X86_CLFLUSHOPT:
+    case X86_CLWB:
     case X86_STAC:
     case X86_CLAC:
         return OC_SYSTEM;

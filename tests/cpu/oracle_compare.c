@@ -428,6 +428,28 @@ static bool eats_itself(const struct oracle_case *c, const struct x86_insn *in,
     return from < rip + in->len && rip < from + bytes;
 }
 
+/* The bytes of a saved image that compare_memory leaves out may not be used either. */
+static bool uses_image(const struct oracle_case *c, const struct x86_insn *in,
+                       const struct x86_state *st)
+{
+    uint64_t from = ORACLE_DATA + ORACLE_STATE_AREA - c->ds_base, ea = (uint64_t)in->disp;
+    uint64_t mask = in->asize == 2 ? 0xffff : in->asize == 4 ? UINT32_MAX : UINT64_MAX;
+    unsigned i;
+
+    if (!c->state_area || (oracle_classify(in) == OC_STATE && in->op != X86_XSAVES))
+        return false;
+    if (oracle_classify(in) == OC_STRING) /* a count may lead there from below */
+        return (st->gpr[X86_RSI] & mask) + 0x400 > from &&
+               (st->gpr[X86_RSI] & mask) < from + ORACLE_WINDOW;
+    for (i = 0; i < in->opnd_count && in->opnd[i].kind != X86_OPND_MEM; i++)
+        ;
+    if (i == in->opnd_count || in->op == X86_FLDENV || in->op == X86_FRSTOR)
+        return false;
+    ea += in->base < 16 ? st->gpr[in->base] : 0;
+    ea += in->index < 16 && !in->vsib ? st->gpr[in->index] * in->scale : 0;
+    return (ea & mask) + 64 > from && (ea & mask) < from + ORACLE_WINDOW - ORACLE_STATE_AREA;
+}
+
 static bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
 {
     struct flow *f = ctx;
@@ -443,7 +465,7 @@ static bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_sta
     if ((in->op == X86_SHLD || in->op == X86_SHRD) && in->osize == 2 &&
         ((in->imm_size == 1 ? in->imm : st->gpr[X86_RCX]) & 31) > 16)
         f->unclear = true;
-    if (eats_itself(f->c, in, st))
+    if (eats_itself(f->c, in, st) || uses_image(f->c, in, st))
         f->unclear = true;
     if (in->op != X86_INT3 && in->op != X86_POPF &&
         (oracle_classify(in) == OC_COUNT || oracle_random(in) || !oracle_allowed(in, f->feature)))
@@ -531,10 +553,10 @@ static void compare_pointers(const struct oracle_result *host, const struct orac
         differ(rep, "fdp", fx64(host, 16), fx64(soft, 16));
 }
 
-static void compare_memory(const struct oracle_case *c, const struct oracle_result *host,
-                           const struct oracle_result *soft, struct report *rep)
+static void compare_memory(const struct oracle_result *host, const struct oracle_result *soft,
+                           struct report *rep)
 {
-    unsigned size = ORACLE_DATA_SIZE + (c->program ? ORACLE_PROG_SIZE : 0), i;
+    unsigned size = ORACLE_DATA_SIZE + ORACLE_PROG_SIZE, i;
 
     _Static_assert(offsetof(struct oracle_result, prog) ==
                        offsetof(struct oracle_result, data) + ORACLE_DATA_SIZE,
@@ -569,7 +591,7 @@ static bool differs(const struct oracle_case *c, const struct oracle_result *hos
     if (!c->state_area && c->state_ea == 0)
         compare_pointers(host, soft, &rep);
     compare_vectors(host, soft, &rep);
-    compare_memory(c, host, soft, &rep);
+    compare_memory(host, soft, &rep);
     return rep.bad;
 }
 

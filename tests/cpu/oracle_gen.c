@@ -89,6 +89,14 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
     }
     if (want == OC_OWN)
         return shape_own(r, rex, b);
+    if (want == OC_SYSTEM && chance(r, 15)) { /* CLFLUSH, CLFLUSHOPT, CLWB */
+        if (chance(r, 60))
+            b[n++] = 0x66;
+        b[n++] = 0x0f;
+        b[n] = 0xae;
+        b[n + 1] = (uint8_t)((b[n + 1] & 0xc7) | (6 + below(r, 2)) << 3);
+        return n + 1;
+    }
     if (want == OC_X87) {
         if (rex && chance(r, 10))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
@@ -263,7 +271,7 @@ static void shape_state(struct rng *r, struct oracle_case *c)
     if (chance(r, 30))
         header[1] = 1ull << 63 | header[0] | below(r, 8);
     if (chance(r, 5))
-        header[below(r, 8)] |= 1ull << below(r, 64);
+        header[below(r, 8)] |= 1ull << (20 + below(r, 44)); /* what no host has */
     memcpy(c->window + off + 24, &mxcsr, 4);
     memcpy(c->window + off + 512, header, 64);
 }

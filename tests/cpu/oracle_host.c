@@ -62,7 +62,7 @@ static void *prog_pages(void)
     return (void *)ORACLE_PROG;
 }
 
-static void store(const ucontext_t *uc, const struct oracle_case *c, struct oracle_result *r)
+static void store(const ucontext_t *uc, struct oracle_result *r)
 {
     const uint8_t *x = (const uint8_t *)uc->uc_mcontext.fpregs;
     uint64_t features;
@@ -89,8 +89,7 @@ static void store(const ucontext_t *uc, const struct oracle_case *c, struct orac
     if ((features & 4) == 0)
         memset(r->out.ymm, 0, 256);
     memcpy(r->data, data_pages(), ORACLE_DATA_SIZE);
-    if (c->program)
-        memcpy(r->prog, prog_pages(), ORACLE_PROG_SIZE);
+    memcpy(r->prog, prog_pages(), ORACLE_PROG_SIZE);
 }
 
 static void load(ucontext_t *uc, const struct oracle_case *c)
@@ -117,8 +116,7 @@ static void load(ucontext_t *uc, const struct oracle_case *c)
     memcpy(x + XHDR, &features, 8);
     memset(data, 0, ORACLE_DATA_SIZE);
     memcpy(data + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
-    if (c->program)
-        memcpy(prog_pages(), c->prog, ORACLE_PROG_SIZE);
+    memcpy(prog_pages(), c->prog, ORACLE_PROG_SIZE);
 }
 
 /*
@@ -171,7 +169,7 @@ __attribute__((no_stack_protector)) static void on_signal(int sig, siginfo_t *in
         _exit(0);
     }
     if (k->running) {
-        store(context, &k->cases[k->current], &k->results[k->current]);
+        store(context, &k->results[k->current]);
         k->results[k->current].out.fs_base = fs;
         k->results[k->current].out.gs_base = gs;
         if (sig == SIGSYS)

@@ -3,7 +3,6 @@
  * addresses. Every exception ends at a HLT in supervisor space: its address is the vector, the
  * frame on the stack tells where it came from.
  */
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -212,8 +211,7 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
 
     gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
     gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
-    if (c->program)
-        gmem_write(s->env.mem, G_PROG, c->prog, ORACLE_PROG_SIZE);
+    gmem_write(s->env.mem, G_PROG, c->prog, ORACLE_PROG_SIZE);
     s->state = s->base;
     if (c->compat) {
         s->state.seg[X86_CS].selector = ORACLE_CS32;
@@ -244,7 +242,7 @@ static bool pushes_error(unsigned v)
     return v == 8 || (v >= 10 && v <= 14) || v == 17;
 }
 
-static void store(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r)
+static void store(struct oracle_soft *s, struct oracle_result *r)
 {
     uint64_t frame[6] = {0};
 
@@ -254,8 +252,7 @@ static void store(struct oracle_soft *s, const struct oracle_case *c, struct ora
     memcpy(r->out.fx, s->state.xsave, 512);
     memcpy(r->out.ymm, s->state.xsave + X86_XSAVE_YMM, 256);
     gmem_read(s->env.mem, G_DATA, r->data, ORACLE_DATA_SIZE);
-    if (c->program)
-        gmem_read(s->env.mem, G_PROG, r->prog, ORACLE_PROG_SIZE);
+    gmem_read(s->env.mem, G_PROG, r->prog, ORACLE_PROG_SIZE);
     r->cr2 = s->state.cr2;
     if (s->state.rip < L_HANDLERS || s->state.rip > L_HANDLERS + 32 * 16) {
         r->vector = ORACLE_FAILED;
@@ -277,7 +274,7 @@ void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct 
     struct vcpu_exit exit = {.reason = VCPU_EXIT_FAIL};
     struct error err = {0};
 
-    memset(r, 0, c->program ? sizeof(*r) : offsetof(struct oracle_result, prog));
+    memset(r, 0, sizeof(*r));
     load(s, c);
     if (engine_soft.set(s->vcpu, &s->state, &err) < 0) {
         fprintf(stderr, "oracle: %s\n", err.text);
@@ -297,7 +294,7 @@ void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct 
         memcpy(r->out.gpr, s->state.gpr, sizeof(r->out.gpr));
         return;
     }
-    store(s, c, r);
+    store(s, r);
 }
 
 /* ---- step by step ---- */
