@@ -148,9 +148,10 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
 const bool *oracle_soft_features(const struct oracle_soft *s);
 void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n);
 void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);
-/* After the same, instruction by instruction: calls step before each. */
+/* The same instruction by instruction: calls step before each until it says false. False: too many.
+ */
 typedef bool (*oracle_step)(void *ctx, const struct x86_insn *in, const struct x86_state *st);
-void oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
+bool oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
                        void *ctx);
 void oracle_soft_close(struct oracle_soft *s);
 

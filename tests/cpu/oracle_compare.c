@@ -614,8 +614,7 @@ enum oracle_verdict oracle_compare(struct oracle_soft *engine, const struct orac
         return ORACLE_SAME;
     if (!c->program)
         return ORACLE_DIFFERENT;
-    oracle_soft_trace(engine, c, flow_step, &f);
-    if (f.unclear)
+    if (!oracle_soft_trace(engine, c, flow_step, &f) || f.unclear)
         return ORACLE_UNSPECIFIED;
     f.undefined |= f.last.flags_undefined;
     if (f.last.rep != 0 && (f.last.op == X86_CMPS || f.last.op == X86_SCAS))

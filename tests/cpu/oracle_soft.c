@@ -48,8 +48,8 @@ extern const struct engine_ops engine_soft;
 #define PTE_NX (1ull << 63)
 
 #define BUDGET 1000u
-#define BUDGET_PROGRAM 50000u
-#define TRACE_MAX 50000u
+#define BUDGET_PROGRAM 3000000u /* a change may have made a long loop */
+#define TRACE_MAX 500000u
 
 struct oracle_soft {
     struct x86_cpuid cpuid;
@@ -321,7 +321,7 @@ static bool fetch(struct oracle_soft *s, const struct oracle_case *c, struct x86
            x86_decode(code, n, oracle_mode(c), in) > 0;
 }
 
-void oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
+bool oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
                        void *ctx)
 {
     struct vcpu_exit exit = {.reason = VCPU_EXIT_BUDGET};
@@ -331,11 +331,12 @@ void oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracl
 
     load(s, c);
     if (engine_soft.set(s->vcpu, &s->state, &err) < 0)
-        return;
+        return false;
     for (k = 0; k < TRACE_MAX && exit.reason == VCPU_EXIT_BUDGET; k++) {
         engine_soft.get(s->vcpu, &s->state);
         if (s->state.rip >= L_SYS || !fetch(s, c, &in) || !step(ctx, &in, &s->state))
-            return;
+            return true;
         engine_soft.run(s->vcpu, 1, &exit);
     }
+    return k < TRACE_MAX;
 }
