@@ -200,7 +200,8 @@ static void count_case(struct totals *t, const struct oracle_case *c,
     t->instructions += c->count;
     for (k = 0; k < c->count; k++) {
         t->class_count[oracle_classify(&c->insn[k])]++;
-        oracle_offered_count(t->offered, &c->insn[k]);
+        if (!c->program && (k == 0 || host->vector == X86_EXC_BP)) /* it has been executed */
+            oracle_offered_count(t->offered, &c->insn[k]);
     }
     t->class_count[OC_PROGRAM] += c->program;
 }

@@ -300,10 +300,20 @@ static bool alignment_of_vectors(const struct oracle_case *c, const struct oracl
     return false;
 }
 
-/* To be taken out when it is mended: #AC comes before the check for a canonical address. */
-static bool known_bug(const struct oracle_result *host, const struct oracle_result *soft)
+/*
+ * To be taken out when they are mended: #AC comes before the check for a canonical address; bytes
+ * that do not decode are not found again when a store makes an instruction of them.
+ */
+static bool known_bug(const struct oracle_case *c, const struct oracle_result *host,
+                      const struct oracle_result *soft)
 {
-    return soft->vector == X86_EXC_AC && (host->vector == X86_EXC_GP || host->vector == X86_EXC_SS);
+    struct x86_insn buf;
+    const struct x86_insn *in = faulted(c, soft, &buf);
+
+    if (soft->vector == X86_EXC_AC)
+        return host->vector == X86_EXC_GP || host->vector == X86_EXC_SS;
+    return c->program && soft->vector == X86_EXC_UD && host->vector != X86_EXC_UD && in != NULL &&
+           oracle_classify(in) != OC_COUNT;
 }
 
 /*
@@ -325,7 +335,7 @@ static bool unspecified(const struct oracle_case *c, const struct oracle_result 
     if (in != NULL && soft->vector == X86_EXC_PF && host->vector != X86_EXC_PF &&
         (in->op == X86_XSAVEC || in->op == X86_XSAVEOPT || in->op == X86_XRSTOR))
         return true;
-    if (known_bug(host, soft) || alignment_of_vectors(c, host, soft))
+    if (known_bug(c, host, soft) || alignment_of_vectors(c, host, soft))
         return true;
     in = faulted(c, host, &buf);
     switch (in != NULL ? in->op : X86_INVALID) {
@@ -610,13 +620,13 @@ enum oracle_verdict oracle_compare(struct oracle_soft *engine, const struct orac
     hide_pointers(c, soft);
     if (!c->program)
         undefined = strayed(c, host) ? X86_FL_ARITH : undefined_flags(c, host);
-    if (!differs(c, host, soft, undefined, print && !c->program))
+    if (!differs(c, host, soft, undefined, print && !c->program && !strayed(c, host)))
         return ORACLE_SAME;
-    if (!c->program)
+    if (!c->program && !strayed(c, host))
         return ORACLE_DIFFERENT;
     if (!oracle_soft_trace(engine, c, flow_step, &f) || f.unclear)
         return ORACLE_UNSPECIFIED;
-    f.undefined |= f.last.flags_undefined;
+    f.undefined |= f.last.flags_undefined | undefined;
     if (f.last.rep != 0 && (f.last.op == X86_CMPS || f.last.op == X86_SCAS))
         f.undefined |= X86_FL_ARITH; /* as in undefined_flags */
     return differs(c, host, soft, f.undefined, print) ? ORACLE_DIFFERENT : ORACLE_SAME;

@@ -259,7 +259,7 @@ static void save_state(struct prog *p)
     if (!env)
         b[n++] = 0x0f;
     b[n++] = form[0];
-    b[n++] = (uint8_t)(form[1] << 3 | rm);
+    b[n++] = (uint8_t)((unsigned)form[1] << 3 | rm);
     prog_put(p, b, n, false);
     p->c->state_area = true;
 }

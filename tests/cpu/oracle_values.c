@@ -240,7 +240,7 @@ static void any_bcd(struct rng *r, uint8_t *p)
 
 static uint16_t any_fcw(struct rng *r)
 {
-    static const uint16_t precision[] = {0, 0, 2, 2, 3, 3, 3, 1};
+    static const unsigned precision[] = {0, 0, 2, 2, 3, 3, 3, 1};
     unsigned fcw = 0x40 | precision[below(r, 8)] << 8 | below(r, 4) << 10;
 
     if (chance(r, 40))
