@@ -241,7 +241,7 @@ static bool welcome(struct prog *p, const struct x86_insn *in)
         (in->imm_size != 1 || !immediate_count_fits(in)))
         return false;
     if (in->feature == X86_FEAT_SHA && memory_operand(in) != NULL)
-        return false; /* see oracle_compare.c */
+        return false; /* see oracle_rules.c */
     if (in->vsib)
         return chance(p->r, 20);
     switch (in->op) {

@@ -29,6 +29,59 @@ static unsigned shape_own(struct rng *r, bool rex, uint8_t *b)
     return n;
 }
 
+/* Encodings that chance alone would seldom find. */
+static const struct {
+    uint8_t cls, prefix, map, first, count; /* map as in VEX; prefix 0: any */
+} rare_forms[] = {
+    {OC_AVX, 0x66, 2, 0x13, 1},    /* vcvtph2ps */
+    {OC_AVX, 0x66, 3, 0x1d, 1},    /* vcvtps2ph */
+    {OC_AVX, 0x66, 3, 0x44, 1},    /* vpclmulqdq */
+    {OC_AVX, 0x66, 2, 0xdb, 5},    /* vaesimc ... vaesdeclast */
+    {OC_AVX, 0x66, 2, 0xcf, 1},    /* vgf2p8mulb */
+    {OC_AVX, 0x66, 3, 0xce, 2},    /* vgf2p8affineqb, vgf2p8affineinvqb */
+    {OC_SSE, 0x66, 3, 0x44, 1},    /* pclmulqdq */
+    {OC_SSE, 0x66, 3, 0x60, 4},    /* pcmpestrm ... pcmpistri */
+    {OC_SSE, 0x66, 2, 0xdb, 5},    /* aesimc ... aesdeclast */
+    {OC_SSE, 0x66, 3, 0xce, 2},    /* gf2p8affineqb, gf2p8affineinvqb */
+    {OC_SSE, 0, 2, 0xc8, 6},       /* sha1nexte ... sha256msg2 */
+    {OC_SSE, 0, 3, 0xcc, 1},       /* sha1rnds4 */
+    {OC_BIT, 0xf3, 1, 0xb8, 1},    /* popcnt */
+    {OC_BIT, 0xf3, 1, 0xbc, 2},    /* tzcnt, lzcnt */
+    {OC_BIT, 0xf2, 2, 0xf0, 2},    /* crc32 */
+    {OC_ATOMIC, 0, 1, 0xc7, 1},    /* cmpxchg8b, cmpxchg16b */
+    {OC_SYSTEM, 0, 1, 0xae, 1},    /* clflush */
+    {OC_SYSTEM, 0x66, 1, 0xae, 1}, /* clflushopt, clwb */
+};
+
+static unsigned shape_rare(struct rng *r, enum oracle_class want, bool rex, uint8_t *b)
+{
+    unsigned k = below(r, countof(rare_forms)), n = 0;
+    uint8_t map = rare_forms[k].map;
+
+    if (rare_forms[k].cls != want)
+        return 0; /* the usual way */
+    if (want == OC_AVX) {
+        b[n++] = 0xc4;
+        b[n++] = (uint8_t)((rex ? b[1] & 0xe0u : 0xe0u) | map);
+        b[n] = (uint8_t)((b[n] & 0x84u) | (chance(r, 50) ? 0x78u : b[n] & 0x78u) | 1u);
+        n++;
+    } else {
+        if (rare_forms[k].prefix != 0)
+            b[n++] = rare_forms[k].prefix;
+        if (rex && chance(r, 50))
+            b[n++] = (uint8_t)(0x40 | below(r, 16));
+        b[n++] = 0x0f;
+        if (map != 1)
+            b[n++] = map == 2 ? 0x38 : 0x3a;
+    }
+    b[n++] = (uint8_t)(rare_forms[k].first + below(r, rare_forms[k].count));
+    if (b[n - 1] == 0xc7)
+        b[n] = (uint8_t)((b[n] & 0xc7u) | 0x08u);
+    else if (b[n - 1] == 0xae)
+        b[n] = (uint8_t)((b[n] & 0xc7u) | (6u + below(r, 2)) << 3);
+    return n;
+}
+
 static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *b)
 {
     static const uint8_t pp[] = {0, 0x66, 0xf3, 0xf2};
@@ -36,6 +89,8 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
 
     for (i = 0; i < 15; i++)
         b[i] = (uint8_t)(next(r) >> 40);
+    if (chance(r, 10) && (n = shape_rare(r, want, rex, b)) != 0)
+        return n;
     if (want == OC_AVX || (want == OC_BMI && chance(r, 80))) {
         unsigned map = want == OC_BMI ? 2 + below(r, 2) : 1 + below(r, 3);
 
@@ -89,14 +144,6 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
     }
     if (want == OC_OWN)
         return shape_own(r, rex, b);
-    if (want == OC_SYSTEM && chance(r, 15)) { /* CLFLUSH, CLFLUSHOPT, CLWB */
-        if (chance(r, 60))
-            b[n++] = 0x66;
-        b[n++] = 0x0f;
-        b[n] = 0xae;
-        b[n + 1] = (uint8_t)((b[n + 1] & 0xc7) | (6 + below(r, 2)) << 3);
-        return n + 1;
-    }
     if (want == OC_X87) {
         if (rex && chance(r, 10))
             b[n++] = (uint8_t)(0x40 | below(r, 16));
@@ -121,10 +168,10 @@ static unsigned shape(struct rng *r, enum oracle_class want, bool rex, uint8_t *
         b[n++] = ops[below(r, sizeof(ops))];
     } else if (chance(r, want == OC_INT ? 20 : want == OC_BMI ? 100 : 50)) {
         b[n++] = 0x0f;
-        if (want == OC_BMI)
+        if (want == OC_BMI || chance(r, 5))
             b[n++] = 0x38;
-        else if (chance(r, 5))
-            b[n++] = 0x38;
+        if (want == OC_INT && b[n - 1] == 0x38)
+            b[n] = (uint8_t)(0xf0 | below(r, 2)); /* MOVBE */
     }
     return n;
 }
@@ -308,7 +355,7 @@ bool immediate_count_fits(const struct x86_insn *in)
              (in->imm & 31) > 16);
 }
 
-/* SHA's operands only aligned: see oracle_compare.c. */
+/* SHA's operands only aligned: see oracle_rules.c. */
 static void place_operand(struct rng *r, struct oracle_case *c, struct x86_insn *in, uint8_t *b,
                           uint64_t next_rip, const struct x86_opnd *m)
 {

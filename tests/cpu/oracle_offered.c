@@ -217,7 +217,8 @@ struct context {
     const uint64_t *count;
     const bool *feature;
     const char *tests, *source;
-    unsigned failed;
+    unsigned failed, entries;
+    const struct offered *least; /* with the fewest instructions */
 };
 
 static void complain(struct context *x, const struct offered *f, const char *what)
@@ -262,6 +263,7 @@ static void check_test(struct context *x, const struct offered *f)
 
 static void check_entry(struct context *x, const struct offered *f)
 {
+    x->entries++;
     if (f->test != NULL) {
         check_test(x, f);
     } else if (f->check != NULL) {
@@ -271,6 +273,8 @@ static void check_entry(struct context *x, const struct offered *f)
         printf("  %s: the host does not have it, so it is not compared\n", f->name);
     } else if (x->count[f - offered] == 0) {
         complain(x, f, "no instruction of it was compared");
+    } else if (x->least == NULL || x->count[f - offered] < x->count[x->least - offered]) {
+        x->least = f;
     }
 }
 
@@ -356,5 +360,10 @@ unsigned oracle_offered_check(const uint64_t count[ORACLE_OFFERED_MAX],
         for (reg = 0; reg < 4; reg++)
             check_register(&x, leaf, sub, reg, r[reg]);
     }
+    printf("%u offered features, %u not covered", x.entries, x.failed);
+    if (x.least != NULL)
+        printf("; fewest instructions: %llu of %s", (unsigned long long)count[x.least - offered],
+               x.least->name);
+    printf("\n");
     return x.failed;
 }
