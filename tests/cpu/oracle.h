@@ -148,7 +148,9 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
 const bool *oracle_soft_features(const struct oracle_soft *s);
 void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n);
 void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);
-/* The same instruction by instruction: calls step before each until it says false. False: too many.
+/*
+ * The same instruction by instruction: calls step before each until it says false. False: they are
+ * too many, or one cannot be decoded.
  */
 typedef bool (*oracle_step)(void *ctx, const struct x86_insn *in, const struct x86_state *st);
 bool oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,

@@ -334,7 +334,13 @@ bool oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracl
         return false;
     for (k = 0; k < TRACE_MAX && exit.reason == VCPU_EXIT_BUDGET; k++) {
         engine_soft.get(s->vcpu, &s->state);
-        if (s->state.rip >= L_SYS || !fetch(s, c, &in) || !step(ctx, &in, &s->state))
+        if (s->state.rip >= L_SYS)
+            return true;
+        if (gpa_of(s->state.rip + c->cs_base) == UINT64_MAX)
+            return true; /* nothing can be executed there */
+        if (!fetch(s, c, &in))
+            return false;
+        if (!step(ctx, &in, &s->state))
             return true;
         engine_soft.run(s->vcpu, 1, &exit);
     }
