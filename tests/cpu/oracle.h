@@ -5,7 +5,7 @@
  * Linear addresses, in the child process as in the guest (all else is unmapped):
  *
  *     ORACLE_CODE  slots of 64 bytes, one for each case; INT3 behind and before the instructions
- *     ORACLE_DATA  two writable pages, then a hole of one page, then a read-only page
+ *     ORACLE_DATA  two writable pages, then one without access, then a read-only page
  *     ORACLE_PROG  two pages that hold a program, or zeros: readable, writable, executable; holes
  *                  around them
  *

@@ -65,6 +65,14 @@ static bool uses_image(const struct oracle_case *c, const struct x86_insn *in,
     return ea + 64 > from && ea < from + ORACLE_WINDOW - ORACLE_STATE_AREA;
 }
 
+/* AMD's processors allow it. */
+static bool misaligned_sha(const struct oracle_case *c, const struct x86_insn *in,
+                           const struct x86_state *st)
+{
+    return in->feature == X86_FEAT_SHA && in->modrm < 0xc0 &&
+           ((effective(in, st) + c->ds_base) & 15) != 0;
+}
+
 bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
 {
     struct flow *f = ctx;
@@ -80,7 +88,8 @@ bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
     if ((in->op == X86_SHLD || in->op == X86_SHRD) && in->osize == 2 &&
         ((in->imm_size == 1 ? in->imm : st->gpr[X86_RCX]) & 31) > 16)
         f->unclear = true;
-    if (eats_itself(f->c, in, st) || foreign_image(f->c, in, st) || uses_image(f->c, in, st))
+    if (eats_itself(f->c, in, st) || misaligned_sha(f->c, in, st) || foreign_image(f->c, in, st) ||
+        uses_image(f->c, in, st))
         f->unclear = true;
     if (in->op != X86_INT3 && in->op != X86_POPF &&
         (oracle_classify(in) == OC_COUNT || oracle_random(in) || !oracle_allowed(in, f->feature)))

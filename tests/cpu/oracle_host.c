@@ -255,6 +255,7 @@ static _Noreturn void child(const struct oracle_case *c, struct oracle_result *r
 
     map_at(CONTROL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_PRIVATE);
     map_at(ORACLE_DATA, ORACLE_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE);
+    map_at(ORACLE_DATA + ORACLE_DATA_SIZE, 4096, PROT_NONE, MAP_PRIVATE); /* as good as none */
     map_at(ORACLE_PROG, ORACLE_PROG_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
            MAP_PRIVATE | MAP_POPULATE);
     map_at(ORACLE_RO, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE);
