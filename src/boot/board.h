@@ -20,6 +20,7 @@
 #define BOARD_PCI32_END 0xE0000000ull
 #define BOARD_PCI64_SIZE (32ull << 30)
 #define BOARD_PCI_IO_BASE 0x2000u
+#define BOARD_PCI_IO_BASE_TESTDEV 0x3000u /* pc-testdev's interrupt lines are at 0x2000 */
 #define BOARD_IOAPIC_BASE 0xFEC00000ull
 #define BOARD_LAPIC_BASE 0xFEE00000ull
 #define BOARD_HPET_BASE 0xFED00000ull
@@ -56,6 +57,7 @@ struct board {
     bool com[4]; /* COM1-COM4 exist: 3F8/4, 2F8/3, 3E8/4, 2E8/3 */
     bool ps2;    /* i8042 */
     bool hpet, pvpanic;
+    bool pc_testdev;
     uint64_t pci64_base; /* BOARD_PCI64_SIZE bytes; 0: none */
     uint8_t uuid[16];
     const char *name; /* of the VM */
@@ -63,5 +65,11 @@ struct board {
     struct board_pci pci[BOARD_PCI_MAX];
     unsigned pci_count;
 };
+
+/* Where the I/O ports of PCI devices begin. */
+static inline uint16_t board_pci_io_base(const struct board *b)
+{
+    return b->pc_testdev ? BOARD_PCI_IO_BASE_TESTDEV : BOARD_PCI_IO_BASE;
+}
 
 #endif

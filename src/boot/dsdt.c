@@ -135,7 +135,7 @@ static void write_windows(const struct board *b, const struct roots *r, unsigned
         aml_io_window(a, 0xD00, BOARD_PCI_IO_BASE - 1);
         aml_memory32_window(a, 0xA0000, 0xBFFFF);
     }
-    if (part(BOARD_PCI_IO_BASE, 0x10000, i, r->n, 0x100, &first, &last))
+    if (part(board_pci_io_base(b), 0x10000, i, r->n, 0x100, &first, &last))
         aml_io_window(a, (uint16_t)first, (uint16_t)last);
     if (part(BOARD_PCI32_BASE, BOARD_PCI32_END, i, r->n, MIB, &first, &last))
         aml_memory32_window(a, (uint32_t)first, (uint32_t)last);

@@ -32,6 +32,7 @@ enum dev_event {
     DEV_EVENT_PANIC,       /* pvpanic: the guest kernel has panicked */
     DEV_EVENT_CRASHLOADED, /* pvpanic: the guest runs its crash kernel */
     DEV_EVENT_A20,         /* arg: 1 = address line 20 passes */
+    DEV_EVENT_IGNNE,       /* the x87 error interrupt was acknowledged: IGNNE# */
     DEV_EVENT_QUIT,        /* the user asked at the console (Ctrl-A x) */
     DEV_EVENT_EXIT,        /* the guest ends the VM; arg: the exit status, 0-255 */
 };
@@ -48,9 +49,11 @@ struct dev_env {
     /* Tells the VM; any thread, returns at once, carried out later on the loop. */
     void (*event)(void *ctx, enum dev_event event, uint64_t arg);
     void *event_ctx;
-    uint64_t mem_low, mem_high; /* bytes of RAM below 3 GiB and from 4 GiB, for the RTC */
-    bool rtc_local;             /* the wall clock is local time, not UTC */
-    bool wall_stepped;          /* tests: wall time is wall_base_ns + clock_now */
+    uint64_t mem_low, mem_high; /* bytes of RAM below 3 GiB and from 4 GiB */
+    unsigned cpus;
+    uint8_t uuid[16];  /* the machine's, bytes in the order of its text */
+    bool rtc_local;    /* the wall clock is local time, not UTC */
+    bool wall_stepped; /* tests: wall time is wall_base_ns + clock_now */
     uint64_t wall_base_ns;
     unsigned guest_log_left; /* rate limit of log_guest */
     uint64_t guest_log_since;

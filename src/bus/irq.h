@@ -2,7 +2,8 @@
  * Interrupt routing: lines to PIC and IOAPIC, messages to local APICs.
  *
  * A global system interrupt (GSI) 0-15 is an ISA line and reaches the PIC's input n and the
- * IOAPIC's pin n (ISA 0 reaches pin 2; pin 0 is the PIC's output); 16-23 reach the IOAPIC only.
+ * IOAPIC's pin n (ISA 0 reaches pin 2; pin 0 is the PIC's output); 16-23 reach the IOAPIC only, and
+ * so does 2, since the PIC's input 2 is its cascade.
  * Lines are wired-or: a GSI is high while any irq_line on it is.
  *
  * irq_*: any thread; the caller may hold its own device's lock. The PIC's and IOAPIC's locks are
@@ -42,8 +43,7 @@ void irq_pulse(struct irq_line *line); /* an edge: high, then low */
 struct irq_line *irq_line_create_hpet(struct irq_router *r, unsigned gsi);
 void irq_legacy_replacement(struct irq_router *r, bool on);
 
-/* A message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped.
- */
+/* A message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped. */
 void msi_send(struct irq_router *r, uint64_t addr, uint32_t data);
 
 /* Level of a GSI now (any line high). */
@@ -90,7 +90,7 @@ struct irq_message {
     uint32_t dest; /* APIC id (8 or 32 bits) or logical destination */
     bool logical;
     bool level;       /* trigger mode: level */
-    bool assert;      /* level of an INIT message; true otherwise */
+    bool assert;      /* false: the level has ended, or an INIT level de-assert */
     uint8_t delivery; /* enum irq_delivery */
     uint8_t vector;
 };

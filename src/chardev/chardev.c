@@ -25,6 +25,8 @@
 const char *const chardev_kinds[] = {
     "stdio",
     "standard input and output; on a terminal Ctrl-A x quits",
+    "stdio=output",
+    "standard output alone",
     "autopty[=LINK]",
     "a new pseudo-terminal; LINK becomes a symbolic link to it",
     "tcp=[ADDR:]PORT",

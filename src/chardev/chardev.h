@@ -29,9 +29,9 @@ struct chardev_events {
 };
 
 /*
- * spec: "stdio", "autopty[=LINK]", "tcp=[ADDR:]PORT", "unix=PATH", "file=PATH", "null", or the path
- * of a terminal device. "autopty" logs the pty's path at info level, and makes LINK a symbolic link
- * to it, removed at the end. -EINVAL/-errno and a sentence otherwise.
+ * spec: "stdio[=output]", "autopty[=LINK]", "tcp=[ADDR:]PORT", "unix=PATH", "file=PATH", "null", or
+ * the path of a terminal device. "autopty" logs the pty's path at info level, and makes LINK a
+ * symbolic link to it, removed at the end. -EINVAL/-errno and a sentence otherwise.
  */
 int chardev_open(const char *spec, const char *owner_name, struct loop *loop, struct log *log,
                  pthread_mutex_t *lock, const struct chardev_events *events, void *ctx,

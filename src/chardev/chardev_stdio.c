@@ -4,6 +4,9 @@
  * On a terminal it is put into raw mode and Ctrl-A starts a command: x quits, h helps, a second
  * Ctrl-A is one for the guest. Otherwise every byte is the guest's, and the end of input is only
  * that: the guest runs on.
+ *
+ * "stdio=output" is standard output alone: the terminal stays as it is, and several devices may
+ * write there.
  */
 #include <errno.h>
 #include <limits.h>
@@ -93,16 +96,17 @@ static int stdio_output(struct chardev *c)
 
 static int stdio_open(struct chardev *c, const char *arg, struct error *err)
 {
+    bool output = arg != NULL && strcmp(arg, "output") == 0;
     struct stdio *s;
     int rc;
 
-    if (arg != NULL)
-        return error_set(err, -EINVAL, "back end 'stdio' takes no argument");
+    if (arg != NULL && !output)
+        return error_set(err, -EINVAL, "back end 'stdio' takes no argument but 'output'");
     c->impl = s = calloc(1, sizeof(*s));
     if (s == NULL)
         return error_set(err, -ENOMEM, "no memory for back end 'stdio'");
-    rc = chardev_attach(c, STDIN_FILENO, stdio_output(c), err);
-    if (rc < 0 || !isatty(STDIN_FILENO))
+    rc = chardev_attach(c, output ? -1 : STDIN_FILENO, stdio_output(c), err);
+    if (rc < 0 || output || !isatty(STDIN_FILENO))
         return rc;
     rc = term_raw(STDIN_FILENO, err);
     if (rc < 0)

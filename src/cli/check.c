@@ -60,9 +60,11 @@ static const struct known_key {
     {"boot.method", KEY_STRING},
     {"boot.kernel", KEY_STRING},
     {"boot.initrd", KEY_STRING},
+    {"boot.modules", KEY_STRING},
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"cpu.la57", KEY_BOOL},
     {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},
@@ -331,7 +333,7 @@ static int check_words(const struct config *cfg, struct error *err)
 {
     static const char *const engines[] = {"auto", "soft", "kvm", "hvf"};
     static const char *const levels[] = {"error", "warn", "info", "debug"};
-    static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot"};
+    static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot", "pvh"};
     static const char *const decompress[] = {"host", "guest"};
     int rc;
 
@@ -340,11 +342,43 @@ static int check_words(const struct config *cfg, struct error *err)
         rc = check_word(cfg, "log.level", levels, countof(levels), "error, warn, info or debug",
                         err);
     if (rc == 0)
-        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec", err);
+        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec, multiboot or pvh",
+                        err);
     if (rc == 0)
         rc = check_word(cfg, "boot.decompress", decompress, countof(decompress), "host or guest",
                         err);
     return rc;
+}
+
+/* What -l adds stands behind the bridge; com ports are looked at with their back ends. */
+static int check_lpc(struct check *c, struct error *err)
+{
+    static const char *const devices[] = {"pc-testdev", "fwcfg"};
+    char key[32];
+
+    for (size_t i = 0; i < countof(devices); i++) {
+        snprintf(key, sizeof(key), "lpc.%s", devices[i]);
+        if (config_get(c->cfg, key) != NULL && c->lpc_bridges == 0)
+            return error_set(err, -EINVAL, "%s hangs on the LPC bridge: add -s 31,lpc", devices[i]);
+    }
+    return 0;
+}
+
+/* Each way to boot has its own second file; the other's key would be ignored. */
+static int check_boot(const struct config *cfg, struct error *err)
+{
+    const char *method = config_get(cfg, "boot.method");
+    bool kexec = method == NULL || strcmp(method, "kexec") == 0;
+    bool multiboot = method != NULL && strcmp(method, "multiboot") == 0;
+
+    if (multiboot && config_get(cfg, "boot.initrd") != NULL)
+        return error_set(err, -EINVAL,
+                         "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
+    if (!multiboot && config_get(cfg, "boot.modules") != NULL)
+        return error_set(err, -EINVAL, "boot.modules needs boot.method=multiboot");
+    if (!kexec && config_get(cfg, "boot.decompress") != NULL)
+        return error_set(err, -EINVAL, "boot.decompress means nothing to boot.method=%s", method);
+    return 0;
 }
 
 static int check_serial(struct check *c, struct error *err)
@@ -397,6 +431,10 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
     if (rc == 0)
         rc = check_words(cfg, err);
     if (rc == 0)
+        rc = check_boot(cfg, err);
+    if (rc == 0)
         rc = check_serial(&c, err);
+    if (rc == 0)
+        rc = check_lpc(&c, err);
     return rc;
 }

@@ -144,8 +144,8 @@ const struct cli_lpc_device cli_lpc_devices[] = {
     {"com3", "serial port at 0x3e8, IRQ 4", com_options, countof(com_options)},
     {"com4", "serial port at 0x2e8, IRQ 3", com_options, countof(com_options)},
     {"bootrom", "firmware: FILE[,VARFILE] (not built yet)", NULL, 0},
-    {"fwcfg", "firmware configuration: TYPE (not built yet)", NULL, 0},
-    {"pc-testdev", "interrupt test ports (not built yet)", NULL, 0},
+    {"fwcfg", "firmware configuration (fw_cfg): TYPE, which is qemu", NULL, 0},
+    {"pc-testdev", "test device: exit status, latches, interrupt lines, text", NULL, 0},
     {"tpm", "TPM (not built yet)", tpm_options, countof(tpm_options)},
 };
 const size_t cli_lpc_device_count = countof(cli_lpc_devices);
@@ -192,8 +192,8 @@ static int add_lpc(struct cli *cli, const char *name, const char *conf, struct e
         return error_set(err, -EEXIST, "-l %s is given twice", name);
     if (strcmp(name, "bootrom") == 0)
         return add_bootrom(cli, conf, err);
-    if (strcmp(name, "fwcfg") == 0 && conf != NULL)
-        return config_set(cli->raw, key, conf, err);
+    if (strcmp(name, "fwcfg") == 0) /* bhyve's own kind is what its bare form means */
+        return config_set(cli->raw, key, conf != NULL ? conf : "bhyve", err);
     if (d->options == NULL && conf != NULL)
         return error_set(err, -EINVAL, "-l %s takes no options", name);
     if (d->options == NULL)

@@ -58,7 +58,8 @@ static int check_run(const struct config *cfg, struct error *err)
                        "nothing to boot: add -f kexec,KERNEL[,INITRD[,CMDLINE]], or use xhyve run "
                        "KERNEL");
     if (rc == 0 && config_get(cfg, "boot.kernel") == NULL)
-        rc = error_set(err, -EINVAL, "boot.method=kexec needs boot.kernel");
+        rc = error_set(err, -EINVAL, "boot.method=%s needs boot.kernel",
+                       config_get(cfg, "boot.method"));
     if (rc == 0)
         rc = check_file(cfg, "boot.kernel", "kernel", err);
     if (rc == 0)

@@ -124,11 +124,25 @@ static int set_gdb(struct cli *cli, const struct cli_flag *f, const char *arg, s
     return rc < 0 ? rc : config_set(cli->raw, "gdb.port", port, err);
 }
 
-/* kexec,KERNEL[,INITRD[,CMDLINE]]; the command line is the rest and may hold commas. */
-static int set_kexec(struct cli *cli, const char *conf, struct error *err)
+/* What -f can boot. Those without a second field's key are not built yet. */
+static const struct boot_kind {
+    const char *name;
+    const char *second_key;
+    const char *second; /* the field's name, for sentences */
+} boot_kinds[] = {
+    {"kexec", "boot.initrd", "INITRD"},
+    {"multiboot", "boot.modules", "MODULE[;ARGS][:MODULE...]"},
+    {"pvh", "boot.initrd", "INITRD"},
+    {"bootrom", NULL, NULL},
+    {"fbsd", NULL, NULL},
+};
+
+/* KERNEL[,SECOND[,CMDLINE]]; the command line is the rest and may hold commas. */
+static int set_kernel(struct cli *cli, const struct boot_kind *kind, const char *conf,
+                      struct error *err)
 {
     size_t kernel_len = strcspn(conf, ",");
-    char *kernel = strndup(conf, kernel_len), *initrd = NULL;
+    char *kernel = strndup(conf, kernel_len), *second = NULL;
     int rc;
 
     if (kernel == NULL)
@@ -137,24 +151,25 @@ static int set_kexec(struct cli *cli, const char *conf, struct error *err)
         rc = error_set(err, -EINVAL, "two kernels to boot, '%s' and '%s'",
                        config_get(cli->raw, "boot.kernel"), kernel);
     else if (kernel[0] == '\0')
-        rc = error_set(err, -EINVAL, "-f kexec needs a kernel: -f kexec,KERNEL[,INITRD[,CMDLINE]]");
+        rc = error_set(err, -EINVAL, "-f %s needs a kernel: -f %s,KERNEL[,%s[,CMDLINE]]",
+                       kind->name, kind->name, kind->second);
     else
-        rc = config_set(cli->raw, "boot.method", "kexec", err);
+        rc = config_set(cli->raw, "boot.method", kind->name, err);
     if (rc == 0)
         rc = config_set(cli->raw, "boot.kernel", kernel, err);
     if (rc == 0 && conf[kernel_len] == ',') {
-        const char *second = conf + kernel_len + 1;
-        size_t len = strcspn(second, ",");
+        const char *from = conf + kernel_len + 1;
+        size_t len = strcspn(from, ",");
 
-        initrd = strndup(second, len);
-        if (initrd == NULL)
+        second = strndup(from, len);
+        if (second == NULL)
             rc = error_set(err, -ENOMEM, "no memory for -f");
         else if (len > 0)
-            rc = config_set(cli->raw, "boot.initrd", initrd, err);
-        if (rc == 0 && second[len] == ',')
-            rc = config_set(cli->raw, "boot.cmdline", second + len + 1, err);
+            rc = config_set(cli->raw, kind->second_key, second, err);
+        if (rc == 0 && from[len] == ',')
+            rc = config_set(cli->raw, "boot.cmdline", from + len + 1, err);
     }
-    free(initrd);
+    free(second);
     free(kernel);
     return rc;
 }
@@ -162,31 +177,35 @@ static int set_kexec(struct cli *cli, const char *conf, struct error *err)
 static int set_firmware(struct cli *cli, const struct cli_flag *f, const char *arg,
                         struct error *err)
 {
-    static const char *const kinds[] = {"kexec", "bootrom", "fbsd", "multiboot"};
+    const char *names[countof(boot_kinds)], *near;
     size_t len = strcspn(arg, ",");
-    const char *near;
     char kind[32];
 
     (void)f;
     snprintf(kind, sizeof(kind), "%.*s", (int)(len > 31 ? 31 : len), arg);
-    if (strcmp(kind, "kexec") == 0)
-        return set_kexec(cli, arg[len] == '\0' ? "" : arg + len + 1, err);
-    for (size_t i = 1; i < countof(kinds); i++) {
-        if (strcmp(kind, kinds[i]) == 0)
-            return error_set(err, -ENOSYS, "-f %s is not built yet; only kexec is", kind);
+    for (size_t i = 0; i < countof(boot_kinds); i++) {
+        names[i] = boot_kinds[i].name;
+        if (strcmp(kind, names[i]) != 0)
+            continue;
+        if (boot_kinds[i].second_key == NULL)
+            return error_set(err, -ENOSYS, "-f %s is not built yet; kexec, multiboot and pvh are",
+                             kind);
+        return set_kernel(cli, &boot_kinds[i], arg[len] == '\0' ? "" : arg + len + 1, err);
     }
-    near = nearest_name(kind, kinds, countof(kinds));
+    near = nearest_name(kind, names, countof(names));
     if (near != NULL)
         return error_set(err, -EINVAL, "-f: unknown kind '%s'; did you mean '%s'?", kind, near);
     return error_set(err, -EINVAL,
-                     "-f: unknown kind '%s'; known: kexec (and, not built yet: bootrom, fbsd, "
-                     "multiboot)",
+                     "-f: unknown kind '%s'; known: kexec, multiboot, pvh (and, not built "
+                     "yet: bootrom, fbsd)",
                      kind);
 }
 
 const struct cli_flag cli_flags[] = {
     {'f', "firmware", "KIND,CONF",
-     "what to boot: kexec,KERNEL[,INITRD[,CMDLINE]] (the command line may hold commas)",
+     "what to boot: kexec,KERNEL[,INITRD[,CMDLINE]], "
+     "pvh,KERNEL[,INITRD[,CMDLINE]], multiboot,KERNEL[,MODULE[;ARGS][:MODULE...][,CMDLINE]] "
+     "(the command line may hold commas)",
      set_firmware, NULL, NULL},
     {'m', "memory", "SIZE",
      "memory, 256M if not given; suffixes k m g t, a bare number below 1048576 means MiB", set_key,

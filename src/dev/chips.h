@@ -19,11 +19,17 @@ extern const struct dev_ops port92_ops;   /* 0x92: A20, fast reset */
 extern const struct dev_ops reset_ops;    /* 0xCF9 */
 extern const struct dev_ops post_ops;     /* 0x80, 0x84: POST codes, traced */
 extern const struct dev_ops pvpanic_ops;  /* 0x505 */
+extern const struct dev_ops fpuerr_ops;   /* 0xF0, IRQ 13: x87 errors when CR0.NE = 0 */
+extern const struct dev_ops testdev_ops;  /* 0xE0-0xF7, 0x2000-0x2017, 0xFF000000; if asked for */
+extern const struct dev_ops fwcfg_ops;    /* 0x510-0x511; if asked for; files: dev/fwcfg.h */
 extern const struct dev_ops ns16550_ops;  /* option "port" 1-4, "backend" = chardev spec */
 
 /* The ACPI power button: sets the status bit and raises the SCI. env->lock must not be held. */
 void acpipm_power_button(struct device *acpipm);
 /* True once the guest has enabled ACPI and the power button event (or the sleep button). */
 bool acpipm_enabled(struct device *acpipm);
+
+/* FERR#: raises IRQ 13 until the guest writes port 0xF0. env->lock must not be held. */
+void fpuerr_raise(struct device *fpuerr);
 
 #endif

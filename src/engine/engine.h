@@ -66,6 +66,9 @@ struct engine_env {
     bool strict_msr; /* unknown MSRs raise #GP; else read 0, drop writes */
     bool strict_io;  /* exit on unclaimed ports */
     bool exit_on_pause;
+    /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
+    void (*ferr)(void *ctx, unsigned cpu);
+    void *ferr_ctx;
 };
 
 #define ENGINE_CAP_LAPIC 1u /* has its own local APIC */
@@ -95,6 +98,11 @@ struct engine_ops {
     void (*interrupt)(void *vcpu);
     void (*nmi)(void *vcpu);     /* any thread */
     uint64_t (*tsc)(void *vcpu); /* guest TSC now; any thread */
+    /* A20M#: with open false, physical address bit 20 reads as zero. Any thread, async. */
+    void (*a20)(void *vm, bool open);
+    /* IGNNE#: the board has seen FERR#; x87 errors are ignored until they are cleared. Any thread.
+     */
+    void (*ignne)(void *vm);
     void (*stats)(void *vcpu, struct vcpu_stats *out);
 };
 

@@ -29,11 +29,13 @@ static void board_event(void *ctx, enum dev_event event, uint64_t arg)
     case DEV_EVENT_CRASHLOADED:
         log_warn(vm->log, "the guest kernel has panicked and runs its crash kernel");
         break;
-    case DEV_EVENT_A20: /* the gate is open for good: no guest that boots here closes it */
-        if (arg == 0) {
-            UNIMPLEMENTED(vm->log, "closing the A20 gate");
-            vm_stop(vm, VM_ERROR);
-        }
+    case DEV_EVENT_A20:
+        if (vm->engine->a20 != NULL)
+            vm->engine->a20(vm->engine_vm, arg != 0);
+        break;
+    case DEV_EVENT_IGNNE:
+        if (vm->engine->ignne != NULL)
+            vm->engine->ignne(vm->engine_vm);
         break;
     case DEV_EVENT_QUIT:
         vm_stop(vm, VM_POWEROFF);
@@ -59,6 +61,8 @@ static void env_fill(struct vm *vm, struct dev_env *env, const char *name)
     env->event_ctx = vm;
     env->mem_low = gmem_lowmem(vm->mem);
     env->mem_high = gmem_highmem(vm->mem);
+    env->cpus = vm->cpus;
+    memcpy(env->uuid, vm->board.uuid, sizeof(env->uuid));
     if (config_bool(vm->cfg, "rtc.use_localtime", true, &local, NULL) == 0)
         env->rtc_local = local;
 }
@@ -119,11 +123,39 @@ static int add_serial_port(struct vm *vm, unsigned n, bool *stdio_taken, struct 
     return rc;
 }
 
+static int add_testdev(struct vm *vm, struct error *err)
+{
+    struct config *node = config_create();
+    int rc;
+
+    if (node == NULL)
+        return error_set(err, -ENOMEM, "no memory");
+    rc = config_set(node, "backend", "stdio=output", err);
+    if (rc == 0 && chip_add(vm, &testdev_ops, testdev_ops.name, node, err) == NULL)
+        rc = -EIO;
+    config_destroy(node);
+    return rc;
+}
+
+/* What is on the board only if it is asked for. The test device's programs expect fw_cfg beside. */
+static int add_optional_chips(struct vm *vm, struct error *err)
+{
+    bool *testdev = &vm->board.pc_testdev;
+    int rc = config_bool(vm->cfg, "lpc.pc-testdev", false, testdev, err);
+
+    if (rc == 0 && *testdev)
+        rc = add_testdev(vm, err);
+    if (rc == 0 && (*testdev || config_find(vm->cfg, "lpc.fwcfg") != NULL) &&
+        chip_add(vm, &fwcfg_ops, fwcfg_ops.name, NULL, err) == NULL)
+        rc = -EIO;
+    return rc;
+}
+
 static int add_chips(struct vm *vm, struct error *err)
 {
     static const struct dev_ops *const chips[] = {
-        &i8259_ops,  &ioapic_ops, &i8254_ops,  &mc146818_ops, &hpet_ops, &pmtimer_ops,
-        &acpipm_ops, &i8042_ops,  &port92_ops, &reset_ops,    &post_ops, &pvpanic_ops,
+        &i8259_ops, &ioapic_ops, &i8254_ops, &mc146818_ops, &hpet_ops,    &pmtimer_ops, &acpipm_ops,
+        &i8042_ops, &port92_ops, &reset_ops, &post_ops,     &pvpanic_ops, &fpuerr_ops,
     };
     bool stdio_taken = false;
     int rc = 0;
@@ -135,10 +167,12 @@ static int add_chips(struct vm *vm, struct error *err)
             return -EIO;
         if (chips[i] == &acpipm_ops)
             vm->acpipm = &c->dev;
+        if (chips[i] == &fpuerr_ops)
+            vm->fpuerr = &c->dev;
     }
     for (unsigned n = 1; n <= 4 && rc == 0; n++)
         rc = add_serial_port(vm, n, &stdio_taken, err);
-    return rc;
+    return rc == 0 ? add_optional_chips(vm, err) : rc;
 }
 
 /* ---- PCI ---- */
@@ -171,7 +205,7 @@ static int create_pci(struct vm *vm, struct error *err)
         .mem64_size = b->pci64_base != 0 ? BOARD_PCI64_SIZE : 0,
         .ecam_base = BOARD_ECAM_BASE,
         .ecam_size = BOARD_ECAM_SIZE,
-        .io_base = BOARD_PCI_IO_BASE,
+        .io_base = board_pci_io_base(b),
         .ecam = true,
         .prefer_msi = !msix,
     };
@@ -285,10 +319,22 @@ static void default_uuid(const char *name, uint8_t out[16])
     out[8] = (out[8] & 0x3f) | 0x80;
 }
 
+static int set_uuid(struct vm *vm, struct error *err)
+{
+    const char *uuid = config_get(vm->cfg, "uuid"), *name = config_get(vm->cfg, "name");
+    struct board *b = &vm->board;
+
+    b->name = name != NULL ? name : "xhyve";
+    if (uuid == NULL)
+        default_uuid(b->name, b->uuid);
+    else if (parse_uuid(uuid, b->uuid) != 0)
+        return error_set(err, -EINVAL, "'%s' is not a UUID", uuid);
+    return 0;
+}
+
 static int describe(struct vm *vm, struct error *err)
 {
     struct board *b = &vm->board;
-    const char *uuid = config_get(vm->cfg, "uuid"), *name = config_get(vm->cfg, "name");
     struct pci_info info;
     bool mptable = true, x2apic = false;
 
@@ -304,12 +350,7 @@ static int describe(struct vm *vm, struct error *err)
     b->mptable = mptable;
     b->x2apic = x2apic;
     b->ps2 = b->hpet = b->pvpanic = true;
-    b->name = name != NULL ? name : "xhyve";
     b->tsc_hz = vm->tsc_hz;
-    if (uuid == NULL)
-        default_uuid(b->name, b->uuid);
-    else if (parse_uuid(uuid, b->uuid) != 0)
-        return error_set(err, -EINVAL, "'%s' is not a UUID", uuid);
     for (unsigned n = 0; pci_info_at(vm->pci, n, &info); n++) {
         if (b->pci_count == BOARD_PCI_MAX)
             return error_set(err, -ENOSPC, "more than %u PCI functions", BOARD_PCI_MAX);
@@ -327,9 +368,14 @@ static int describe(struct vm *vm, struct error *err)
 
 int board_create(struct vm *vm, struct error *err)
 {
-    struct lapic_config lc = {.cpus = vm->cpus, .signals = &vcpu_signals, .signals_ctx = vm};
+    struct lapic_config lc = {.cpus = vm->cpus,
+                              .phys_bits = vm->cpuid.phys_bits,
+                              .signals = &vcpu_signals,
+                              .signals_ctx = vm};
     int rc = config_bool(vm->cfg, "x86.x2apic", false, &lc.x2apic, err);
 
+    if (rc == 0)
+        rc = set_uuid(vm, err);
     if (rc != 0)
         return rc;
     env_fill(vm, &vm->lapic_env, "lapic");

@@ -33,8 +33,6 @@ static const struct gap {
     {"keyboard.layout", false, "a display with a keyboard"},
     {"lpc.bootrom", false, "booting from firmware"},
     {"lpc.bootvars", false, "booting from firmware"},
-    {"lpc.fwcfg", false, "the fw_cfg device"},
-    {"lpc.pc-testdev", true, "the PC test device"},
     {"lpc.tpm", false, "a TPM"},
     {"memory.guest_in_core", true, "keeping guest memory in core files"},
     {"memory.wired", true, "wiring guest memory"},
@@ -44,6 +42,7 @@ int vm_check_built(const struct config *cfg, struct error *err)
 {
     const char *method = config_get(cfg, "boot.method");
     const char *engine = config_get(cfg, "engine");
+    const char *fwcfg = config_get(cfg, "lpc.fwcfg");
     uint64_t cpus = 1;
     int rc = config_u64(cfg, "cpus", 1, &cpus, err);
 
@@ -52,10 +51,16 @@ int vm_check_built(const struct config *cfg, struct error *err)
     if (cpus > 1)
         return error_set(err, -ENOSYS, "SMP is not built yet: a VM has one vCPU, not %llu",
                          (unsigned long long)cpus);
-    if (method != NULL && strcmp(method, "kexec") != 0)
-        return error_set(err, -ENOSYS, "boot.method=%s is not built yet; only kexec is", method);
+    if (method != NULL && strcmp(method, "kexec") != 0 && strcmp(method, "multiboot") != 0 &&
+        strcmp(method, "pvh") != 0)
+        return error_set(err, -ENOSYS,
+                         "boot.method=%s is not built yet; kexec, multiboot and pvh are", method);
     if (engine != NULL && strcmp(engine, "auto") != 0 && strcmp(engine, "soft") != 0)
         return error_set(err, -ENOSYS, "the engine '%s' is not built yet; only soft is", engine);
+    if (fwcfg != NULL && strcmp(fwcfg, "qemu") != 0)
+        return error_set(err, -ENOSYS,
+                         "fw_cfg of the kind '%s' is not built yet; only qemu's is: -l fwcfg,qemu",
+                         fwcfg);
     for (size_t i = 0; i < countof(gaps); i++) {
         bool wanted = config_find(cfg, gaps[i].key) != NULL;
 

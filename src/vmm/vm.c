@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
+#include "boot/multiboot.h"
+#include "boot/pvh.h"
 #include "boot/tables.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
@@ -17,8 +20,10 @@ void vm_stop(struct vm *vm, enum vm_status status)
 {
     int running = -1;
 
-    if (atomic_compare_exchange_strong(&vm->status, &running, (int)status))
-        loop_stop(vm->loop);
+    if (!atomic_compare_exchange_strong(&vm->status, &running, (int)status))
+        return;
+    vcpus_leave(vm); /* who resets the machine executes nothing after it */
+    loop_stop(vm->loop);
 }
 
 void vm_signal(struct vm *vm, int signo)
@@ -103,9 +108,19 @@ static int create_base(struct vm *vm, struct error *err)
     return 0;
 }
 
+/* A vCPU's FERR#: on its thread, no lock held. */
+static void x87_error(void *ctx, unsigned cpu)
+{
+    struct vm *vm = ctx;
+
+    (void)cpu;
+    fpuerr_raise(vm->fpuerr);
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model");
+    struct x86_cpu_options options = {0};
     struct engine_env env = {
         .log = vm->log,
         .mem = vm->mem,
@@ -114,6 +129,8 @@ static int create_engine(struct vm *vm, struct error *err)
         .lapic = &lapics_cpu_ops,
         .cpuid = &vm->cpuid,
         .cpus = vm->cpus,
+        .ferr = x87_error,
+        .ferr_ctx = vm,
     };
     int rc;
 
@@ -123,7 +140,10 @@ static int create_engine(struct vm *vm, struct error *err)
     if (rc == 0)
         rc = config_bool(vm->cfg, "x86.vmexit_on_pause", false, &env.exit_on_pause, err);
     if (rc == 0)
-        rc = x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", vm->tsc_hz, err);
+        rc = config_bool(vm->cfg, "cpu.la57", false, &options.la57, err);
+    if (rc == 0)
+        rc =
+            x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", &options, vm->tsc_hz, err);
     if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)
@@ -133,7 +153,7 @@ static int create_engine(struct vm *vm, struct error *err)
     return rc != 0 ? rc : vcpus_create(vm, err);
 }
 
-static int load_guest(struct vm *vm, struct error *err)
+static int load_linux(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
 {
     const char *decompress = config_get(vm->cfg, "boot.decompress");
     struct linux_params p = {
@@ -143,15 +163,69 @@ static int load_guest(struct vm *vm, struct error *err)
         .decompress = decompress != NULL && strcmp(decompress, "guest") == 0
                           ? LINUX_DECOMPRESS_GUEST
                           : LINUX_DECOMPRESS_HOST,
+        .rsdp = rsdp,
     };
     struct linux_info info = {0};
+    int rc = linux_load(&vm->board, &p, state, &info, err);
+
+    if (rc == 0)
+        log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
+                  (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
+                  (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
+                  info.compression);
+    return rc;
+}
+
+static int load_multiboot(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
+{
+    const struct multiboot_params p = {
+        .kernel = config_get(vm->cfg, "boot.kernel"),
+        .modules = config_get(vm->cfg, "boot.modules"),
+        .cmdline = config_get(vm->cfg, "boot.cmdline"),
+    };
+
+    (void)rsdp; /* such a kernel looks for it below 1 MiB */
+    return multiboot_load(&vm->board, &p, state, NULL, err);
+}
+
+static int load_pvh(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
+{
+    const struct pvh_params p = {
+        .kernel = config_get(vm->cfg, "boot.kernel"),
+        .initrd = config_get(vm->cfg, "boot.initrd"),
+        .cmdline = config_get(vm->cfg, "boot.cmdline"),
+        .rsdp = rsdp,
+    };
+
+    return pvh_load(&vm->board, &p, state, NULL, err);
+}
+
+/* boot.method; without one it is the first. */
+static const struct loader {
+    const char *method;
+    int (*load)(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err);
+} loaders[] = {
+    {"kexec", load_linux},
+    {"multiboot", load_multiboot},
+    {"pvh", load_pvh},
+};
+
+static int load_guest(struct vm *vm, struct error *err)
+{
+    const char *method = config_get(vm->cfg, "boot.method");
+    const struct loader *loader = &loaders[0];
     struct x86_state state;
+    uint64_t rsdp = 0;
     int rc = 0;
 
-    if (p.kernel == NULL)
+    if (config_get(vm->cfg, "boot.kernel") == NULL)
         return error_set(err, -EINVAL, "no kernel: give -f kexec,KERNEL,INITRD,CMDLINE");
+    for (size_t i = 0; method != NULL && i < countof(loaders); i++) {
+        if (strcmp(loaders[i].method, method) == 0)
+            loader = &loaders[i];
+    }
     if (vm->acpi)
-        rc = acpi_write(&vm->board, &p.rsdp, err);
+        rc = acpi_write(&vm->board, &rsdp, err);
     if (rc == 0 && vm->board.mptable)
         rc = mptable_write(&vm->board, err);
     if (rc == 0)
@@ -159,13 +233,9 @@ static int load_guest(struct vm *vm, struct error *err)
     if (rc != 0)
         return rc;
     x86_state_reset(&state, true);
-    rc = linux_load(&vm->board, &p, &state, &info, err);
+    rc = loader->load(vm, rsdp, &state, err);
     if (rc != 0)
         return rc;
-    log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
-              (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
-              (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
-              info.compression);
     state.tsc_offset = 0 - host_tsc();
     return vm->engine->set(vm->vcpu[0].impl, &state, err);
 }

@@ -14,6 +14,7 @@
 
 #define SIGNATURE 0x000606a6u
 #define ANY UINT32_MAX
+#define XCR0_PKRU (1u << 9)
 
 /* Which leaf, register and bit announces a feature. */
 struct feature_bit {
@@ -61,6 +62,7 @@ static const struct feature_bit feature_bits[] = {
     {X86_FEAT_GFNI, 2, 8, true, 7, 0, 9},
     {X86_FEAT_VAES, 2, 9, true, 7, 0, 9},
     {X86_FEAT_VPCLMUL, 2, 10, true, 7, 0, 9},
+    {X86_FEAT_PKU, 2, 3, false, 7, 0, 9},
     {X86_FEAT_RDPID, 2, 22, false, 7, 0, 9},
     {X86_FEAT_LZCNT, 2, 5, false, 0x80000001u, 0, 3},
     {X86_FEAT_RDTSCP, 3, 27, false, 0x80000001u, 0, 0},
@@ -189,19 +191,28 @@ static void set_masks(struct x86_cpuid *c)
 {
     c->mxcsr_mask = 0xffff;
     c->xcr0_mask = c->feature[X86_FEAT_AVX] ? 7 : 3;
+    if (c->feature[X86_FEAT_PKU])
+        c->xcr0_mask |= XCR0_PKRU;
     c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    c->cr4_mask = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE |
-                  X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
+    c->cr4_mask = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
+                  X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
+                  X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
     if (c->feature[X86_FEAT_FSGSBASE])
         c->cr4_mask |= X86_CR4_FSGSBASE;
     if (c->feature[X86_FEAT_SMAP])
         c->cr4_mask |= X86_CR4_SMAP;
     if (c->feature[X86_FEAT_XSAVE])
         c->cr4_mask |= X86_CR4_OSXSAVE;
+    if (c->feature[X86_FEAT_PKU])
+        c->cr4_mask |= X86_CR4_PKE | X86_CR4_PKS;
+    if (c->lin_bits == 57)
+        c->cr4_mask |= X86_CR4_LA57;
 }
 
-int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, struct error *err)
+int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cpu_options *options,
+                     uint64_t tsc_hz, struct error *err)
 {
+    bool la57 = options != NULL && options->la57;
     int level = model_level(model);
 
     if (level < 0)
@@ -210,23 +221,27 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, st
     memset(c, 0, sizeof(*c));
     c->tsc_hz = tsc_hz;
     c->phys_bits = 40;
-    c->lin_bits = 48;
+    c->lin_bits = la57 ? 57 : 48;
     c->max_basic = 0x16;
     c->max_ext = 0x80000008u;
     add(c, 0, ANY, c->max_basic, chars("Genu"), chars("ntel"), chars("ineI"));
-    /* PCID, x2APIC, TSC deadline, hypervisor; DE PSE TSC MSR PAE MCE CX8 APIC SEP ... SS */
-    add(c, 1, ANY, SIGNATURE, 8u << 8, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 31, 0x080b7bfc);
+    /* PCID, x2APIC, TSC deadline, hypervisor; VME DE PSE TSC MSR PAE MCE CX8 APIC SEP ... SS */
+    add(c, 1, ANY, SIGNATURE, 8u << 8, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 31, 0x080b7bfe);
     add(c, 2, ANY, 0x00feff01, 0, 0, 0);
     add_caches(c);
     add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */
-    /* TSC_ADJUST, SMEP, ERMS; UMIP; fast short REP MOV, IBRS, ARCH_CAPABILITIES, SSBD */
-    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9, 1u << 2, 1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
+    /* TSC_ADJUST, SMEP, ERMS, no FCS and FDS; UMIP, LA57, PKS; fast short REP MOV, IBRS,
+     * ARCH_CAPABILITIES, SSBD */
+    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9 | 1u << 13,
+        1u << 2 | (la57 ? 1u << 16 : 0) | (level == 9 ? 1u << 31 : 0),
+        1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
     add(c, 7, 2, 0, 0, 0, 1u << 4); /* BHI_CTRL: Linux then leaves its history clearing out */
     add(c, 0xb, 0, 0, 0, 0, 0);
     add(c, 0xb, 1, 0, 0, 0, 0);
     add(c, 0xd, 0, 0, 0, 0, 0);
     add(c, 0xd, 1, 1u << 2, 0, 0, 0);
     add(c, 0xd, 2, 256, X86_XSAVE_YMM, 0, 0);
+    add(c, 0xd, 9, 8, X86_XSAVE_PKRU, 0, 0);
     /* LAHF in long mode, PREFETCHW; SYSCALL, NX, 1 GiB pages, long mode */
     add(c, 0x80000001u, ANY, 0, 0, 1u << 0 | 1u << 8, 1u << 11 | 1u << 20 | 1u << 26 | 1u << 29);
     add_time(c);
@@ -236,9 +251,14 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, uint64_t tsc_hz, st
     return 0;
 }
 
-static uint32_t xsave_size(uint64_t mask)
+/* Of the standard format, where each component has its place; and of the compact one. */
+static uint32_t xsave_size(uint64_t mask, bool compact)
 {
-    return mask & 4 ? X86_XSAVE_YMM + 256 : X86_XSAVE_YMM;
+    uint32_t size = mask & 4 ? X86_XSAVE_YMM + 256 : X86_XSAVE_YMM;
+
+    if (mask & XCR0_PKRU)
+        size = (compact ? size : X86_XSAVE_PKRU) + 8;
+    return size;
 }
 
 void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf, unsigned cpu,
@@ -283,11 +303,13 @@ void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf,
         memset(out, 0, 4 * sizeof(*out));
     } else if (leaf == 0xd && subleaf == 0) {
         out[0] = (uint32_t)c->xcr0_mask;
-        out[1] = xsave_size(xcr0);
-        out[2] = xsave_size(c->xcr0_mask);
+        out[1] = xsave_size(xcr0, false);
+        out[2] = xsave_size(c->xcr0_mask, false);
     } else if (leaf == 0xd && subleaf == 1) {
-        out[1] = xsave_size(xcr0 | xss);
-    } else if (leaf == 0xd && subleaf == 2 && !(c->xcr0_mask & 4)) {
+        out[1] = xsave_size(xcr0 | xss, true);
+    } else if (leaf == 7 && subleaf == 0) {
+        out[2] |= cr4 & X86_CR4_PKE ? 1u << 4 : 0;
+    } else if (leaf == 0xd && (subleaf == 2 || subleaf == 9) && !(c->xcr0_mask >> subleaf & 1)) {
         memset(out, 0, 4 * sizeof(*out));
     }
 }

@@ -43,13 +43,22 @@ struct x86_cpuid {
     uint64_t cr4_mask, efer_mask;
 };
 
+/* What a user may ask for beside a model. */
+struct x86_cpu_options {
+    bool la57; /* five-level paging and 57-bit linear addresses */
+};
+
 /*
  * model: "host", "v2", "v3", "portable". tsc_hz is the frequency told to the guest. The vendor is
- * GenuineIntel. -EINVAL with the known names for another model.
+ * GenuineIntel. options may be NULL: none. -EINVAL with the known names for another model.
  */
-int x86_cpuid_create(struct x86_cpuid *out, const char *model, uint64_t tsc_hz, struct error *err);
+int x86_cpuid_create(struct x86_cpuid *out, const char *model,
+                     const struct x86_cpu_options *options, uint64_t tsc_hz, struct error *err);
 
-/* What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE, APIC id). */
+/*
+ * What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE and PKE, APIC id). An
+ * APIC that is disabled by its base register is the caller's to take out of leaf 1.
+ */
 void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf, unsigned cpu,
                      unsigned cpus, uint64_t cr4, uint64_t xcr0, uint64_t xss, uint32_t out[4]);
 

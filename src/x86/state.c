@@ -23,8 +23,8 @@ void x86_state_reset(struct x86_state *s, bool bsp)
     s->dr7 = 0x400;
     s->xcr0 = 1;
     s->pat = 0x0007040600070406ull;
-    s->misc_enable = 1;     /* fast strings */
-    s->feature_control = 1; /* locked, without VMX */
+    s->misc_enable = 0x1801; /* fast strings; no BTS, no PEBS */
+    s->feature_control = 1;  /* locked, without VMX */
     s->mp_state = bsp ? X86_MP_RUNNING : X86_MP_WAIT_SIPI;
     le16_store(s->xsave, 0x37f);       /* FCW */
     le32_store(s->xsave + 24, 0x1f80); /* MXCSR */

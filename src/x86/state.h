@@ -81,6 +81,7 @@ enum x86_gpr {
 #define X86_CR4_SMEP (1u << 20)
 #define X86_CR4_SMAP (1u << 21)
 #define X86_CR4_PKE (1u << 22)
+#define X86_CR4_PKS (1u << 24)
 
 #define X86_EFER_SCE (1u << 0)
 #define X86_EFER_LME (1u << 8)
@@ -169,6 +170,7 @@ struct x86_state {
     uint64_t mtrr_def_type, mtrr_fix[11], mtrr_base[X86_MTRR_VAR], mtrr_mask[X86_MTRR_VAR];
     uint64_t mcg_status, mc_ctl[4];
     uint64_t feature_control;
+    uint64_t debugctl;
     uint64_t tsc_offset; /* guest TSC = host TSC + offset */
 
     struct x86_event event;
@@ -177,6 +179,7 @@ struct x86_state {
     bool smi_pending;
     uint8_t mp_state; /* enum x86_mp_state */
     bool a20_masked;
+    bool ferr, ignne; /* FERR# is driven; IGNNE# is */
 
     _Alignas(64) uint8_t xsave[X86_XSAVE_SIZE]; /* standard format; PKRU lies here too */
 };

@@ -220,7 +220,7 @@ bad "com1: " $lpc -l com1,/dev/none
 bad "com1: " $lpc -l "com1,$k"
 bad "com1: " $lpc -l "com1,$dir"
 bad "unknown back end 'stdout'" $lpc -l com1,stdout
-bad "takes no argument" $lpc -l com1,stdio=x
+bad "takes no argument but 'output'" $lpc -l com1,stdio=x
 bad "com1: " $lpc -l com1,tcp=
 bad "com1: " $lpc -l com1,tcp=70000
 bad "com1: " $lpc -l com1,tcp=1.2.3.4.5:1

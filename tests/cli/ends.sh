@@ -2,12 +2,16 @@
 # How a VM ends, with guests of a few hundred bytes: the exit status of each, what is said about
 # it, signals, the console over pipes and files. ends.sh PROGRAM MKGUEST
 set -u
-xhyve=$1
+xhyve=$(realpath "$1")
 mkguest=$2
 test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: ends.sh PROGRAM MKGUEST"
     exit 1
 }
+case $xhyve in
+/*) ;;
+*) xhyve=$PWD/$xhyve ;; # some tests run it in another folder
+esac
 dir=$(mktemp -d)
 passed=0
 failed=0
@@ -67,12 +71,12 @@ ends 2 halt "halt " "" -H
 ends 2 halt "halt " "halted with interrupts off" --log info
 ends 3 triple "triple " "triple fault at RIP 0x1000"
 ends 4 panic "panic " "the guest kernel has panicked"
-ends 4 task "task " "ea 00 00 00 00 08 00"
-ends 4 task "task " "RIP 0x1000"
+ends 4 smi "smi " "system management interrupt to vCPU 0"
 ends 0 port "port " ""
 ends 4 port "port " "read from port 0x5678 (1 bytes) at RIP 0x1000" -e
 ends 1 msr "msr GP " ""
 ends 0 msr "msr " "" -w
+ends 1 apic "apic tick " ""
 ends 0 ticks "ticks " ""
 ends 0 ticks "ticks " "" -H
 ends 0 late "late " ""
@@ -83,6 +87,39 @@ ends 0 reset "reset " "0x3f8" --trace '*'
 ends 0 ticks "ticks " "0x3f8" --trace '*' --log debug
 ends 0 reset "reset " "engine: soft" --log debug
 ends 0 reset "reset " "vcpu 0: " --stats
+
+# The test device chooses the status, 0x2A * 2 + 1; without it nothing hears the guest.
+ends 85 exit "exit " "" -l pc-testdev
+ends 0 exit "exit " ""
+# Its text and the console's share standard output; only the order within each is certain.
+timeout -s KILL 60 "$xhyve" $machine -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
+    >"$dir/out" 2>"$dir/err"
+check "the test device's ports and memory: status $?, not 85" test $? -eq 85
+check "its text is on standard output" test "$(tr -d '\n' <"$dir/out" | fold -w1 | sort | tr -d '\n')" \
+    = "$(printf 'testdevtext more' | fold -w1 | sort | tr -d '\n')"
+timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
+    >"$dir/out" 2>"$dir/err"
+check "text without a serial port" test "$(cat "$dir/out")" = "text more"
+# A multiboot kernel says what it was told.
+"$mkguest" multiboot >"$dir/kernel"
+printf 'first' >"$dir/one"
+printf 'second' >"$dir/two"
+(cd "$dir" && timeout -s KILL 60 "$xhyve" $machine \
+    -f "multiboot,kernel,one;a b:two,some words, and commas" </dev/null >out 2>err)
+check "multiboot: a reset" test $? -eq 0
+check "multiboot: what the guest was told" cmp -s "$dir/out" - <<EOT
+kernel some words, and commas
+xhyve
+one a b: first
+two: second
+map
+EOT
+(cd "$dir" && timeout -s KILL 60 "$xhyve" run -m 16M -o acpi_tables=false \
+    kernel 'one;a b' two -- some 'words, and' commas </dev/null >out2 2>err)
+check "run knows a multiboot kernel, and its words are modules" cmp -s "$dir/out" "$dir/out2"
+check "its line" grep -qF -- "-f 'multiboot,kernel,one;a b:two,some words, and commas'" "$dir/err"
+(cd "$dir" && "$xhyve" run -m 16M kernel a:b </dev/null >out2 2>err)
+check "a module with a colon is refused" grep -qF "'a:b' has a colon in its name" "$dir/err"
 
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do

@@ -284,7 +284,7 @@ int main(int argc, char **argv)
     test_end("halt", 2, false);
     test_end("triple", 3, true);
     test_end("panic", 4, true);
-    test_end("task", 4, true);
+    test_end("smi", 4, true);
     test_signal("SIGTERM", SIGTERM, 1);
     test_signal("SIGHUP", SIGHUP, 1);
     test_signal("SIGINT", SIGINT, 1);

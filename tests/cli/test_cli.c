@@ -191,9 +191,13 @@ static void test_lpc(void **state)
     means("-s|31,lpc|-l|com1|-l|com2,tcp=127.0.0.1:5555|vm",
           "cpus=1\nlpc.com1.path=null\nlpc.com2.path=tcp=127.0.0.1:5555\nmemory.size=256M\n"
           "name=vm\npci.0.31.0.device=lpc\n");
-    means("-l|bootrom,a.fd,vars.fd|-l|pc-testdev|-l|fwcfg,qemu|vm",
+    means("-s|31,lpc|-l|bootrom,a.fd,vars.fd|-l|pc-testdev|-l|fwcfg,qemu|vm",
           "cpus=1\nlpc.bootrom=a.fd\nlpc.bootvars=vars.fd\nlpc.fwcfg=qemu\nlpc.pc-testdev=true\n"
-          "memory.size=256M\nname=vm\n");
+          "memory.size=256M\nname=vm\npci.0.31.0.device=lpc\n");
+    means("-s|31,lpc|-l|fwcfg|vm",
+          "cpus=1\nlpc.fwcfg=bhyve\nmemory.size=256M\nname=vm\npci.0.31.0.device=lpc\n");
+    fails("-l|fwcfg,qemu", "fwcfg hangs on the LPC bridge: add -s 31,lpc");
+    fails("-l|pc-testdev", "pc-testdev hangs on the LPC bridge: add -s 31,lpc");
     fails("-s|31,lpc|-l|com1,stdio|-l|com2,stdio", "com1 and com2 both want stdio");
     fails("-s|31,lpc|-l|com1,stdio|-s|3,uart,stdio", "uart at 0:3:0 and com1 both want stdio");
     fails("-l|com1,stdio,x", "-l com1: unknown option 'x'; known: path");
@@ -211,6 +215,23 @@ static void test_firmware(void **state)
     means("-f|kexec,k,i,|vm", "boot.cmdline=\nboot.initrd=i\nboot.kernel=k\nboot.method=kexec\n"
                               "cpus=1\nmemory.size=256M\nname=vm\n");
     fails("-f|kexec,,i", "-f kexec needs a kernel: -f kexec,KERNEL[,INITRD[,CMDLINE]]");
+    means("-f|multiboot,k,m;a b:n,c,d|vm",
+          "boot.cmdline=c,d\nboot.kernel=k\nboot.method=multiboot\nboot.modules=m;a b:n\n"
+          "cpus=1\nmemory.size=256M\nname=vm\n");
+    means("-f|multiboot,k,,c|vm", "boot.cmdline=c\nboot.kernel=k\nboot.method=multiboot\n"
+                                  "cpus=1\nmemory.size=256M\nname=vm\n");
+    means("-f|multiboot,k,m|vm", "boot.kernel=k\nboot.method=multiboot\nboot.modules=m\n"
+                                 "cpus=1\nmemory.size=256M\nname=vm\n");
+    fails("-f|multiboot", "-f multiboot needs a kernel: -f multiboot,KERNEL[,MODULE[;ARGS]"
+                          "[:MODULE...][,CMDLINE]]");
+    fails("-f|multiboot,k|-o|boot.initrd=i",
+          "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
+    fails("-f|kexec,k|-o|boot.modules=m", "boot.modules needs boot.method=multiboot");
+    means("-f|pvh,k,i,c,d|vm", "boot.cmdline=c,d\nboot.initrd=i\nboot.kernel=k\n"
+                               "boot.method=pvh\ncpus=1\nmemory.size=256M\nname=vm\n");
+    fails("-f|pvh,,i", "-f pvh needs a kernel: -f pvh,KERNEL[,INITRD[,CMDLINE]]");
+    fails("-f|pvh,k|-o|boot.modules=m", "boot.modules needs boot.method=multiboot");
+    fails("-f|pvh,k|-o|boot.decompress=host", "boot.decompress means nothing to boot.method=pvh");
 }
 
 static void test_variables(void **state)

@@ -311,8 +311,6 @@ bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDE
 {
     if (in->feature >= X86_FEAT_HIDDEN || !feature[in->feature])
         return false;
-    if (in->feature == X86_FEAT_FSGSBASE && in->osize == 2)
-        return false; /* to be taken out when it is mended: 66 does nothing here */
     if (in->mode != X86_MODE_64 && in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A &&
         (in->opcode == 0x16 || in->opcode == 0x22) && (in->rex & 8) != 0)
         return false; /* vpinsrq, vpextrq: Intel ignores W, AMD refuses it */

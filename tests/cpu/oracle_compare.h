@@ -25,9 +25,11 @@ const struct x86_insn *rule_faulted(const struct oracle_case *c, const struct or
                                     struct x86_insn *buf);
 /* Flags that the instructions run leave undefined, of a single case. */
 uint32_t rule_undefined_flags(const struct oracle_case *c, const struct oracle_result *r);
-/* Bits of the error code, CR2 and MXCSR that must be equal. */
+/* Bits of the error code, CR2, the status word and MXCSR that must be equal. */
 uint32_t rule_visible_error(const struct oracle_result *r);
 uint64_t rule_cr2_mask(const struct oracle_case *c, const struct oracle_result *r);
+uint32_t rule_fsw_mask(const struct oracle_case *c, const struct oracle_result *host);
+bool rule_flags_by_x87(const struct x86_insn *in);
 uint32_t rule_mxcsr_mask(const struct oracle_case *c, const struct oracle_result *r);
 /* Does the outcome belong to the processor at hand? */
 bool rule_unspecified(const struct oracle_case *c, const struct oracle_result *host,

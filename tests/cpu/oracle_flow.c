@@ -73,6 +73,18 @@ static bool misaligned_sha(const struct oracle_case *c, const struct x86_insn *i
            ((effective(in, st) + c->ds_base) & 15) != 0;
 }
 
+/* An unmasked #IA waits: flags and condition codes are those of the vendor (see rule_fsw_mask). */
+static bool invalid_waits(const struct x86_state *st)
+{
+    return (st->xsave[0] & 1) == 0 && (st->xsave[2] & 1) != 0;
+}
+
+static bool reads_status(const struct x86_insn *in)
+{
+    return in->op == X86_FNSTSW || in->op == X86_FNSTENV || in->op == X86_FNSAVE ||
+           oracle_classify(in) == OC_STATE;
+}
+
 bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
 {
     struct flow *f = ctx;
@@ -81,6 +93,10 @@ bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
         f->undefined &= ~f->last.flags_written; /* a shift by 0 writes none */
     if (f->started)
         f->undefined |= f->last.flags_undefined;
+    if (f->started && rule_flags_by_x87(&f->last) && invalid_waits(st))
+        f->undefined |= X86_FL_ARITH;
+    if (reads_status(in) && invalid_waits(st))
+        f->unclear = true;
     f->started = true;
     f->last = *in;
     if ((in->flags_read & f->undefined) != 0)

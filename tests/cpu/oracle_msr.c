@@ -40,7 +40,7 @@ static bool box_open(struct box *b)
 
     usleep(20000);
     memset(b, 0, sizeof(*b));
-    if (x86_cpuid_create(&b->cpuid, "host", host_tsc_hz(sample), &err) < 0)
+    if (x86_cpuid_create(&b->cpuid, "host", NULL, host_tsc_hz(sample), &err) < 0)
         return false;
     b->env = (struct engine_env){.cpuid = &b->cpuid, .cpus = 1, .strict_msr = true};
     b->env.log = log_create(2, LOG_ERROR);
@@ -242,6 +242,22 @@ static bool supervisor_state(struct box *b)
            comp == (1ull << 63 | b->cpuid.xcr0_mask);
 }
 
+/* FNSTENV after an instruction with a memory operand: both selectors are zero. */
+static bool no_selectors(struct box *b)
+{
+    static const char code[] = "\xd9\x03" /* fld dword [rbx] */
+                               "\xd9\x33" /* fnstenv [rbx] */;
+    uint8_t env[28];
+
+    box_reset(b);
+    b->st.gpr[X86_RBX] = A_DATA;
+    gmem_fill(b->env.mem, A_DATA, 0, sizeof(env));
+    if (!box_run(b, code, sizeof(code) - 1))
+        return false;
+    gmem_read(b->env.mem, A_DATA, env, sizeof(env));
+    return env[16] == 0 && env[17] == 0 && env[24] == 0 && env[25] == 0;
+}
+
 static const struct {
     const char *name;
     bool (*run)(struct box *b);
@@ -253,6 +269,7 @@ static const struct {
     {"processors", processors},
     {"time stamp counter", time_stamps},
     {"XSAVES and XRSTORS", supervisor_state},
+    {"x87 selectors", no_selectors},
 };
 
 bool oracle_msr_check(const char *name)

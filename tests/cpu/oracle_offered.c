@@ -92,6 +92,7 @@ static bool is_long(const struct x86_insn *in)
 
 static const struct offered offered[] = {
     FEATURE(1, 0, EDX, 0, X87),
+    SYSTEM(1, 0, EDX, 1, "VME", "vme", "VME: STI sets VIF"),
     SYSTEM(1, 0, EDX, 2, "DE", "debug", "CR4.DE: DR4 is #UD"),
     SYSTEM(1, 0, EDX, 3, "PSE", "paging", "4 MiB page: address"),
     INSN(1, 0, EDX, 4, "TSC", is_rdtsc),
@@ -142,6 +143,7 @@ static const struct offered offered[] = {
     FEATURE(7, 0, EBX, 8, BMI2),
     INSN(7, 0, EBX, 9, "ERMS", is_rep_bytes),
     SYSTEM(7, 0, EBX, 10, "INVPCID", "paging", "INVPCID 0: one address"),
+    CHECK(7, 0, EBX, 13, "no FCS and FDS", "x87 selectors"),
     FEATURE(7, 0, EBX, 18, RDSEED),
     FEATURE(7, 0, EBX, 19, ADX),
     SYSTEM(7, 0, EBX, 20, "SMAP", "paging", "SMAP: read of a user's page"),
@@ -149,10 +151,13 @@ static const struct offered offered[] = {
     FEATURE(7, 0, EBX, 24, CLWB),
     FEATURE(7, 0, EBX, 29, SHA),
     SYSTEM(7, 0, ECX, 2, "UMIP", "registers", "UMIP: SMSW at CPL 3"),
+    SYSTEM(7, 0, ECX, 3, "PKU", "keys", "PKRU.AD stops a user's read"),
+    SYSTEM(7, 0, ECX, 4, "OSPKE", "keys", "CPUID 7: OSPKE follows CR4"),
     FEATURE(7, 0, ECX, 8, GFNI),
     FEATURE(7, 0, ECX, 9, VAES),
     FEATURE(7, 0, ECX, 10, VPCLMUL),
     FEATURE(7, 0, ECX, 22, RDPID),
+    SYSTEM(7, 0, ECX, 31, "PKS", "keys", "PKRS.AD stops a read of a supervisor page"),
     INSN(7, 0, EDX, 4, "FSRM", is_rep_movsb),
     CHECK(7, 0, EDX, 26, "IBRS", "speculation control"),
     CHECK(7, 0, EDX, 29, "ARCH_CAPABILITIES", "architectural capabilities"),
@@ -161,6 +166,7 @@ static const struct offered offered[] = {
     SYSTEM(0xd, 0, EAX, 0, "XCR0.X87", "registers", "XSETBV: without x87"),
     SYSTEM(0xd, 0, EAX, 1, "XCR0.SSE", "registers", "XSETBV: x87 and SSE"),
     SYSTEM(0xd, 0, EAX, 2, "XCR0.AVX", "registers", "XSETBV: AVX without SSE"),
+    SYSTEM(0xd, 0, EAX, 9, "XCR0.PKRU", "keys", "XRSTOR of PKRU counts at once"),
     FEATURE(0xd, 1, EAX, 0, XSAVEOPT),
     FEATURE(0xd, 1, EAX, 1, XSAVEC),
     INSN(0xd, 1, EAX, 2, "XGETBV1", is_xgetbv),
@@ -348,7 +354,7 @@ unsigned oracle_offered_check(const uint64_t count[ORACLE_OFFERED_MAX],
     struct error err = {0};
     unsigned i, reg;
 
-    if (x86_cpuid_create(&id, "host", NSEC_PER_SEC, &err) < 0) {
+    if (x86_cpuid_create(&id, "host", NULL, NSEC_PER_SEC, &err) < 0) {
         printf("FAIL %s\n", err.text);
         return 1;
     }
@@ -356,7 +362,7 @@ unsigned oracle_offered_check(const uint64_t count[ORACLE_OFFERED_MAX],
         uint32_t r[4], leaf = id.leaf[i].leaf;
         uint32_t sub = id.leaf[i].subleaf == UINT32_MAX ? 0 : id.leaf[i].subleaf;
 
-        x86_cpuid_query(&id, leaf, sub, 0, 2, X86_CR4_OSXSAVE, id.xcr0_mask, 0, r);
+        x86_cpuid_query(&id, leaf, sub, 0, 2, X86_CR4_OSXSAVE | X86_CR4_PKE, id.xcr0_mask, 0, r);
         for (reg = 0; reg < 4; reg++)
             check_register(&x, leaf, sub, reg, r[reg]);
     }

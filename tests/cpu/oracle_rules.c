@@ -39,6 +39,20 @@ const struct x86_insn *rule_faulted(const struct oracle_case *c, const struct or
     return buf;
 }
 
+/* With an unmasked #IA Intel's leave C0, C2 and C3 as they were, AMD's set them. */
+uint32_t rule_fsw_mask(const struct oracle_case *c, const struct oracle_result *host)
+{
+    const uint8_t *fcw = c->program ? host->out.fx : c->in.fx;
+
+    return (fcw[0] & 1) == 0 && (host->out.fx[2] & 1) != 0 ? 0xbaff : 0xffff;
+}
+
+bool rule_flags_by_x87(const struct x86_insn *in)
+{
+    return in->op == X86_FCOMI || in->op == X86_FCOMIP || in->op == X86_FUCOMI ||
+           in->op == X86_FUCOMIP;
+}
+
 /* Flags that the instructions run leave undefined, of a single case. */
 uint32_t rule_undefined_flags(const struct oracle_case *c, const struct oracle_result *r)
 {
@@ -50,6 +64,9 @@ uint32_t rule_undefined_flags(const struct oracle_case *c, const struct oracle_r
 
         if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
+        /* With an unmasked #IA Intel's leave the flags of FCOMI as they were, AMD's set them. */
+        if (rule_flags_by_x87(in) && (c->in.fx[0] & 1) == 0)
+            mask |= X86_FL_ARITH;
         if (in->op == X86_RDSEED)
             mask |= X86_FL_CF;       /* there may be none yet */
         mask |= in->flags_undefined; /* one that faulted may have touched them or not */
@@ -163,22 +180,12 @@ static bool alignment_of_vectors(const struct oracle_case *c, const struct oracl
     return false;
 }
 
-/*
- * To be taken out when they are mended: #AC comes before the check for a canonical address; bytes
- * that do not decode are not found again when a store makes an instruction of them; VCVTPS2PH does
- * not raise an unmasked underflow for an exact result.
- */
-static bool known_bug(const struct oracle_case *c, const struct oracle_result *host,
-                      const struct oracle_result *soft)
+/* To be taken out when it is mended: an exact result raises no unmasked underflow. */
+static bool known_bug(const struct oracle_case *c, const struct oracle_result *host)
 {
     struct x86_insn buf;
-    const struct x86_insn *in = rule_faulted(c, soft, &buf);
+    const struct x86_insn *in = rule_faulted(c, host, &buf);
 
-    if (soft->vector == X86_EXC_AC)
-        return host->vector == X86_EXC_GP || host->vector == X86_EXC_SS;
-    if (c->program && soft->vector == X86_EXC_UD && host->vector != X86_EXC_UD)
-        return in != NULL && oracle_classify(in) != OC_COUNT;
-    in = rule_faulted(c, host, &buf);
     return host->vector == X86_EXC_XM && in != NULL && in->op == X86_VCVTPS2PH;
 }
 
@@ -201,7 +208,7 @@ bool rule_unspecified(const struct oracle_case *c, const struct oracle_result *h
     if (in != NULL && soft->vector == X86_EXC_PF && host->vector != X86_EXC_PF &&
         (in->op == X86_XSAVEC || in->op == X86_XSAVEOPT || in->op == X86_XRSTOR))
         return true;
-    if (known_bug(c, host, soft) || alignment_of_vectors(c, host, soft))
+    if (known_bug(c, host) || alignment_of_vectors(c, host, soft))
         return true;
     in = rule_faulted(c, host, &buf);
     switch (in != NULL ? in->op : X86_INVALID) {

@@ -519,20 +519,30 @@ static void port_write(void *ctx, uint64_t offset, unsigned size, uint64_t value
 static const struct bus_ops mmio_ops = {mmio_read, mmio_write};
 static const struct bus_ops port_ops = {port_read, port_write};
 
-struct machine *m_create(void)
+static void count_ferr(void *ctx, unsigned cpu)
+{
+    struct machine *m = ctx;
+
+    (void)cpu;
+    m->ferr++;
+}
+
+struct machine *m_create(const struct x86_cpu_options *options)
 {
     struct machine *m = calloc(1, sizeof(*m));
     struct bus_region mmio = {.base = A_MMIO, .len = 0x2000, .ops = &mmio_ops, .name = "mmio"};
     struct bus_region port = {.base = A_PORT, .len = 16, .ops = &port_ops, .name = "port"};
     struct error err = {0};
 
-    if (m == NULL || x86_cpuid_create(&m->cpuid, "host", NSEC_PER_SEC, &err) < 0)
+    if (m == NULL || x86_cpuid_create(&m->cpuid, "host", options, NSEC_PER_SEC, &err) < 0)
         return NULL;
     mmio.ctx = port.ctx = m;
     m->env.cpuid = &m->cpuid;
     m->env.cpus = 2;
     m->env.strict_io = true;
     m->env.strict_msr = true;
+    m->env.ferr = count_ferr;
+    m->env.ferr_ctx = m;
     m->env.log = log_create(2, LOG_ERROR);
     m->env.mem = gmem_create(RAM_SIZE, &err);
     m->env.bus = bus_create(m->env.log);
@@ -568,11 +578,19 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(struct machine *m);
     } groups[] = {
-        {"paging", test_paging}, {"events", test_events},       {"transfers", test_transfers},
-        {"modes", test_modes},   {"registers", test_registers}, {"debug", test_debug},
+        {"paging", test_paging},
+        {"events", test_events},
+        {"transfers", test_transfers},
+        {"modes", test_modes},
+        {"registers", test_registers},
+        {"debug", test_debug},
         {"memory", test_memory},
+        {"tasks", test_tasks},
+        {"keys", test_keys},
+        {"la57", test_la57},
+        {"vme", test_vme},
     };
-    struct machine *m = m_create();
+    struct machine *m = m_create(NULL);
     unsigned failed, count;
 
     if (m == NULL)

@@ -102,11 +102,13 @@ struct machine {
     unsigned mmio_size, mmio_count;
     uint64_t mmio_value;
     unsigned port_reads;
+    unsigned ferr; /* how often FERR# was driven */
 };
 
 /* ---- harness ---- */
 
-struct machine *m_create(void);
+/* NULL on an error, which is printed. options may be NULL. */
+struct machine *m_create(const struct x86_cpu_options *options);
 void m_destroy(struct machine *m);
 /* Fresh tables and state: 64-bit CPL 0, flat 32-bit CPL 0 without paging, real mode. */
 void m_long(struct machine *m);
@@ -159,5 +161,9 @@ void test_modes(struct machine *m);
 void test_debug(struct machine *m);
 void test_registers(struct machine *m);
 void test_memory(struct machine *m);
+void test_tasks(struct machine *m);
+void test_keys(struct machine *m);
+void test_la57(struct machine *m);
+void test_vme(struct machine *m);
 
 #endif

@@ -165,6 +165,42 @@ static void check_steps(struct machine *m)
     expect_event(m, "SYSRET that sets TF traps at once", X86_EXC_DB, NO_ERROR, A_UCODE);
 }
 
+CODE(db_hlt, 64, "pushq $0x302\npopf\nnop\nhlt\nnop\n" DONE);
+CODE(db_movss_int1, 64, "movw (%rbx), %ss\n.byte 0xf1\nnop\n" DONE);
+CODE(db_btf, 64, "wrmsr\npushq $0x102\npopf\nnop\nnop\njmp 1f\nnop\n1: nop\n" DONE);
+CODE(db_step_on, 64, "inc %r15\niretq\n");
+
+static void check_corners(struct machine *m)
+{
+    m_long(m);
+    m->st.rip = A_CODE;
+    m_gate_to(m, X86_EXC_DB, A_CODE + 0x1000);
+    LOAD(m, A_CODE + 0x1000, db_step_on);
+    RUN(m, db_hlt);
+    expect("a HLT that is stepped does not halt", m->st.gpr[X86_R15], 3);
+    m_long(m);
+    m->st.dr[0] = A_DATA;
+    m->st.dr7 = 0x400 | 1 | 0x7u << 16; /* reads and writes of two bytes */
+    m_put16(m, A_DATA, S_DATA);
+    m->st.gpr[X86_RBX] = A_DATA;
+    m_gate_to(m, X86_EXC_DB, A_CODE + 0x1000);
+    LOAD(m, A_CODE + 0x1000, db_step_on);
+    RUN(m, db_movss_int1);
+    expect("MOV SS, breakpoint, INT1: one #DB", m->st.gpr[X86_R15], 1);
+    expect("MOV SS, breakpoint, INT1: DR6 tells the breakpoint", m->st.dr6 & 0xf, 1);
+    m_long(m);
+    m->st.gpr[X86_RCX] = 0x1d9;
+    m->st.gpr[X86_RAX] = 2;
+    m->st.gpr[X86_RDX] = 0;
+    RUN(m, db_btf);
+    expect_event(m, "BTF: a step is a taken branch", X86_EXC_DB, NO_ERROR, A_CODE + 13);
+    expect("BTF: #DB clears it", m->st.debugctl, 0);
+    m_long(m);
+    m->st.dr7 = 0x400 | 1u << 13;
+    RUN(m, db_gd);
+    expect("general detect is a fault: RF", m_frame(m, 2) & X86_FL_RF, X86_FL_RF);
+}
+
 static void check_registers(struct machine *m)
 {
     m_long(m);
@@ -209,4 +245,5 @@ void test_debug(struct machine *m)
     check_port(m);
     check_steps(m);
     check_registers(m);
+    check_corners(m);
 }

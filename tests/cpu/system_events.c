@@ -157,7 +157,7 @@ static void check_protected_frames(struct machine *m)
     m_protected(m);
     m_put64(m, A_IDT + 8 * 0x40, 0x0000850000000000ull | (uint64_t)S_TSS << 16);
     RUN(m, ev_int40_32);
-    expect("task gate stops loudly", m->exit.reason, VCPU_EXIT_FAIL);
+    expect_event(m, "task gate to a busy TSS", X86_EXC_GP, S_TSS, A_CODE);
 }
 
 static void check_double(struct machine *m)

@@ -175,13 +175,12 @@ static void check_far32(struct machine *m)
     m->st.gpr[X86_RBX] = A_UDATA;
     m_put32(m, A_UDATA, 0);
     m_put16(m, A_UDATA + 4, S_TSS);
-    m_desc(m, S_TSS, 0x0000890000000fffull | (uint64_t)A_TSS << 16);
     RUN(m, tr_jmp32);
-    expect("task switch by JMP stops loudly", m->exit.reason, VCPU_EXIT_FAIL);
+    expect_event(m, "far JMP to the running task", X86_EXC_GP, S_TSS, A_CODE);
     m_protected(m);
     m->st.rflags |= X86_FL_NT;
     RUN(m, tr_iret32);
-    expect("IRET from a nested task stops loudly", m->exit.reason, VCPU_EXIT_FAIL);
+    expect_event(m, "IRET from a nested task without a link", X86_EXC_TS, 0, A_CODE);
     m_protected(m);
     m->st.gpr[X86_RBX] = A_UDATA;
     m_desc(m, S_FREE, 0x00409b000000000full); /* limit 0xf */

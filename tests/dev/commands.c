@@ -295,7 +295,7 @@ static void expect_event(struct runner *r, unsigned count, char **words)
         [DEV_EVENT_RESET] = "reset", [DEV_EVENT_POWEROFF] = "poweroff",
         [DEV_EVENT_PANIC] = "panic", [DEV_EVENT_CRASHLOADED] = "crashloaded",
         [DEV_EVENT_A20] = "a20",     [DEV_EVENT_QUIT] = "quit",
-        [DEV_EVENT_EXIT] = "exit",
+        [DEV_EVENT_EXIT] = "exit",   [DEV_EVENT_IGNNE] = "ignne",
     };
     struct seen_event e;
 

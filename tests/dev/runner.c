@@ -196,6 +196,9 @@ struct unit *unit_add(struct runner *r, const char *name, const struct unit_ops 
     u->env.event_ctx = r;
     u->env.mem_low = r->mem_low;
     u->env.mem_high = r->mem_high;
+    u->env.cpus = 3;
+    for (unsigned i = 0; i < sizeof(u->env.uuid); i++)
+        u->env.uuid[i] = (uint8_t)(0xA0 + i);
     u->env.wall_stepped = true;
     u->env.wall_base_ns = r->wall_base_ns;
     if (ops->create(u, &err) != 0) {

@@ -1,11 +1,13 @@
 /*
  * mkguest NAME > FILE writes a guest of tiny.h; without a name: their list.
+ * mkguest multiboot > FILE writes the kernel of multiboot.h.
  * mkguest bomb CLAIM > FILE writes a kernel whose gzip payload makes 1.3 GB of zeros out of 8 MiB,
  * and claims to make CLAIM bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "multiboot.h"
 #include "tiny.h"
 
 enum { BOMB_SIZE = 8 << 20 };
@@ -81,7 +83,9 @@ int main(int argc, char **argv)
     }
     if (argc == 3 && strcmp(argv[1], "bomb") == 0)
         return bomb((uint32_t)strtoul(argv[2], NULL, 0));
-    if (argc != 2 || !tiny_guest(argv[1], image)) {
+    if (argc == 2 && strcmp(argv[1], "multiboot") == 0) {
+        multiboot_guest(image);
+    } else if (argc != 2 || !tiny_guest(argv[1], image)) {
         fprintf(stderr, "%s: no guest '%s'\n", argv[0], argv[1]);
         return 1;
     }

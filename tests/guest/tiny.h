@@ -24,7 +24,7 @@ struct tiny {
 };
 
 /* What the guest's code refers to below 1 MiB; free once the loader is done. */
-enum { TINY_IDT = 0x7000, TINY_IDTR = 0x6FF0, TINY_TSS = 0x6000, TINY_STACK = 0x6F00 };
+enum { TINY_IDT = 0x7000, TINY_IDTR = 0x6FF0, TINY_STACK = 0x6F00 };
 
 static inline void tiny_bytes(struct tiny *t, const uint8_t *bytes, size_t len)
 {
@@ -132,13 +132,11 @@ static inline void tiny_panic(struct tiny *t)
     tiny_stop(t);
 }
 
-/* A far jump to a task gate's kin: an available 32-bit TSS in the GDT's second entry. */
-static inline void tiny_task(struct tiny *t)
+/* A system management interrupt to itself: a mode that is not built. */
+static inline void tiny_smi(struct tiny *t)
 {
-    tiny_store(t, 0x2008, (uint32_t)TINY_TSS << 16 | 0x67);
-    tiny_store(t, 0x200C, 0x8900);
-    CODE(t, 0xEA, 0, 0, 0, 0, 0x08, 0);
-    tiny_reset(t);
+    tiny_store(t, 0xFEE00300, 0x40200);
+    tiny_stop(t);
 }
 
 /* Nothing answers at this port: all ones, and a reset; anything else spins. */
@@ -220,6 +218,55 @@ static inline void tiny_late(struct tiny *t)
     tiny_reset(t);
 }
 
+/* jne -> spin: the value in EAX must be this one. */
+static inline void tiny_expect_eax(struct tiny *t, uint32_t value)
+{
+    CODE(t, 0x3D); /* cmp eax, value */
+    tiny_u32(t, value);
+    CODE(t, 0x74, 0x02); /* je +2 */
+    tiny_stop(t);
+}
+
+/* mov eax, [addr] */
+static inline void tiny_load(struct tiny *t, uint32_t addr)
+{
+    CODE(t, 0xA1);
+    tiny_u32(t, addr);
+}
+
+/*
+ * Moves its local APIC to 0xFE000000, finds it there and nowhere else, and halts until its timer
+ * interrupts; out of the handler a power-off.
+ */
+static inline void tiny_apic(struct tiny *t)
+{
+    uint8_t *over;
+    uint32_t handler;
+
+    CODE(t, 0xEB, 0); /* jmp over the handler */
+    over = t->image + t->at - 1;
+    handler = tiny_here(t);
+    tiny_print(t, "tick\n");
+    tiny_poweroff(t);
+    *over = (uint8_t)(t->image + t->at - (over + 1));
+    tiny_gate(t, 0x40, handler);
+    tiny_lidt(t);
+    CODE(t, 0xB9, 0x1B, 0, 0, 0, 0xB8); /* mov ecx, IA32_APIC_BASE; mov eax */
+    tiny_u32(t, 0xFE000900);
+    CODE(t, 0x31, 0xD2, 0x0F, 0x30); /* xor edx, edx; wrmsr */
+    tiny_load(t, 0xFE000030);
+    tiny_expect_eax(t, 0x01050014);
+    tiny_load(t, 0xFEE00030);
+    tiny_expect_eax(t, 0xFFFFFFFF);
+    CODE(t, 0x0F, 0x32); /* rdmsr */
+    tiny_expect_eax(t, 0xFE000900);
+    tiny_store(t, 0xFE0000F0, 0x1FF);
+    tiny_store(t, 0xFE000320, 0x40);
+    tiny_store(t, 0xFE000380, 10000);
+    CODE(t, 0xFB, 0xF4); /* sti; hlt */
+    tiny_stop(t);
+}
+
 /* Sends back what comes in, a 'q' too, and ends by a reset after it. */
 static inline void tiny_echo(struct tiny *t)
 {
@@ -278,15 +325,89 @@ static inline void tiny_work(struct tiny *t)
     tiny_reset(t);
 }
 
+/* The test device's exit port; a reset if nobody is there. */
+static inline void tiny_exit(struct tiny *t)
+{
+    tiny_outb(t, 0xF4, 0x2A);
+    tiny_reset(t);
+}
+
+static inline void tiny_say(struct tiny *t, uint16_t port, const char *text)
+{
+    for (; *text != '\0'; text++)
+        tiny_outb(t, port, (uint8_t)*text);
+}
+
+/* mov REGISTER, value; the register's number is in the opcode */
+static inline void tiny_mov(struct tiny *t, uint8_t opcode, uint32_t value)
+{
+    CODE(t, opcode);
+    tiny_u32(t, value);
+}
+
+enum { TINY_ECX = 0xB9, TINY_EDX = 0xBA, TINY_ESI = 0xBE, TINY_EDI = 0xBF };
+
+/* Compares count bytes at ESI and EDI, which it sets; unequal jumps to fail. */
+static inline void tiny_same(struct tiny *t, uint32_t a, uint32_t b, uint32_t count, uint32_t fail)
+{
+    tiny_mov(t, TINY_ESI, a);
+    tiny_mov(t, TINY_EDI, b);
+    tiny_mov(t, TINY_ECX, count);
+    CODE(t, 0x39, 0xC0, 0xF3, 0xA6, 0x0F, 0x85); /* cmp eax, eax; repe cmpsb; jne */
+    tiny_u32(t, fail - (tiny_here(t) + 4));
+}
+
+/* The test device: text at both ports, string I/O on a latch, string moves on its memory. */
+static inline void tiny_testdev(struct tiny *t)
+{
+    enum { WINDOW = 0xFF000FF1u, OTHER = 0xFF008003u, BUFFER = 0x5000 };
+    uint8_t *over;
+    uint32_t fail;
+
+    CODE(t, 0xFC, 0xEB, 0); /* cld; jmp over what ends it badly */
+    over = t->image + t->at - 1;
+    fail = tiny_here(t);
+    tiny_outb(t, 0xF4, 1);
+    tiny_stop(t);
+    *over = (uint8_t)(t->image + t->at - (over + 1));
+    tiny_say(t, 0xE9, "text ");
+    tiny_say(t, 0xF1, "more\n");
+    tiny_inb(t, 0xE9);
+    CODE(t, 0x3C, 0xE9, 0x0F, 0x85); /* cmp al, 0xE9; jne */
+    tiny_u32(t, fail - (tiny_here(t) + 4));
+    tiny_mov(t, TINY_ESI, TINY_BASE);
+    tiny_mov(t, TINY_EDI, BUFFER);
+    tiny_mov(t, TINY_ECX, 7);
+    tiny_mov(t, TINY_EDX, 0xE0);
+    CODE(t, 0xF3, 0x6E); /* rep outsb: the last byte stays */
+    tiny_mov(t, TINY_ECX, 64);
+    CODE(t, 0xF3, 0x6C); /* rep insb: as often as one likes */
+    tiny_same(t, BUFFER, BUFFER + 1, 63, fail);
+    tiny_same(t, TINY_BASE + 6, BUFFER + 63, 1, fail);
+    tiny_mov(t, TINY_ESI, TINY_BASE);
+    tiny_mov(t, TINY_EDI, WINDOW);
+    tiny_mov(t, TINY_ECX, 64);
+    CODE(t, 0xF3, 0xA5); /* rep movsd from memory, over a page's edge */
+    tiny_same(t, TINY_BASE, WINDOW, 256, fail);
+    tiny_mov(t, TINY_ESI, WINDOW + 2);
+    tiny_mov(t, TINY_EDI, OTHER);
+    tiny_mov(t, TINY_ECX, 33);
+    CODE(t, 0xF3, 0x66, 0xA5); /* rep movsw within */
+    tiny_same(t, TINY_BASE + 2, OTHER, 66, fail);
+    tiny_exit(t);
+}
+
 static const struct {
     const char *name;
     void (*make)(struct tiny *t);
 } tiny_guests[] = {
-    {"halt", tiny_halt},   {"triple", tiny_triple}, {"reset", tiny_reset}, {"off", tiny_poweroff},
-    {"panic", tiny_panic}, {"task", tiny_task},     {"port", tiny_port},   {"msr", tiny_msr},
-    {"idle", tiny_idle},   {"ticks", tiny_ticks},   {"late", tiny_late},   {"echo", tiny_echo},
-    {"flood", tiny_flood}, {"button", tiny_button}, {"work", tiny_work},   {"pause", tiny_pause},
-    {"spin", tiny_stop},
+    {"halt", tiny_halt},       {"triple", tiny_triple}, {"reset", tiny_reset},
+    {"off", tiny_poweroff},    {"panic", tiny_panic},   {"smi", tiny_smi},
+    {"port", tiny_port},       {"msr", tiny_msr},       {"idle", tiny_idle},
+    {"ticks", tiny_ticks},     {"late", tiny_late},     {"echo", tiny_echo},
+    {"flood", tiny_flood},     {"button", tiny_button}, {"work", tiny_work},
+    {"pause", tiny_pause},     {"spin", tiny_stop},     {"exit", tiny_exit},
+    {"testdev", tiny_testdev}, {"apic", tiny_apic},
 };
 
 static inline void tiny_put16(uint8_t *p, unsigned v)

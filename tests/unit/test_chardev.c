@@ -284,6 +284,26 @@ static void test_stdio_pipe(void **state)
     close(out[0]);
 }
 
+/* Output alone leaves standard input to others. */
+static void test_stdio_output(void **state)
+{
+    struct fixture *f = *state;
+    char byte = 0;
+    int in[2], out[2];
+
+    make_stdio(in, out);
+    assert_int_equal(open_spec(f, "stdio=output", ""), 0);
+    assert_int_equal(write(in[1], "x", 1), 1);
+    put(f, "text");
+    expect_read(f, out[0], "text");
+    assert_int_equal(read(0, &byte, 1), 1);
+    assert_int_equal(byte, 'x');
+    close_it(f);
+    assert_int_equal(open_spec(f, "stdio=input", ""), -EINVAL);
+    close(in[1]);
+    close(out[0]);
+}
+
 /* 3 MiB to a pipe nobody reads: no stall, the newest is kept, one line about it. */
 static void test_stdio_slow(void **state)
 {
@@ -641,11 +661,22 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(test_memory),       CASE(test_file),          CASE(test_null),
-        CASE(test_stdio_pipe),   CASE(test_stdio_slow),    CASE(test_stdio_stuck_close),
-        CASE(test_stdio_closed), CASE(test_back_pressure), CASE(test_stdio_terminal),
-        CASE(test_tcp),          CASE(test_unix),          CASE(test_unix_not_a_socket),
-        CASE(test_autopty),      CASE(test_tty),           CASE(test_refused),
+        CASE(test_memory),
+        CASE(test_file),
+        CASE(test_null),
+        CASE(test_stdio_pipe),
+        CASE(test_stdio_output),
+        CASE(test_stdio_slow),
+        CASE(test_stdio_stuck_close),
+        CASE(test_stdio_closed),
+        CASE(test_back_pressure),
+        CASE(test_stdio_terminal),
+        CASE(test_tcp),
+        CASE(test_unix),
+        CASE(test_unix_not_a_socket),
+        CASE(test_autopty),
+        CASE(test_tty),
+        CASE(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

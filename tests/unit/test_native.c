@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "engine/soft/interp.h"
 #include "engine/soft/native.h"
 
 #define RAM_SIZE 0x10000u
@@ -43,6 +44,16 @@ void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     (void)what;
     soft_raise_error(cpu, 255, 0);
+}
+
+void soft_freeze(struct soft_cpu *cpu)
+{
+    soft_raise_error(cpu, 254, 0);
+}
+
+void soft_pkru_changed(struct soft_cpu *cpu)
+{
+    (void)cpu;
 }
 
 static uint8_t *at(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)

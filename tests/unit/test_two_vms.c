@@ -151,7 +151,7 @@ static void test_ends(void **state)
     } ends[] = {
         {"reset", VM_REBOOT, "reset\n"}, {"off", VM_POWEROFF, "off\n"},
         {"halt", VM_HALT, "halt\n"},     {"triple", VM_TRIPLE_FAULT, "triple\n"},
-        {"panic", VM_ERROR, "panic\n"},  {"task", VM_ERROR, "task\n"},
+        {"panic", VM_ERROR, "panic\n"},  {"smi", VM_ERROR, "smi\n"},
         {"ticks", VM_REBOOT, "ticks\n"},
     };
     struct one idle, other;

@@ -166,7 +166,8 @@ static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, 
             u->disp += off + u->len;
         return;
     }
-    u->len = 1;
+    /* all bytes that were looked at: a store into any of them makes another instruction of it */
+    u->len = len == X86_DECODE_TOOLONG ? INSN_MAX : insn.len;
     u->off = (uint16_t)off;
     u->flags = UOP_END;
     u->fn = len == X86_DECODE_TOOLONG ? op_too_long : op_invalid;
@@ -190,12 +191,13 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
         const uint8_t *second = mmu_translate(cpu, X86_CS, next, ACC_EXEC, mode, &gpa);
 
         if (second == NULL)
-            soft_unimplemented(cpu, "executing from memory-mapped I/O");
-        memcpy(code + avail, second, INSN_MAX - avail);
+            mmu_fetch_device(cpu, gpa, code + avail, INSN_MAX - avail);
+        else
+            memcpy(code + avail, second, INSN_MAX - avail);
         avail = INSN_MAX;
     }
-    if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->mode && c->len <= avail &&
-        memcmp(c->bytes, code, c->len) == 0)
+    if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->block_mode &&
+        c->len <= avail && memcmp(c->bytes, code, c->len) == 0)
         return &c->block;
     memset(c, 0, sizeof(*c));
     make_uop(cpu, code, avail, 0, &c->block.uop[0]);
@@ -204,7 +206,7 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
     memcpy(c->bytes, code, c->len);
     c->block.count = 1;
     c->block.bytes = c->len;
-    c->block.mode = cpu->mode;
+    c->block.mode = cpu->block_mode;
     c->block.pa = UINT64_MAX;
     return &c->block;
 }
@@ -229,7 +231,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
     k = (void *)(b->arena + b->used);
     memset(k, 0, sizeof(*k));
     k->pa = pa;
-    k->mode = cpu->mode;
+    k->mode = cpu->block_mode;
     while (k->count < BLOCK_MAX) {
         struct uop *u = &k->uop[k->count];
         struct x86_insn insn;
@@ -259,6 +261,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     struct blocks *b = cpu->blocks;
     enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip, gpa;
+    uint8_t device[INSN_MAX];
     const uint8_t *code;
     struct soft_block *k;
     unsigned have;
@@ -272,12 +275,15 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     }
     have = PAGE_SIZE - (unsigned)(lin & 4095);
     code = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, mode, &gpa);
-    if (code == NULL)
-        soft_unimplemented(cpu, "executing from memory-mapped I/O");
+    if (code == NULL) { /* registers of a device: one instruction, fetched anew each time */
+        have = have < INSN_MAX ? have : INSN_MAX;
+        mmu_fetch_device(cpu, gpa, device, have);
+        return make_single(cpu, lin, device, have, &b->single);
+    }
     if (single)
         return make_single(cpu, lin, code, have, &b->single);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
-        if (k->pa == gpa && k->mode == cpu->mode)
+        if (k->pa == gpa && k->mode == cpu->block_mode)
             return k;
     }
     k = make_block(cpu, gpa, code, have);

@@ -77,6 +77,9 @@ enum tlb_mode {
     TLB_MODES
 };
 
+/* In a block's mode: decoded for real or virtual-8086 mode, where VEX prefixes are #UD. */
+#define BLOCK_REAL 8u
+
 struct soft_block;
 struct soft_jump {
     uint64_t lin; /* of the first instruction */
@@ -102,6 +105,7 @@ struct soft_cpu {
     uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
     bool long_code;                  /* 64-bit mode */
     uint8_t mode;                    /* enum x86_mode */
+    uint8_t block_mode;              /* the same, with BLOCK_REAL */
     uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
     uint8_t tlb_mode;                /* of data accesses now */
     struct tlb_entry *tlb;           /* tables[tlb_mode] */
@@ -115,6 +119,7 @@ struct soft_cpu {
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
 
     _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
+    atomic_bool ignne_wanted;  /* the board drives IGNNE#: taken with SOFT_PENDING_PINS */
     /*
      * An interrupt may wait in the local APIC. Kept apart from pending, which must be clear while
      * IF is: whoever sets IF looks here (pairs with soft_interrupt, which sets this first).
@@ -156,17 +161,24 @@ struct soft_cpu {
 #define SOFT_PENDING_NMI 4u
 #define SOFT_PENDING_INVAL 8u
 #define SOFT_PENDING_SLOW 16u /* TF, shadow, breakpoints: one instruction at a time */
+#define SOFT_PENDING_PINS 32u /* A20M# or IGNNE# has changed */
 
 struct soft_vm {
     struct engine_env env;
     struct soft_cpu *cpu[256];
     uint64_t phys_mask; /* valid physical address bits */
+    atomic_bool a20_masked;
 };
 
 /* ---- faults ---- */
 
 _Noreturn void soft_raise(struct soft_cpu *cpu, uint8_t vector);
 _Noreturn void soft_raise_error(struct soft_cpu *cpu, uint8_t vector, uint32_t error);
+
+/*
+ * The instruction does not begin: the processor waits before it for an interrupt, as in HLT.
+ */
+_Noreturn void soft_freeze(struct soft_cpu *cpu);
 
 /*
  * Something that is not built: ends the VM (status 4) with RIP and the instruction's bytes.
@@ -212,6 +224,8 @@ void soft_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, void *to, unsign
 void soft_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, const void *from, unsigned len);
 /* Faults now if a later soft_write of this range would; sets A and D bits. */
 void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
+/* The same for a read; nothing is read. */
+void soft_probe_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len);
 /* The linear address of an access (segment limits and types checked). */
 uint64_t soft_linear(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, bool write);
 

@@ -43,6 +43,7 @@ _Noreturn void raise_pf(struct soft_cpu *cpu, uint64_t lin, uint32_t error)
 _Noreturn void raise_db(struct soft_cpu *cpu, uint64_t dr6)
 {
     cpu->st.dr6 = (cpu->st.dr6 & ~0xfull) | dr6;
+    cpu->st.debugctl &= ~(uint64_t)DEBUGCTL_BTF;
     soft_raise(cpu, X86_EXC_DB);
 }
 
@@ -133,8 +134,6 @@ static void read_idt(struct soft_cpu *cpu, uint8_t vector, enum event_type type,
         soft_raise_error(cpu, X86_EXC_GP, code);
     if (!((v >> 47) & 1))
         soft_raise_error(cpu, X86_EXC_NP, code);
-    if (g->type == 5)
-        soft_unimplemented(cpu, "interrupt through a task gate");
     if (g->type < 8)
         g->off &= 0xffff;
 }
@@ -240,7 +239,7 @@ static uint64_t push_frame(struct soft_cpu *cpu, const struct x86_segment *ss, u
         uint64_t lin;
 
         sp = (sp - size) & mask;
-        if (ss->attr & 4 ? sp <= ss->limit : sp + size - 1 > ss->limit)
+        if (ss->attr & 4 ? sp <= ss->limit || sp + size - 1 > mask : sp + size - 1 > ss->limit)
             soft_raise_error(cpu, X86_EXC_SS, user ? 0 : ss->selector & 0xfffcu);
         lin = (uint32_t)(ss->base + sp);
         if (user)
@@ -264,6 +263,10 @@ static void deliver_protected(struct soft_cpu *cpu, uint8_t vector, enum event_t
     read_idt(cpu, vector, type, &g);
     if (vm86 && (type == EV_SOFT_INT) && (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
         soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (g.type == 5) {
+        task_event(cpu, g.sel, pushed_flags(cpu, vector, type), has_error, error);
+        return;
+    }
     handler_code(cpu, &g, &cs, &cpl);
     size = g.type >= 8 ? 4 : 2;
     inner = cpl < cpu->cpl;

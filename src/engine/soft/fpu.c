@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "engine/soft/interp.h"
 #include "engine/soft/native.h"
 
 #define HDR_BV 512u
@@ -439,6 +440,7 @@ static void xrstor(struct soft_cpu *cpu, const struct uop *u)
     unsigned xmms = xmm_count(cpu);
     uint8_t image[AREA_MAX];
     uint64_t ea, rfbm, bv, xcomp;
+    uint32_t old_pkru;
 
     need_xsave(cpu);
     if (super && cpu->cpl != 0)
@@ -470,10 +472,13 @@ static void xrstor(struct soft_cpu *cpu, const struct uop *u)
         memcpy(cpu->st.xsave + X86_XSAVE_YMM, image + X86_XSAVE_YMM, 16 * xmms);
     else if ((rfbm & XFEATURE_YMM) != 0)
         memset(cpu->st.xsave + X86_XSAVE_YMM, 0, 16 * xmms);
+    old_pkru = le32_load(cpu->st.xsave + X86_XSAVE_PKRU);
     if ((rfbm & bv & XFEATURE_PKRU) != 0)
         memcpy(cpu->st.xsave + X86_XSAVE_PKRU, image + pkru_offset(xcomp), 8);
     else if ((rfbm & XFEATURE_PKRU) != 0)
         memset(cpu->st.xsave + X86_XSAVE_PKRU, 0, 8);
+    if (le32_load(cpu->st.xsave + X86_XSAVE_PKRU) != old_pkru)
+        soft_pkru_changed(cpu);
     fx_touch(cpu, (uint32_t)rfbm);
 }
 

@@ -50,6 +50,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
                        enum tlb_mode mode, uint64_t *gpa);
 uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
 void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size, uint64_t v);
+/* Instruction bytes from what is not RAM, within one page. */
+void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len);
 void mmu_flush_all(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
 /* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
@@ -284,7 +286,23 @@ soft_inline bool has_descriptors(const struct soft_cpu *cpu)
     return in_protected(cpu) && !in_vm86(cpu);
 }
 
+soft_inline void need_cpl0(struct soft_cpu *cpu)
+{
+    if (cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* For instructions that real and virtual-8086 mode do not know. */
+soft_inline void need_descriptors(struct soft_cpu *cpu)
+{
+    if (!has_descriptors(cpu))
+        soft_raise(cpu, X86_EXC_UD);
+}
+
+/* By the paging mode: 57 bits under CR4.LA57, else 48. */
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin);
+/* For what registers keep (bases, entry points): by the widest address the processor has. */
+bool soft_canonical_register(const struct soft_cpu *cpu, uint64_t lin);
 bool soft_has(const struct soft_cpu *cpu, enum x86_feature f);
 
 /* Recomputes everything derived from segments, CRs, EFER, RFLAGS.VM: mode, bases, masks. */
@@ -292,6 +310,13 @@ void soft_mode_changed(struct soft_cpu *cpu);
 
 /* Stores RFLAGS bits: the whole word; IF, TF and VM effects are taken care of. */
 void soft_set_flags(struct soft_cpu *cpu, uint64_t value);
+
+/*
+ * Virtual-8086 mode with CR4.VME and IOPL below 3: FLAGS as the 8086 program sees them (IF is VIF,
+ * IOPL is 3), and what it loads: #GP for TF, or for IF while an interrupt waits (VIP).
+ */
+uint16_t vme_image(const struct soft_cpu *cpu);
+void vme_load(struct soft_cpu *cpu, uint64_t flags);
 
 /* IF has become 1 or an event may wait: makes the run loop look. */
 void soft_check_irq(struct soft_cpu *cpu);
@@ -310,6 +335,7 @@ struct descriptor {
 /* Reads a descriptor; false if the selector is beyond its table. */
 bool desc_read(struct soft_cpu *cpu, uint16_t sel, struct descriptor *out, uint64_t *lin);
 void desc_to_segment(struct descriptor d, uint16_t sel, struct x86_segment *out);
+void desc_mark_accessed(struct soft_cpu *cpu, struct descriptor *d, uint64_t lin);
 /* MOV to a segment register and POP: full checks, #GP/#NP/#SS with the selector. */
 void seg_load(struct soft_cpu *cpu, unsigned seg, uint16_t sel);
 /* Loads as real mode does. */
@@ -326,6 +352,15 @@ void set_cpl(struct soft_cpu *cpu, unsigned cpl);
 /* 64-bit flat code/stack segments as SYSCALL and friends load them. */
 void seg_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool l);
 void seg_flat_stack(struct soft_cpu *cpu, uint16_t sel, unsigned dpl);
+
+/* ---- task.c ---- */
+enum task_cause { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_EVENT };
+/* Far JMP or CALL to a TSS or a task gate: d is its descriptor. Not in long mode. */
+void task_jump(struct soft_cpu *cpu, uint16_t sel, struct descriptor d, bool call);
+/* IRET with NT = 1: back to the task that the TSS's link names. */
+void task_return(struct soft_cpu *cpu);
+/* An event through a task gate to this TSS; flags: what the old task's EFLAGS become. */
+void task_event(struct soft_cpu *cpu, uint16_t sel, uint64_t flags, bool has_error, uint32_t error);
 
 /* ---- except.c ---- */
 enum event_type { EV_EXTERNAL = 0, EV_NMI = 2, EV_EXCEPTION = 3, EV_SOFT_INT = 4, EV_SOFT_EXC = 6 };
@@ -347,7 +382,7 @@ struct soft_block {
     uint64_t pa;
     uint16_t bytes;
     uint16_t count;
-    uint8_t mode; /* enum x86_mode */
+    uint8_t mode; /* soft_cpu's block_mode */
     bool dead;    /* invalidated while it ran; freed when left */
     struct uop uop[];
 };
@@ -381,12 +416,19 @@ bool build_data(const struct x86_insn *insn, struct uop *u);
 bool build_control(const struct x86_insn *insn, struct uop *u);
 bool build_string(const struct x86_insn *insn, struct uop *u);
 bool build_system(const struct x86_insn *insn, struct uop *u);
+bool build_table(const struct x86_insn *insn, struct uop *u);
+bool build_port(const struct x86_insn *insn, struct uop *u);
 
 /* ---- msr.c ---- */
+#define MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define MISC_ENABLE_XD_OFF (1ull << 34)
+#define DEBUGCTL_BTF 2u /* TF traps on branches only */
 void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu);
 void cr_write(struct soft_cpu *cpu, unsigned cr, uint64_t value);
+/* PKRU has changed: what the TLB holds was checked against the old one. */
+void soft_pkru_changed(struct soft_cpu *cpu);
 uint64_t cr_read(struct soft_cpu *cpu, unsigned cr);
 
 /* ---- ports ---- */

@@ -1,3 +1,4 @@
+#include "base/endian.h"
 #include "engine/soft/interp.h"
 
 /*
@@ -19,6 +20,7 @@
 #define PF_U 4u
 #define PF_RSVD 8u
 #define PF_I 16u
+#define PF_PK 32u
 
 struct walk {
     uint64_t gpa;     /* of the linear address itself */
@@ -26,12 +28,26 @@ struct walk {
     bool user, write; /* allowed by all levels */
     bool nx;
     bool dirty;
+    uint8_t key; /* protection key */
 };
 
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin)
 {
-    (void)cpu; /* 48 bits: 57 are not offered */
-    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+    unsigned unused = cpu->st.cr4 & X86_CR4_LA57 ? 7 : 16;
+
+    return (uint64_t)((int64_t)(lin << unused) >> unused) == lin;
+}
+
+bool soft_canonical_register(const struct soft_cpu *cpu, uint64_t lin)
+{
+    unsigned unused = 64 - cpu->vm->env.cpuid->lin_bits;
+
+    return (uint64_t)((int64_t)(lin << unused) >> unused) == lin;
+}
+
+static uint64_t a20(const struct soft_cpu *cpu, uint64_t pa)
+{
+    return cpu->st.a20_masked ? pa & ~(1ull << 20) : pa;
 }
 
 /*
@@ -40,7 +56,7 @@ bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin)
  */
 static bool pte_mark(struct soft_cpu *cpu, uint64_t pa, unsigned size, uint64_t old, uint64_t set)
 {
-    uint8_t *p = gmem_ptr(cpu->vm->env.mem, pa, size);
+    uint8_t *p = gmem_ptr(cpu->vm->env.mem, a20(cpu, pa), size);
 
     if ((old & set) == set || p == NULL) /* a page table in ROM cannot be marked */
         return true;
@@ -56,7 +72,7 @@ static bool pte_mark(struct soft_cpu *cpu, uint64_t pa, unsigned size, uint64_t 
 
 static uint64_t pte_load(struct soft_cpu *cpu, uint64_t pa, unsigned size)
 {
-    const uint8_t *p = gmem_ptr_ro(cpu->vm->env.mem, pa, size);
+    const uint8_t *p = gmem_ptr_ro(cpu->vm->env.mem, a20(cpu, pa), size);
 
     if (p == NULL)
         return size == 4 ? 0xffffffffull : ~0ull;
@@ -64,7 +80,27 @@ static uint64_t pte_load(struct soft_cpu *cpu, uint64_t pa, unsigned size)
                      : __atomic_load_n((const uint64_t *)(const void *)p, __ATOMIC_ACQUIRE);
 }
 
-/* Whether the permissions allow the access; else the error code's bits. */
+/* Does the page's protection key forbid this data access? PKRU for user pages, PKRS for others. */
+static bool key_denies(const struct soft_cpu *cpu, const struct walk *w, enum soft_access acc,
+                       enum tlb_mode mode)
+{
+    uint64_t rights;
+
+    if (likely(!(cpu->st.cr4 & (X86_CR4_PKE | X86_CR4_PKS))) || acc == ACC_EXEC ||
+        !in_long_mode(cpu))
+        return false;
+    if (w->user && (cpu->st.cr4 & X86_CR4_PKE))
+        rights = le32_load(cpu->st.xsave + X86_XSAVE_PKRU);
+    else if (!w->user && mode != TLB_USER && (cpu->st.cr4 & X86_CR4_PKS))
+        rights = cpu->st.pkrs;
+    else
+        return false;
+    rights >>= 2 * w->key;
+    return (rights & 1) ||
+           ((rights & 2) && acc == ACC_WRITE && (mode == TLB_USER || (cpu->st.cr0 & X86_CR0_WP)));
+}
+
+/* Whether the permissions allow the access. */
 static bool allowed(const struct soft_cpu *cpu, const struct walk *w, enum soft_access acc,
                     enum tlb_mode mode)
 {
@@ -76,6 +112,8 @@ static bool allowed(const struct soft_cpu *cpu, const struct walk *w, enum soft_
         return !w->nx && (user || !w->user || !(cpu->st.cr4 & X86_CR4_SMEP));
     if (!user && w->user && mode == TLB_KERNEL)
         return false; /* SMAP */
+    if (key_denies(cpu, w, acc, mode))
+        return false;
     if (acc == ACC_WRITE)
         return w->write || (!user && !(cpu->st.cr0 & X86_CR0_WP));
     return true;
@@ -135,14 +173,14 @@ static bool walk_32(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
     return pte_mark(cpu, pde_pa, 4, pde, PTE_A) && pte_mark(cpu, pte_pa, 4, pte, mark);
 }
 
-/* PAE and 4-level paging: eight-byte entries. */
+/* PAE, 4-level and 5-level paging: eight-byte entries. */
 static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, enum tlb_mode mode,
                     struct walk *w)
 {
     bool lma = in_long_mode(cpu);
     uint64_t addr_mask = cpu->vm->phys_mask & PAGE_MASK;
     uint64_t reserved = ~cpu->vm->phys_mask & 0x000ffffffffff000ull;
-    uint64_t pa[4], e[4], table;
+    uint64_t pa[5], e[5], table;
     unsigned level, n = 0;
 
     w->user = w->write = true;
@@ -151,7 +189,7 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
         reserved |= PTE_NX;
     if (lma) {
         table = cpu->st.cr3 & addr_mask;
-        level = 4;
+        level = cpu->st.cr4 & X86_CR4_LA57 ? 5 : 4;
     } else {
         uint64_t pdpte = cpu->st.pdptr[(lin >> 30) & 3];
 
@@ -169,7 +207,7 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
         n++;
         if (!(entry & PTE_P))
             walk_fault(cpu, lin, 0, acc, mode);
-        if (level == 4)
+        if (level >= 4)
             bad |= PTE_PS;
         if (level == 3 && (entry & PTE_PS))
             bad |= 0x3fffe000;
@@ -186,8 +224,9 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
     }
     w->size = 1ull << (12 + 9 * (level - 1));
     w->gpa = (e[n - 1] & addr_mask & ~(w->size - 1)) | (lin & (w->size - 1));
+    w->key = (e[n - 1] >> 59) & 15;
     if (!allowed(cpu, w, acc, mode))
-        walk_fault(cpu, lin, PF_P, acc, mode);
+        walk_fault(cpu, lin, PF_P | (key_denies(cpu, w, acc, mode) ? PF_PK : 0), acc, mode);
     for (unsigned i = 0; i + 1 < n; i++) {
         if (!pte_mark(cpu, pa[i], 8, e[i], PTE_A))
             return false;
@@ -215,8 +254,7 @@ static void walk(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_acc
         while (!walk_32(cpu, lin, acc, mode, w))
             ;
     }
-    if (cpu->st.a20_masked)
-        w->gpa &= ~(1ull << 20);
+    w->gpa = a20(cpu, w->gpa);
 }
 
 /* Remembers where large pages were cached: INVLPG of one address drops the whole page. */
@@ -407,20 +445,29 @@ static void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
     } /* else ROM: dropped */
 }
 
+void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len)
+{
+    for (unsigned i = 0; i < len; i++)
+        to[i] = (uint8_t)phys_load(cpu, gpa + i, 1);
+}
+
 /* ---- slow halves ---- */
 
 /* An access that leaves the canonical half is refused before its first page is looked at. */
-static void check_crossing(struct soft_cpu *cpu, unsigned seg, uint64_t last)
+static void check_canonical(struct soft_cpu *cpu, unsigned seg, uint64_t lin)
 {
-    if (in_long_mode(cpu) && !soft_canonical(cpu, last))
+    if (in_long_mode(cpu) && !soft_canonical(cpu, lin))
         soft_raise_error(cpu, seg == X86_SS ? X86_EXC_SS : X86_EXC_GP, 0);
 }
 
-static void check_access(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
+static void check_access(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size,
+                         bool write)
 {
     /* numbers at their size, 80-bit ones at 8 bytes, FPU images at 4 */
     unsigned align = size == 10 ? 8 : size > 64 || (size & (size - 1)) != 0 ? 4 : size;
 
+    check_canonical(cpu, seg, lin); /* canonical form comes before alignment */
+    check_canonical(cpu, seg, lin + size - 1);
     if (cpu->check_align && (lin & (align - 1)) != 0)
         soft_raise_error(cpu, X86_EXC_AC, 0);
     for (unsigned i = 0; i < 4; i++) {
@@ -446,12 +493,12 @@ uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigne
 
     cpu->stats.tlb_misses++;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, false);
+        check_access(cpu, seg, lin, size, false);
     if (first >= size) {
         p = mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
         return p != NULL ? host_load(p, size) : phys_load(cpu, gpa, size);
     }
-    check_crossing(cpu, seg, lin + size - 1);
+    check_canonical(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_READ, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -467,7 +514,7 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
 
     cpu->stats.tlb_misses++;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, true);
+        check_access(cpu, seg, lin, size, true);
     if (first >= size) {
         p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
         if (p != NULL)
@@ -476,7 +523,7 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
             phys_store(cpu, gpa, size, v);
         return;
     }
-    check_crossing(cpu, seg, lin + size - 1);
+    check_canonical(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -490,9 +537,9 @@ uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned
     uint8_t *p;
 
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, true);
+        check_access(cpu, seg, lin, size, true);
     if (first < size)
-        check_crossing(cpu, seg, lin + size - 1);
+        check_canonical(cpu, seg, lin + size - 1);
     p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     if (first < size) {
         mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
@@ -657,10 +704,10 @@ static void copy(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint8_t *buf, 
         return;
     }
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, len, write);
+        check_access(cpu, seg, lin, len, write);
     if (first > len)
         first = len;
-    check_crossing(cpu, seg, lin + len - 1);
+    check_canonical(cpu, seg, lin + len - 1);
     p = mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
         p2 = mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa2);
@@ -679,19 +726,30 @@ void soft_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, const void *fro
     copy(cpu, seg, ea, (uint8_t *)(uintptr_t)from, len, true);
 }
 
-void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+static void probe(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len, bool write)
 {
-    uint64_t lin = soft_linear(cpu, seg, ea, len, true);
+    enum soft_access acc = write ? ACC_WRITE : ACC_READ;
+    uint64_t lin = soft_linear(cpu, seg, ea, len, write);
     unsigned first = PAGE_SIZE - (unsigned)(lin & 4095);
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
     uint64_t gpa;
 
-    if (first >= len && e->wtag == ((lin & PAGE_MASK) | cpu->gen))
+    if (first >= len && (write ? e->wtag : e->rtag) == ((lin & PAGE_MASK) | cpu->gen))
         return;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, len, true);
-    check_crossing(cpu, seg, lin + len - 1);
-    mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
+        check_access(cpu, seg, lin, len, write);
+    check_canonical(cpu, seg, lin + len - 1);
+    mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
-        mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
+        mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa);
+}
+
+void soft_probe_write(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+{
+    probe(cpu, seg, ea, len, true);
+}
+
+void soft_probe_read(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len)
+{
+    probe(cpu, seg, ea, len, false);
 }

@@ -7,23 +7,30 @@
 
 enum {
     MSR_TSC = 0x10,
+    MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
+    MSR_POWER_ON = 0x2a,
+    MSR_CORE_THREAD_COUNT = 0x35,
     MSR_FEATURE_CONTROL = 0x3a,
     MSR_TSC_ADJUST = 0x3b,
     MSR_SPEC_CTRL = 0x48,
     MSR_PRED_CMD = 0x49,
+    MSR_UCODE_TRIGGER = 0x79,
     MSR_UCODE_REV = 0x8b,
     MSR_PLATFORM_INFO = 0xce,
     MSR_MTRR_CAP = 0xfe,
     MSR_ARCH_CAP = 0x10a,
-    MSR_FLUSH_CMD = 0x10b,
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176,
     MSR_MCG_CAP = 0x179,
     MSR_MCG_STATUS = 0x17a,
     MSR_MISC_FEATURES = 0x140,
+    MSR_PERF_STATUS = 0x198,
+    MSR_PERF_CTL = 0x199,
     MSR_MISC_ENABLE = 0x1a0,
+    MSR_DEBUGCTL = 0x1d9,
+    MSR_LAST_BRANCH = 0x1db, /* to 0x1de: last branch and exception, from and to */
     MSR_MTRR_PHYS = 0x200,
     MSR_MTRR_FIX64K = 0x250,
     MSR_MTRR_FIX16K = 0x258,
@@ -32,6 +39,7 @@ enum {
     MSR_MTRR_DEF = 0x2ff,
     MSR_MC0_CTL = 0x400,
     MSR_TSC_DEADLINE = 0x6e0,
+    MSR_PKRS = 0x6e1,
     MSR_X2APIC = 0x800,
     MSR_XSS = 0xda0
 };
@@ -46,6 +54,11 @@ enum {
     MSR_KERNEL_GS_BASE,
     MSR_TSC_AUX
 };
+
+/* Fast strings, thermal control, performance monitoring, BTS and PEBS unavailable, SpeedStep,
+ * MONITOR, CPUID limit, xTPR off, XD off. */
+#define MISC_ENABLE_BITS 0x400c51889ull
+#define MISC_ENABLE_FIXED 0x1880ull
 
 uint64_t soft_guest_tsc(const struct soft_cpu *cpu)
 {
@@ -93,12 +106,17 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
         return &st->tsc_aux;
     case MSR_SYSENTER_CS:
         return &st->sysenter_cs;
+    case MSR_DEBUGCTL:
+        *allowed = DEBUGCTL_BTF;
+        return &st->debugctl;
     case MSR_MTRR_DEF:
         *allowed = 0xcff;
         return &st->mtrr_def_type;
     case MSR_MCG_STATUS:
+        *allowed = 0xf;
         return &st->mcg_status;
     case MSR_MISC_ENABLE:
+        *allowed = MISC_ENABLE_BITS;
         return &st->misc_enable;
     case MSR_SPEC_CTRL:
         *allowed = 7 | 1u << 10; /* IBRS, STIBP, SSBD, BHI_DIS_S */
@@ -109,6 +127,26 @@ static uint64_t *plain_msr(struct soft_cpu *cpu, uint32_t i, uint64_t *allowed)
     default:
         return NULL;
     }
+}
+
+/* MTRRs refuse memory types that are none. */
+static bool mtrr_valid(uint32_t i, uint64_t value)
+{
+    unsigned types = 1;
+
+    if (i == MSR_MTRR_FIX64K || (i >= MSR_MTRR_FIX16K && i < MSR_MTRR_FIX16K + 2) ||
+        (i >= MSR_MTRR_FIX4K && i < MSR_MTRR_FIX4K + 8))
+        types = 8;
+    else if (i != MSR_MTRR_DEF &&
+             (i < MSR_MTRR_PHYS || i >= MSR_MTRR_PHYS + 2 * X86_MTRR_VAR || (i & 1)))
+        return true;
+    for (unsigned n = 0; n < types; n++, value >>= 8) {
+        unsigned type = value & 0xff;
+
+        if (type > 6 || type == 2 || type == 3)
+            return false;
+    }
+    return true;
 }
 
 /* Those that hold a linear address. */
@@ -168,6 +206,11 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_XSS:
         *value = cpu->st.xss;
         return;
+    case MSR_PKRS:
+        if (!(env->cpuid->cr4_mask & X86_CR4_PKS))
+            break;
+        *value = cpu->st.pkrs;
+        return;
     case MSR_UCODE_REV:
         *value = 0x1ull << 32;
         return;
@@ -177,7 +220,18 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_ARCH_CAP: /* nothing to mitigate: see cpuid.c */
         *value = X86_ARCH_CAPABILITIES;
         return;
+    case MSR_CORE_THREAD_COUNT:
+        *value = (uint64_t)env->cpus << 16 | env->cpus;
+        return;
     case MSR_MCG_CAP: /* no banks */
+    case MSR_PLATFORM_ID:
+    case MSR_POWER_ON:
+    case MSR_PERF_STATUS:
+    case MSR_PERF_CTL:
+    case MSR_LAST_BRANCH:
+    case MSR_LAST_BRANCH + 1:
+    case MSR_LAST_BRANCH + 2:
+    case MSR_LAST_BRANCH + 3:
     case MSR_PLATFORM_INFO:
     case MSR_MISC_FEATURES:
         *value = 0;
@@ -196,6 +250,8 @@ static void write_efer(struct soft_cpu *cpu, uint64_t v)
 {
     uint64_t mask = cpu->vm->env.cpuid->efer_mask;
 
+    if (cpu->st.misc_enable & MISC_ENABLE_XD_OFF)
+        mask &= ~(uint64_t)X86_EFER_NXE;
     if (v & ~(mask | X86_EFER_LMA))
         gp0(cpu);
     if (((v ^ cpu->st.efer) & X86_EFER_LME) && (cpu->st.cr0 & X86_CR0_PG))
@@ -228,20 +284,37 @@ static void write_lapic(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     soft_check_irq(cpu);
 }
 
+/* A deadline that is armed comes sooner or later now: arming it again finds out when. */
+static void tsc_moved(struct soft_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+    uint64_t deadline = 0;
+
+    if (env->lapic == NULL ||
+        env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, &deadline) != 0 ||
+        deadline == 0)
+        return;
+    env->lapic->msr_write(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, deadline);
+    soft_check_irq(cpu);
+}
+
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 {
     const struct engine_env *env = &cpu->vm->env;
     uint64_t allowed, *p = plain_msr(cpu, index, &allowed), delta;
 
     if (p != NULL) {
-        if ((value & ~allowed) || (index == MSR_FEATURE_CONTROL && (*p & 1))) /* bit 0 locks it */
+        if ((value & ~allowed) || (index == MSR_FEATURE_CONTROL && (*p & 1)) || /* bit 0 locks it */
+            !mtrr_valid(index, value))
             gp0(cpu);
+        if (index == MSR_MISC_ENABLE)
+            value = (value & ~MISC_ENABLE_FIXED) | (*p & MISC_ENABLE_FIXED);
         *p = value;
         return;
     }
     p = address_msr(cpu, index);
     if (p != NULL) {
-        if (!soft_canonical(cpu, value))
+        if (!soft_canonical_register(cpu, value))
             gp0(cpu);
         *p = value;
         if (index == MSR_FS_BASE || index == MSR_GS_BASE)
@@ -257,10 +330,12 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         delta = value - soft_guest_tsc(cpu);
         cpu->st.tsc_offset += delta;
         cpu->st.tsc_adjust += delta;
+        tsc_moved(cpu);
         return;
     case MSR_TSC_ADJUST:
         cpu->st.tsc_offset += value - cpu->st.tsc_adjust;
         cpu->st.tsc_adjust = value;
+        tsc_moved(cpu);
         return;
     case MSR_EFER:
         write_efer(cpu, value);
@@ -272,13 +347,25 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         if (value != 0)
             gp0(cpu);
         return;
+    case MSR_PKRS:
+        if (!(env->cpuid->cr4_mask & X86_CR4_PKS))
+            break;
+        if (value >> 32)
+            gp0(cpu);
+        cpu->st.pkrs = value;
+        mmu_flush_all(cpu);
+        return;
     case MSR_PRED_CMD:
-    case MSR_FLUSH_CMD:
         if (value & ~1ull)
             gp0(cpu);
         return;
     case MSR_UCODE_REV:
+    case MSR_UCODE_TRIGGER: /* an update that changes nothing */
+    case MSR_PERF_CTL:      /* one frequency */
+        return;
     case MSR_MISC_FEATURES: /* no feature to enable */
+        if (value != 0)
+            gp0(cpu);
         return;
     default:
         break;
@@ -287,6 +374,12 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
               (unsigned long long)value, index, (unsigned long long)soft_rip(cpu));
     if (env->strict_msr)
         gp0(cpu);
+}
+
+void soft_pkru_changed(struct soft_cpu *cpu)
+{
+    if (cpu->st.cr4 & X86_CR4_PKE)
+        mmu_flush_all(cpu);
 }
 
 /* ---- control registers ---- */
@@ -381,7 +474,7 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
 
     if (v & ~cpu->vm->env.cpuid->cr4_mask)
         gp0(cpu);
-    if (in_long_mode(cpu) && !(v & X86_CR4_PAE))
+    if (in_long_mode(cpu) && (!(v & X86_CR4_PAE) || ((v ^ old) & X86_CR4_LA57)))
         gp0(cpu);
     if ((v & X86_CR4_PCIDE) && !(old & X86_CR4_PCIDE) &&
         (!in_long_mode(cpu) || (cpu->st.cr3 & 0xfff) != 0))
@@ -390,8 +483,8 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
         ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr4 = v;
-    if ((v ^ old) &
-        (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE))
+    if ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP |
+                     X86_CR4_PCIDE | X86_CR4_LA57 | X86_CR4_PKE | X86_CR4_PKS))
         mmu_flush_all(cpu);
     mmu_update_mode(cpu);
 }

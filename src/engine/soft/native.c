@@ -33,15 +33,34 @@ _Static_assert(offsetof(struct soft_cpu, st.xsave) + FX_XMM + 256 <= 8 * 256, "s
 
 /* ---- checks ---- */
 
+/*
+ * CR0.NE = 0: FERR# makes the board raise IRQ 13, and the processor waits for it before the
+ * instruction. Its handler tells the board, which drives IGNNE#: the handler can then use the unit
+ * to clear the error. Intel SDM Vol.1, appendix on MS-DOS compatible handling of x87 exceptions.
+ */
+static void report_by_interrupt(struct soft_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+
+    if (cpu->st.ignne)
+        return;
+    if (!cpu->st.ferr && env->ferr != NULL)
+        env->ferr(env->ferr_ctx, cpu->id);
+    cpu->st.ferr = true;
+    soft_freeze(cpu);
+}
+
 void native_pending_x87(struct soft_cpu *cpu)
 {
     uint32_t unmasked = fx_get16(cpu, FX_FSW) & ~(uint32_t)fx_get16(cpu, FX_FCW) & 0x3fu;
 
-    if (likely(unmasked == 0))
+    if (likely(unmasked == 0)) {
+        cpu->st.ferr = cpu->st.ignne = false;
         return;
-    if ((cpu->st.cr0 & X86_CR0_NE) == 0)
-        soft_unimplemented(cpu, "x87 exception reported by IRQ 13 (CR0.NE = 0)");
-    soft_raise(cpu, X86_EXC_MF);
+    }
+    if ((cpu->st.cr0 & X86_CR0_NE) != 0)
+        soft_raise(cpu, X86_EXC_MF);
+    report_by_interrupt(cpu);
 }
 
 void native_need_x87_nowait(struct soft_cpu *cpu)
@@ -260,6 +279,8 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     uint8_t pointers[18];
     uint32_t mxcsr = fx_get32(cpu, FX_MXCSR), mask = MXCSR_DEFAULT;
     uint64_t ea = 0;
+    uint32_t cc = cpu->cc;
+    uint8_t ignored = 0;
 
     if ((s->flags & N_MMX) != 0)
         native_need_mmx(cpu);
@@ -278,6 +299,11 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
             soft_read(cpu, u->seg, ea, buf->mem, s->mem_size);
     }
     memcpy(buf->fx, cpu->st.xsave, FX_USED);
+    /* under IGNNE# an error may wait here, which the host's unit would report */
+    if (unlikely(cpu->st.ignne) && (s->flags & N_NOWAIT) == 0) {
+        ignored = buf->fx[FX_FSW] & 0x3fu;
+        buf->fx[FX_FSW] &= 0xc0u;
+    }
     fx_set_es(buf->fx);
     if ((s->flags & N_FP) != 0) {
         mxcsr_begin(cpu, buf);
@@ -301,6 +327,16 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     if ((s->flags & N_STORE) != 0)
         soft_write(cpu, u->seg, ea, buf->mem, s->mem_size);
     memcpy(pointers, cpu->st.xsave + FX_FOP, sizeof(pointers));
+    /* An unmasked #IA leaves flags and condition codes as they were; not every host does so. */
+    if (unlikely((buf->fx[FX_FSW] & ~(unsigned)buf->fx[FX_FCW] & 1u) != 0)) {
+        cpu->cc = cc;
+        buf->fx[FX_FSW + 1] =
+            (uint8_t)((buf->fx[FX_FSW + 1] & ~FSW_CODES) | (cpu->st.xsave[FX_FSW + 1] & FSW_CODES));
+    }
+    if (unlikely(ignored != 0)) {
+        buf->fx[FX_FSW] |= ignored;
+        fx_set_es(buf->fx);
+    }
     memcpy(cpu->st.xsave, buf->fx, FX_USED);
     memcpy(cpu->st.xsave + FX_FOP, pointers, sizeof(pointers));
     fx_set32(cpu, FX_MXCSR, mxcsr);

@@ -147,10 +147,52 @@ static void software_event(struct soft_cpu *cpu, uint8_t vector, enum event_type
     cpu->next_rip = cpu->st.rip;
 }
 
+/*
+ * CR4.VME: a clear bit in the TSS's map, the 32 bytes below the I/O map, sends INT n to the 8086
+ * program's own handler.
+ */
+static bool int_redirected(struct soft_cpu *cpu, uint8_t vector)
+{
+    const struct x86_segment *tr = &cpu->st.tr;
+    uint32_t at;
+
+    if (!(cpu->st.cr4 & X86_CR4_VME))
+        return false;
+    if ((tr->attr & 15) != 11 || tr->limit < 103)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    at = (uint32_t)sys_load(cpu, tr->base + 102, 2) - 32 + vector / 8;
+    if (at > tr->limit)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    return !(sys_load(cpu, tr->base + at, 1) >> (vector & 7) & 1);
+}
+
+/* INT n as the 8086 does it, inside the virtual-8086 task. */
+static void int_inside(struct soft_cpu *cpu, uint8_t vector)
+{
+    uint32_t entry = (uint32_t)mem_load_lin(cpu, X86_DS, vector * 4u, 4);
+    bool full = (cpu->st.rflags & X86_FL_IOPL) == X86_FL_IOPL;
+    uint64_t sp = cpu->st.gpr[X86_RSP], flags = full ? soft_flags(cpu) : vme_image(cpu);
+
+    mem_store(cpu, X86_SS, (sp - 2) & 0xffff, 2, flags);
+    mem_store(cpu, X86_SS, (sp - 4) & 0xffff, 2, cpu->st.seg[X86_CS].selector);
+    mem_store(cpu, X86_SS, (sp - 6) & 0xffff, 2, cpu->next_rip);
+    sp_set(cpu, sp - 6);
+    seg_load_real(cpu, X86_CS, (uint16_t)(entry >> 16));
+    soft_mode_changed(cpu);
+    soft_set_flags(cpu, soft_flags(cpu) & ~(uint64_t)(X86_FL_TF | (full ? X86_FL_IF : X86_FL_VIF)));
+    cpu->next_rip = entry & 0xffff;
+}
+
 static void op_int(struct soft_cpu *cpu, const struct uop *u)
 {
-    if (in_vm86(cpu) && (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (in_vm86(cpu)) {
+        if (int_redirected(cpu, (uint8_t)u->imm)) {
+            int_inside(cpu, (uint8_t)u->imm);
+            return;
+        }
+        if ((cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
+            soft_raise_error(cpu, X86_EXC_GP, 0);
+    }
     software_event(cpu, (uint8_t)u->imm, EV_SOFT_INT);
 }
 
@@ -171,6 +213,9 @@ static void op_into(struct soft_cpu *cpu, const struct uop *u)
 static void op_int1(struct soft_cpu *cpu, const struct uop *u)
 {
     (void)u;
+    /* a breakpoint that MOV SS has put off is reported by the same #DB */
+    cpu->st.dr6 = (cpu->st.dr6 & ~(cpu->db_hit != 0 ? 0xfull : 0)) | cpu->db_hit;
+    cpu->db_hit = 0;
     software_event(cpu, X86_EXC_DB, EV_EXCEPTION);
 }
 

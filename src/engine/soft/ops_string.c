@@ -150,7 +150,8 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
 
 static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
 {
-    bool block = u->op == X86_MOVS || u->op == X86_STOS;
+    /* a single step is one element */
+    bool block = (u->op == X86_MOVS || u->op == X86_STOS) && !(cpu->st.rflags & X86_FL_TF);
     bool tests = u->op == X86_CMPS || u->op == X86_SCAS;
     uint64_t count = pointer(cpu, u, X86_RCX);
     uint32_t cc = cpu->cc;
@@ -171,12 +172,15 @@ static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
         if (count == 0)
             return;
         if (cpu->db_hit != 0 || (cpu->st.rflags & X86_FL_TF) || i >= STRING_SLICE ||
-            atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 ||
+            (atomic_load_explicit(&cpu->pending, memory_order_relaxed) & ~SOFT_PENDING_SLOW) != 0 ||
             (cpu->block != NULL && cpu->block->dead))
             break;
     }
-    if (count != 0)
+    if (count != 0) { /* what comes now finds RF set: the instruction's breakpoint has been seen */
         cpu->next_rip = soft_rip(cpu);
+        cpu->st.rflags |= X86_FL_RF;
+        soft_set_slow(cpu);
+    }
 }
 
 #define DEF_STRING(name)                                                                           \

@@ -67,7 +67,7 @@ void desc_to_segment(struct descriptor d, uint16_t sel, struct x86_segment *out)
     out->limit = d.hi & (1u << 23) ? limit << 12 | 0xfff : limit;
 }
 
-static void mark_accessed(struct soft_cpu *cpu, struct descriptor *d, uint64_t lin)
+void desc_mark_accessed(struct soft_cpu *cpu, struct descriptor *d, uint64_t lin)
 {
     if (!(d->hi & 0x100)) {
         d->hi |= 0x100;
@@ -147,7 +147,7 @@ void seg_load(struct soft_cpu *cpu, unsigned seg, uint16_t sel)
         if (!desc_present(d))
             soft_raise_error(cpu, X86_EXC_NP, sel & 0xfffcu);
     }
-    mark_accessed(cpu, &d, lin);
+    desc_mark_accessed(cpu, &d, lin);
     desc_to_segment(d, sel, &s);
     cpu->st.seg[seg] = s;
     if (seg == X86_SS)
@@ -204,7 +204,7 @@ static void load_system(struct soft_cpu *cpu, uint16_t sel, bool tss, struct x86
         if ((upper >> 40) & 0x1f)
             gp_sel(cpu, sel);
         out->base |= upper << 32;
-        if (!soft_canonical(cpu, out->base))
+        if (!soft_canonical_register(cpu, out->base))
             gp_sel(cpu, sel);
     }
 }
@@ -297,7 +297,7 @@ static void direct_code(struct soft_cpu *cpu, uint16_t sel, struct descriptor *d
         gp_sel(cpu, sel);
     if (!desc_present(*d))
         soft_raise_error(cpu, X86_EXC_NP, sel & 0xfffcu);
-    mark_accessed(cpu, d, lin);
+    desc_mark_accessed(cpu, d, lin);
     desc_to_segment(*d, sel, s);
 }
 
@@ -320,8 +320,6 @@ static void read_gate(struct soft_cpu *cpu, uint16_t sel, struct descriptor d, u
     unsigned type = desc_type(d);
 
     if (in_long_mode(cpu) ? type != DT_CALL32 : type != DT_CALL32 && type != DT_CALL16) {
-        if (!in_long_mode(cpu) && (type == DT_TASK || type == DT_TSS16 || type == DT_TSS32))
-            soft_unimplemented(cpu, "task switch by a far transfer");
         gp_sel(cpu, sel);
     }
     if (desc_dpl(d) < cpu->cpl || desc_dpl(d) < (sel & 3u))
@@ -364,9 +362,18 @@ static void gate_code(struct soft_cpu *cpu, const struct gate *g, bool call, str
         gp_sel(cpu, g->sel);
     if (!desc_present(d))
         soft_raise_error(cpu, X86_EXC_NP, g->sel & 0xfffcu);
-    mark_accessed(cpu, &d, lin);
+    desc_mark_accessed(cpu, &d, lin);
     desc_to_segment(d, g->sel, s);
     *cpl = conforming ? cpu->cpl : desc_dpl(d);
+}
+
+/* A TSS that is not busy, or a task gate. */
+static bool is_task(const struct soft_cpu *cpu, struct descriptor d)
+{
+    unsigned type = desc_type(d);
+
+    return desc_is_system(d) && !in_long_mode(cpu) &&
+           (type == DT_TASK || type == DT_TSS16 || type == DT_TSS32);
 }
 
 void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
@@ -388,6 +395,10 @@ void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     if (!desc_read(cpu, sel, &d, &lin))
         gp_sel(cpu, sel);
+    if (is_task(cpu, d)) {
+        task_jump(cpu, sel, d, false);
+        return;
+    }
     if (desc_is_system(d)) {
         struct gate g;
         unsigned cpl;
@@ -413,7 +424,8 @@ static void new_push(struct soft_cpu *cpu, struct new_stack *st, unsigned size, 
 {
     uint64_t sp = (st->sp - size) & st->mask;
 
-    if (!in_long_mode(cpu) && sp + size - 1 > st->ss.limit && !(st->ss.attr & 4))
+    if (!in_long_mode(cpu) && (st->ss.attr & 4 ? sp <= st->ss.limit || sp + size - 1 > st->mask
+                                               : sp + size - 1 > st->ss.limit))
         soft_raise_error(cpu, X86_EXC_SS, st->ss.selector & 0xfffcu);
     sys_store(cpu, in_long_mode(cpu) ? sp : (uint32_t)(st->ss.base + sp), size, v);
     st->sp = sp;
@@ -431,7 +443,7 @@ static void new_stack_segment(struct soft_cpu *cpu, uint16_t sel, unsigned cpl,
         soft_raise_error(cpu, X86_EXC_TS, sel & 0xfffcu);
     if (!desc_present(d))
         soft_raise_error(cpu, X86_EXC_SS, sel & 0xfffcu);
-    mark_accessed(cpu, &d, lin);
+    desc_mark_accessed(cpu, &d, lin);
     desc_to_segment(d, sel, out);
 }
 
@@ -493,6 +505,10 @@ void far_call(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     if (!desc_read(cpu, sel, &d, &lin))
         gp_sel(cpu, sel);
+    if (is_task(cpu, d)) {
+        task_jump(cpu, sel, d, true);
+        return;
+    }
     if (desc_is_system(d)) {
         struct gate g;
 
@@ -554,7 +570,7 @@ static void return_code(struct soft_cpu *cpu, uint16_t sel, struct x86_segment *
         gp_sel(cpu, sel);
     if (!desc_present(d))
         soft_raise_error(cpu, X86_EXC_NP, sel & 0xfffcu);
-    mark_accessed(cpu, &d, lin);
+    desc_mark_accessed(cpu, &d, lin);
     desc_to_segment(d, sel, s);
 }
 
@@ -576,7 +592,7 @@ static void return_stack(struct soft_cpu *cpu, uint16_t sel, unsigned rpl, bool 
         gp_sel(cpu, sel);
     if (!desc_present(d))
         soft_raise_error(cpu, X86_EXC_SS, sel & 0xfffcu);
-    mark_accessed(cpu, &d, lin);
+    desc_mark_accessed(cpu, &d, lin);
     desc_to_segment(d, sel, s);
 }
 
@@ -640,19 +656,24 @@ static void iret_real(struct soft_cpu *cpu, unsigned osize)
     uint64_t rip = stack_peek(cpu, osize, 0), fl = stack_peek(cpu, osize, 2u * osize);
     uint16_t cs = (uint16_t)stack_peek(cpu, osize, osize);
     uint64_t mask = iret_flag_mask(cpu, osize) & ~(uint64_t)(X86_FL_VIF | X86_FL_VIP);
+    bool vme = false;
 
     if (in_vm86(cpu)) {
-        if ((cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL)
+        vme = (cpu->st.rflags & X86_FL_IOPL) != X86_FL_IOPL;
+        if (vme && (!(cpu->st.cr4 & X86_CR4_VME) || osize != 2))
             soft_raise_error(cpu, X86_EXC_GP, 0);
         mask &= ~(uint64_t)X86_FL_IOPL;
     }
     if (rip > cpu->st.seg[X86_CS].limit)
         soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (vme)
+        vme_load(cpu, fl);
     stack_drop(cpu, 3u * osize);
     seg_load_real(cpu, X86_CS, cs);
     soft_mode_changed(cpu);
     cpu->next_rip = rip;
-    soft_set_flags(cpu, (soft_flags(cpu) & ~mask) | (fl & mask));
+    if (!vme)
+        soft_set_flags(cpu, (soft_flags(cpu) & ~mask) | (fl & mask));
 }
 
 static void iret_to_vm86(struct soft_cpu *cpu, uint64_t rip, uint16_t cs, uint64_t fl)
@@ -693,7 +714,8 @@ void soft_iret(struct soft_cpu *cpu, unsigned osize)
     if (cpu->st.rflags & X86_FL_NT) {
         if (in_long_mode(cpu))
             soft_raise_error(cpu, X86_EXC_GP, 0);
-        soft_unimplemented(cpu, "IRET from a nested task");
+        task_return(cpu);
+        return;
     }
     rip = stack_peek(cpu, osize, 0);
     cs = (uint16_t)stack_peek(cpu, osize, osize);

@@ -10,6 +10,7 @@
 /* The engine's face, and the run loop: pending events, the next block, its instructions. */
 
 enum { SOFT_INVALS = countof(((struct soft_cpu *)0)->inval) };
+enum { FAULT_FREEZE = 0xfe, FAULT_EXIT = 0xff }; /* in fault.type: no exception */
 enum { INVAL_PROTECT = 1, INVAL_ALL = 2 }; /* in inval[], beside a page: drop its write tags; all */
 
 /* ---- derived state ---- */
@@ -32,6 +33,7 @@ void soft_mode_changed(struct soft_cpu *cpu)
         cpu->rip_mask = big ? 0xffffffff : 0xffff;
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
+    cpu->block_mode = (uint8_t)(cpu->mode | (has_descriptors(cpu) ? 0 : BLOCK_REAL));
     for (unsigned i = 0; i < X86_SEG_COUNT; i++)
         cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
     mmu_update_mode(cpu);
@@ -82,6 +84,25 @@ void soft_set_flags(struct soft_cpu *cpu, uint64_t value)
         mmu_update_mode(cpu);
 }
 
+uint16_t vme_image(const struct soft_cpu *cpu)
+{
+    uint16_t fl = (uint16_t)(soft_flags(cpu) | X86_FL_IOPL);
+
+    if (cpu->st.rflags & X86_FL_VIF)
+        return fl | X86_FL_IF;
+    return fl & (uint16_t)~X86_FL_IF;
+}
+
+void vme_load(struct soft_cpu *cpu, uint64_t flags)
+{
+    uint64_t mask = X86_FL_ARITH | X86_FL_DF | X86_FL_NT, keep = soft_flags(cpu);
+
+    if ((flags & X86_FL_TF) || ((flags & X86_FL_IF) && (keep & X86_FL_VIP)))
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    keep &= ~(mask | X86_FL_VIF);
+    soft_set_flags(cpu, keep | (flags & mask) | (flags & X86_FL_IF ? X86_FL_VIF : 0));
+}
+
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     char bytes[3 * 15 + 1] = "";
@@ -101,7 +122,15 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
     snprintf(cpu->exit->text, sizeof(cpu->exit->text), "%s is not implemented (RIP %#llx: %s)",
              what, (unsigned long long)rip, bytes);
     cpu->exit_wanted = true;
-    cpu->fault.type = 0xff;
+    cpu->fault.type = FAULT_EXIT;
+    longjmp(cpu->env, 1);
+}
+
+_Noreturn void soft_freeze(struct soft_cpu *cpu)
+{
+    cpu->halt_wanted = true;
+    cpu->fault.type = FAULT_FREEZE;
+    atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
     longjmp(cpu->env, 1);
 }
 
@@ -253,12 +282,6 @@ static void check_breakpoints(struct soft_cpu *cpu)
         raise_db(cpu, hit);
 }
 
-static bool is_string(unsigned op)
-{
-    return op == X86_MOVS || op == X86_STOS || op == X86_LODS || op == X86_CMPS || op == X86_SCAS ||
-           op == X86_INS || op == X86_OUTS;
-}
-
 /*
  * A single step ends by the TF that was in force before the instruction, but by the TF after those
  * that enter the system: software interrupts clear it, SYSCALL by its mask.
@@ -273,7 +296,7 @@ static bool flags_end_step(unsigned op)
 static void run_single(struct soft_cpu *cpu)
 {
     bool trap = (cpu->st.rflags & X86_FL_TF) != 0;
-    uint64_t dr6 = 0, rip = cpu->st.rip;
+    uint64_t dr6 = 0, next;
     struct soft_block *k;
 
     check_breakpoints(cpu);
@@ -282,16 +305,18 @@ static void run_single(struct soft_cpu *cpu)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
+    next = (cpu->st.rip + k->bytes) & cpu->rip_mask;
     run_block(cpu, k);
-    if (cpu->uop->rep != 0 && is_string(cpu->uop->op) && cpu->st.rip == rip)
-        cpu->st.rflags |= X86_FL_RF; /* not over: its breakpoint has been seen */
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
     if (flags_end_step(cpu->uop->op))
         trap = (cpu->st.rflags & X86_FL_TF) != 0;
+    if ((cpu->st.debugctl & DEBUGCTL_BTF) && cpu->st.rip == next)
+        trap = false;
     dr6 = cpu->db_hit | (trap ? 1u << 14 : 0);
     if (dr6 != 0) {
         cpu->db_hit = 0;
+        cpu->halt_wanted = false; /* a HLT that traps does not halt */
         raise_db(cpu, dr6);
     }
 }
@@ -299,7 +324,7 @@ static void run_single(struct soft_cpu *cpu)
 static struct soft_block *next_block(struct soft_cpu *cpu)
 {
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip;
-    uint64_t key = cpu->gen << 8 | (uint64_t)cpu->mode << 2 | (cpu->cpl == 3 ? 2u : 0u) | 1u;
+    uint64_t key = cpu->gen << 8 | (uint64_t)cpu->block_mode << 2 | (cpu->cpl == 3 ? 2u : 0u) | 1u;
     struct soft_jump *j =
         &cpu->jumps[(lin ^ (lin >> SOFT_JUMP_BITS)) & ((1u << SOFT_JUMP_BITS) - 1)];
     struct soft_block *k;
@@ -317,6 +342,19 @@ static struct soft_block *next_block(struct soft_cpu *cpu)
     return k;
 }
 
+static void take_pins(struct soft_cpu *cpu)
+{
+    bool masked = atomic_load(&cpu->vm->a20_masked);
+
+    atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_PINS);
+    if (atomic_exchange(&cpu->ignne_wanted, false) && cpu->st.ferr)
+        cpu->st.ignne = true;
+    if (cpu->st.a20_masked != masked) {
+        cpu->st.a20_masked = masked;
+        mmu_flush_all(cpu);
+    }
+}
+
 /* Events between instructions. Returns false if run must return (cpu->exit is filled). */
 static bool look_around(struct soft_cpu *cpu, uint32_t pending)
 {
@@ -324,6 +362,8 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
         atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_INVAL);
         take_invals(cpu);
     }
+    if (pending & SOFT_PENDING_PINS)
+        take_pins(cpu);
     if (cpu->exit_wanted)
         return false;
     if (cpu->db_hit != 0 && !cpu->st.movss_shadow) {
@@ -407,8 +447,10 @@ static bool take_fault(struct soft_cpu *cpu)
     }
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
-    if (cpu->exit_wanted && cpu->fault.type == 0xff)
+    if (cpu->exit_wanted && cpu->fault.type == FAULT_EXIT)
         return false;
+    if (cpu->fault.type == FAULT_FREEZE)
+        return true;
     cpu->stats.exceptions++;
     if (cpu->budgeted && cpu->budget > cpu->stats.instructions)
         cpu->budget--; /* handlers that fault at once must come to an end too */
@@ -490,6 +532,7 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
                                                : (in->seg[X86_SS].attr >> 5) & 3;
     cpu->halt_wanted = false;
     cpu->db_hit = 0;
+    atomic_store(&cpu->vm->a20_masked, in->a20_masked); /* one line for all */
     cpu->apic_page = ~0ull;
     if (env->lapic != NULL && env->lapic->msr_read(env->lapic_ctx, cpu->id, 0x1b, &base) == 0 &&
         (base & 0xc00) == 0x800)
@@ -530,6 +573,34 @@ static void soft_nmi(void *vcpu)
 static uint64_t soft_tsc(void *vcpu)
 {
     return soft_guest_tsc(vcpu);
+}
+
+/* To all vCPUs: look at the pins before the next instruction. */
+static void pins_changed(struct soft_vm *vm)
+{
+    for (unsigned i = 0; i < vm->env.cpus; i++) {
+        if (vm->cpu[i] != NULL)
+            atomic_fetch_or(&vm->cpu[i]->pending, SOFT_PENDING_PINS);
+    }
+}
+
+static void soft_a20(void *p, bool open)
+{
+    struct soft_vm *vm = p;
+
+    atomic_store(&vm->a20_masked, !open);
+    pins_changed(vm);
+}
+
+static void soft_ignne(void *p)
+{
+    struct soft_vm *vm = p;
+
+    for (unsigned i = 0; i < vm->env.cpus; i++) {
+        if (vm->cpu[i] != NULL)
+            atomic_store(&vm->cpu[i]->ignne_wanted, true);
+    }
+    pins_changed(vm);
 }
 
 static void soft_stats(void *vcpu, struct vcpu_stats *out)
@@ -623,5 +694,7 @@ const struct engine_ops engine_soft = {
     .interrupt = soft_interrupt,
     .nmi = soft_nmi,
     .tsc = soft_tsc,
+    .a20 = soft_a20,
+    .ignne = soft_ignne,
     .stats = soft_stats,
 };
