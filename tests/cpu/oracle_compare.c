@@ -93,13 +93,13 @@ static void compare_general(const struct oracle_case *c, const struct oracle_res
 }
 
 static void compare_control(const struct oracle_case *c, const struct oracle_result *host,
-                            const struct oracle_result *soft, struct report *rep)
+                            const struct oracle_result *soft, uint32_t fsw, struct report *rep)
 {
     if (((fx32(host, 24, 4) ^ fx32(soft, 24, 4)) & rule_mxcsr_mask(c, host)) != 0)
         differ(rep, "mxcsr", fx32(host, 24, 4), fx32(soft, 24, 4));
     if (fx32(host, 0, 2) != fx32(soft, 0, 2))
         differ(rep, "fcw", fx32(host, 0, 2), fx32(soft, 0, 2));
-    if (((fx32(host, 2, 2) ^ fx32(soft, 2, 2)) & rule_fsw_mask(c, host)) != 0)
+    if (((fx32(host, 2, 2) ^ fx32(soft, 2, 2)) & fsw) != 0)
         differ(rep, "fsw", fx32(host, 2, 2), fx32(soft, 2, 2));
     if (fx32(host, 4, 1) != fx32(soft, 4, 1))
         differ(rep, "ftw", fx32(host, 4, 1), fx32(soft, 4, 1));
@@ -157,14 +157,14 @@ static void compare_memory(const struct oracle_result *host, const struct oracle
 }
 
 static bool differs(const struct oracle_case *c, const struct oracle_result *host,
-                    const struct oracle_result *soft, uint32_t undefined, bool print)
+                    const struct oracle_result *soft, uint32_t undefined, uint32_t fsw, bool print)
 {
     uint32_t flags =
         (X86_FL_ARITH | X86_FL_DF | X86_FL_AC | X86_FL_ID | X86_FL_NT | X86_FL_TF) & ~undefined;
     struct report rep = {.print = print};
 
     compare_general(c, host, soft, flags, &rep);
-    compare_control(c, host, soft, &rep);
+    compare_control(c, host, soft, fsw, &rep);
     if (!c->state_area && c->state_ea == 0)
         compare_pointers(host, soft, &rep);
     compare_vectors(host, soft, &rep);
@@ -172,12 +172,17 @@ static bool differs(const struct oracle_case *c, const struct oracle_result *hos
     return rep.bad;
 }
 
+static bool invalid_at_end(const struct oracle_result *r)
+{
+    return (r->out.fx[0] & 1) == 0 && (r->out.fx[2] & 1) != 0;
+}
+
 enum oracle_verdict oracle_compare(struct oracle_soft *engine, const struct oracle_case *c,
                                    struct oracle_result *host, struct oracle_result *soft,
                                    bool print)
 {
     struct flow f = {.c = c, .feature = oracle_soft_features(engine)};
-    uint32_t undefined = 0;
+    uint32_t undefined = 0, fsw = c->program ? 0xffff : rule_fsw_mask(c, host);
 
     if (rule_unspecified(c, host, soft))
         return ORACLE_UNSPECIFIED;
@@ -187,14 +192,18 @@ enum oracle_verdict oracle_compare(struct oracle_soft *engine, const struct orac
     rule_hide_pointers(c, soft);
     if (!c->program)
         undefined = rule_strayed(c, host) ? X86_FL_ARITH : rule_undefined_flags(c, host);
-    if (!differs(c, host, soft, undefined, print && !c->program && !rule_strayed(c, host)))
+    if (!differs(c, host, soft, undefined, fsw, print && !c->program && !rule_strayed(c, host)))
         return ORACLE_SAME;
     if (!c->program && !rule_strayed(c, host))
         return ORACLE_DIFFERENT;
     if (!oracle_soft_trace(engine, c, flow_step, &f) || f.unclear)
         return ORACLE_UNSPECIFIED;
     f.undefined |= f.last.flags_undefined | undefined;
+    if (rule_flags_by_x87(&f.last)) /* see rule_fsw_mask */
+        f.undefined |= X86_FL_ARITH;
     if (f.last.rep != 0 && (f.last.op == X86_CMPS || f.last.op == X86_SCAS))
         f.undefined |= X86_FL_ARITH; /* as in rule_undefined_flags */
-    return differs(c, host, soft, f.undefined, print) ? ORACLE_DIFFERENT : ORACLE_SAME;
+    if (f.codes || invalid_at_end(host))
+        fsw &= 0xbaff;
+    return differs(c, host, soft, f.undefined, fsw, print) ? ORACLE_DIFFERENT : ORACLE_SAME;
 }

@@ -43,6 +43,7 @@ bool rule_strayed(const struct oracle_case *c, const struct oracle_result *host)
 
 struct flow {
     uint32_t undefined;
+    bool codes;   /* C0, C2, C3 may be a vendor's: see rule_fsw_mask */
     bool unclear; /* something undefined was used, or an instruction ran that no rule here knows */
     bool started;
     const struct oracle_case *c;

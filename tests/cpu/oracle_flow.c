@@ -95,7 +95,8 @@ bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
         f->undefined |= f->last.flags_undefined;
     if (f->started && rule_flags_by_x87(&f->last) && invalid_waits(st))
         f->undefined |= X86_FL_ARITH;
-    if (reads_status(in) && invalid_waits(st))
+    f->codes |= invalid_waits(st);
+    if (reads_status(in) && f->codes)
         f->unclear = true;
     f->started = true;
     f->last = *in;

@@ -39,12 +39,18 @@ const struct x86_insn *rule_faulted(const struct oracle_case *c, const struct or
     return buf;
 }
 
+/* Was #IA unmasked at the beginning or at the end? FLDCW may stand in between. */
+static bool invalid_unmasked(const struct oracle_case *c, const struct oracle_result *r)
+{
+    return (c->in.fx[0] & r->out.fx[0] & 1) == 0;
+}
+
 /* With an unmasked #IA Intel's leave C0, C2 and C3 as they were, AMD's set them. */
 uint32_t rule_fsw_mask(const struct oracle_case *c, const struct oracle_result *host)
 {
-    const uint8_t *fcw = c->program ? host->out.fx : c->in.fx;
+    bool invalid = (host->out.fx[2] & 1) != 0 || c->count > 1; /* FNCLEX clears only the flag */
 
-    return (fcw[0] & 1) == 0 && (host->out.fx[2] & 1) != 0 ? 0xbaff : 0xffff;
+    return invalid_unmasked(c, host) && invalid ? 0xbaff : 0xffff;
 }
 
 bool rule_flags_by_x87(const struct x86_insn *in)
@@ -65,7 +71,7 @@ uint32_t rule_undefined_flags(const struct oracle_case *c, const struct oracle_r
         if (k < done && !(in->op >= X86_ROL && in->op <= X86_SHRD)) /* by 0: no flag is written */
             mask &= ~in->flags_written;
         /* With an unmasked #IA Intel's leave the flags of FCOMI as they were, AMD's set them. */
-        if (rule_flags_by_x87(in) && (c->in.fx[0] & 1) == 0)
+        if (rule_flags_by_x87(in) && invalid_unmasked(c, r))
             mask |= X86_FL_ARITH;
         if (in->op == X86_RDSEED)
             mask |= X86_FL_CF;       /* there may be none yet */
