@@ -152,7 +152,7 @@ static void call_stub(struct soft_cpu *cpu, struct native_buf *buf, const struct
  */
 static bool exact_tiny_half(const struct soft_cpu *cpu, const struct uop *u)
 {
-    size_t at = 8u * (u->src != 0 ? u->src : u->dst); /* of the low half, in struct soft_cpu */
+    size_t at = 8u * u->dst; /* ModRM.reg comes first: the low half, in struct soft_cpu */
     size_t reg = (at - offsetof(struct soft_cpu, st.xsave) - FX_XMM) / 16;
     const uint8_t *low = (const uint8_t *)cpu + at;
     const uint8_t *high = cpu->st.xsave + X86_XSAVE_YMM + 16 * reg;
