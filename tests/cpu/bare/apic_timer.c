@@ -268,6 +268,8 @@ static void deadline_disarmed(void)
     check(named("deadline.left-reads-zero"), MODES, rdmsr(MSR_DEADLINE), 0);
     irqs_on_for(4000);
     check(named("deadline.left-disarms"), MODES, irq_total, 0);
+    apic_write(APIC_LVT_TIMER, BY_DEADLINE | VECTOR);
+    check(named("deadline.back-reads-zero"), MODES, rdmsr(MSR_DEADLINE), 0);
     do {
         timer_off();
         apic_write(APIC_LVT_TIMER, ONE_SHOT | VECTOR);

@@ -207,6 +207,49 @@ static void reading(void)
     quiet();
 }
 
+/* With the gate low a count is loaded, and stays; in mode 1 it waits for the trigger. */
+static void loaded(void)
+{
+    unsigned a;
+
+    gate2(false);
+    mode(2, 2, BOTH);
+    load(2, 0x1234);
+    delay(20);
+    check("load.mode2", MODE2, latched(2), 0x1234);
+    mode(2, 0, BOTH);
+    load(2, 0x4321);
+    delay(20);
+    check("load.mode0", MODE0, latched(2), 0x4321);
+    mode(2, 3, BOTH);
+    load(2, 0x2468);
+    delay(20);
+    check("load.mode3-even", MODE3, latched(2), 0x2468);
+    mode(2, 3, BOTH);
+    load(2, 0x2469);
+    delay(20);
+    check("load.mode3-odd", MODE3, latched(2), 0x2468);
+    mode(2, 1, BOTH);
+    load(2, 0xffff);
+    delay(20);
+    check("load.mode1-waits", MODE1, status(2) & 0x40, 0x40);
+    gate2(true);
+    delay(20);
+    check("load.mode1-trigger", MODE1, status(2) & 0x40, 0);
+    load(2, 0xfff0);
+    delay(20);
+    check("load.mode1-next-waits", MODE1, status(2) & 0x40, 0x40);
+    mode(2, 0, BOTH);
+    load(2, 0xffff);
+    delay(100);
+    outb(0x42, 0x10);
+    a = latched(2);
+    delay(100);
+    check("load.mode0-first-byte-holds", MODE0, latched(2), a);
+    outb(0x42, 0x10);
+    gate2(false);
+}
+
 static void widths(void)
 {
     uint64_t start;
@@ -355,6 +398,7 @@ void test(void)
     terminal_count();
     strobe();
     reading();
+    loaded();
     widths();
     outputs();
     port61();

@@ -102,6 +102,8 @@ static void rtc_periodic(void)
 /* Sets the clock; the first update is half a second after the divider runs again. */
 static void rtc_update(void)
 {
+    uint64_t start;
+
     rtc_quiet();
     set_rtc(RTC_B, B_24 | B_SET | B_UIE);
     check("rtc.set-clears-uie", REGISTERS, rtc(RTC_B) & B_UIE, 0);
@@ -113,9 +115,11 @@ static void rtc_update(void)
     set_rtc(3, 0xff);
     set_rtc(5, 0xff);
     check("rtc.reads-what-was-set", "MC146818, setting the time", rtc(0) << 8 | rtc(2), 0x5834);
-    set_rtc(RTC_A, 0x20);
     set_rtc(RTC_B, B_24 | B_AIE | B_UIE);
+    start = tsc();
+    set_rtc(RTC_A, 0x20);
     check("rtc.update", UPDATE, irqs_wait(IRQ8, 1, 2500), 1);
+    check("rtc.half-a-second", "MC146818, divider bits", tsc() - start >= tsc_hz() / 5 * 2, 1);
     check("rtc.update-flag", UPDATE, c_seen & 0x90, 0x90);
     check("rtc.alarm-flag", ALARM, c_seen & 0x20, 0x20);
     check("rtc.next-second", UPDATE, rtc(0), 0x59);
