@@ -34,12 +34,12 @@ for image; do
     rc=0
     case $engine in
     qemu)
-        timeout 60 qemu-system-x86_64 -kernel "$image" -device isa-debug-exit,iobase=0xf4,iosize=4 \
+        timeout 20 qemu-system-x86_64 -kernel "$image" -device isa-debug-exit,iobase=0xf4,iosize=4 \
             -device pc-testdev -serial stdio -display none -no-reboot -cpu max \
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
     *)
-        timeout 60 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -o "$set" -l com1,stdio \
+        timeout 20 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -o "$set" -l com1,stdio \
             -l pc-testdev -s 0:0,hostbridge -s 31,lpc -f multiboot,"$image" \
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
