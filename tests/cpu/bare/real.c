@@ -422,6 +422,17 @@ static void protected16(void)
     check("protected16.stos-wraps", PROTECTED16, c.vector == V_DONE ? c.dx : 0xbad, 0x12340002);
     c = in_16(CODE16("int 0x81\n nop"));
     check_event("protected16.int", PROTECTED16, &c, 0x81, NO_ERROR, 2);
+    /* a 16-bit code segment of more than 64 KiB: EIP has 32 bits all the same */
+    gdt_set(S_FREE, descriptor(LOW_CODE, 0x1ffff, 0x9b, 0));
+    LOW[0x10100] = 0x41; /* inc cx */
+    LOW[0x10101] = 0xcd;
+    LOW[0x10102] = V_DONE;
+    c = code16(CODE16("mov eax, 0x10100\n jmp eax"));
+    c.cs = S_FREE;
+    c.cx = 0x1ffff;
+    run(&c);
+    check_event("protected16.jmp-above-64k", PROTECTED16, &c, V_DONE, NO_ERROR, 0x10103);
+    check("protected16.is-16-bit-above-64k", PROTECTED16, c.cx, 0x10000);
     c = in_16(CODE16("smsw ax\n sldt bx\n str cx"));
     check("protected16.str", PROTECTED16, c.cx & 0xffff, S_TSS);
 }
