@@ -229,8 +229,7 @@ static void frames(void)
     check("frame.inner-ss", STACKS, c.cx, S_DATA);
     check("frame.inner-eip", STACKS, peek(top - 20), c.code.end - 2);
     check("frame.inner-cs", STACKS, peek(top - 16) & 0xffff, S_UCODE32);
-    check("frame.inner-flags", STACKS, peek(top - 12),
-          2 | FL_CF | FL_IF | FL_IOPL | FL_AC | FL_ID);
+    check("frame.inner-flags", STACKS, peek(top - 12), 2 | FL_CF | FL_IF | FL_IOPL | FL_AC | FL_ID);
     check("frame.inner-old-sp", STACKS, peek(top - 8), (word)user_stack_top);
     check("frame.inner-old-ss", STACKS, peek(top - 4) & 0xffff, S_UDATA);
     check("flags.interrupt-gate", FLAGS, c.bx, 2 | FL_CF | FL_IOPL | FL_AC | FL_ID);
@@ -356,11 +355,85 @@ static void stack_table(void)
         put(12, s->esp);
         put(16, s->access != 0 ? STACK | s->rpl : s->selector);
         run(&c);
-        if (s->vector == V_DONE)
+        if (s->vector == V_DONE) {
             check_event(joined(how, s->name, ""), STACKS, &c, V_DONE, NO_ERROR, quiet().end);
-        else
+            check(joined(how, s->name, "-accessed"), "SDM Vol.3, code- and data-segment types",
+                  gdt[STACK / 8] >> 40 & 1, 1);
+        } else
             check_fault(joined(how, s->name, ""), STACKS, &c, s->vector, s->error | ext);
     }
+}
+
+/* A second fault while one is delivered: contributory ones make a double fault. */
+static void double_faults(void)
+{
+    static const struct {
+        const char *name;
+        unsigned first, access, target, ss1;
+        int vector;
+        unsigned error;
+    } pairs[] = {
+        {"de-then-np", V_DE, 0x0e, CODE0, S_DATA_1, V_DF, 0},
+        {"de-then-gp", V_DE, 0x8e, DATA, S_DATA_1, V_DF, 0},
+        {"de-then-ts", V_DE, 0x8e, CODE1, 0, V_DF, 0},
+        {"de-then-ss", V_DE, 0x8e, CODE1, STACK | 1, V_DF, 0},
+        {"gp-then-np", V_GP, 0x0e, CODE0, S_DATA_1, V_DF, 0},
+        {"gp-then-gp", V_GP, 0x8e, 0, S_DATA_1, V_DF, 0},
+        {"ud-then-ts", V_UD, 0x8e, CODE1, 0, V_TS, 1},
+        {"ud-then-ss", V_UD, 0x8e, CODE1, STACK | 1, V_SS, STACK | 1},
+        {"br-then-np", V_BR, 0x0e, CODE0, S_DATA_1, V_NP, 8 * V_BR + 3},
+    };
+
+    for (unsigned i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        struct code codes[] = {UCODE("div cl"), UCODE("hlt"), UCODE("ud2"),
+                               UCODE("push 1\n push 0\n mov eax, 2\n 9: bound eax, [esp]")};
+        unsigned first = pairs[i].first;
+        struct cpu c = user(codes[first == V_DE ? 0 : first == V_GP ? 1 : first == V_UD ? 2 : 3]);
+
+        tables();
+        gdt_set(STACK, descriptor(0, 0xfffff, 0x32, 0xc));
+        put(16, pairs[i].ss1);
+        idt_gate(first, pairs[i].target, quiet().start, pairs[i].access, 0);
+        run(&c);
+        check_fault(joined("double.", pairs[i].name, ""),
+                    "SDM Vol.3, conditions for generating a double fault", &c, pairs[i].vector,
+                    pairs[i].error);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        struct cpu c = user(UCODE("mov al, [edi]"));
+
+        paging(PAGING_32);
+        tables();
+        test_pte32[0] = 0;
+        flush_tlb();
+        idt_gate(V_PF, CODE0, 0, i == 0 ? 0x0e : 0x8c, 0);
+        c.di = TEST_VA;
+        run(&c);
+        check_fault(i == 0 ? "double.pf-then-np" : "double.pf-then-gp",
+                    "SDM Vol.3, conditions for generating a double fault", &c, V_DF, 0);
+        check(i == 0 ? "double.pf-then-np-cr2" : "double.pf-then-gp-cr2",
+              "SDM Vol.3, conditions for generating a double fault", c.cr2, TEST_VA);
+        /* and a page fault for the stack of a page fault */
+        tables();
+        put(12, TEST_VA + 0x100);
+        idt_gate(V_PF, CODE1, quiet().start, 0x8e, 0);
+        c = user(UCODE("mov al, [edi]"));
+        c.di = TEST_VA;
+        run(&c);
+        check_fault(i == 0 ? "double.pf-then-pf" : "double.pf-then-pf-again",
+                    "SDM Vol.3, conditions for generating a double fault", &c, V_DF, 0);
+        /* not for another event: the page fault is then taken */
+        tables();
+        put(12, TEST_VA + 0x100);
+        idt_gate(V_UD, CODE1, quiet().start, 0x8e, 0);
+        c = user(UCODE("ud2"));
+        run(&c);
+        check(i == 0 ? "double.ud-then-pf" : "double.ud-then-pf-again",
+              "SDM Vol.3, conditions for generating a double fault",
+              c.vector == V_PF && c.ip == c.code.mark ? c.error : 0xbad, 2);
+        paging(PAGING_OFF);
+    }
+    tables();
 }
 
 static void short_tss(void)
@@ -454,8 +527,7 @@ static void irets(void)
         if ((r->cs & 3) != 0)
             check(joined("iret.", r->name, "-sp"), RETURNS, c.dx, (word)user_stack_top - 256);
         else
-            check(joined("iret.", r->name, "-sp"), RETURNS, c.dx,
-                  (word)fragment_stack_top - 8);
+            check(joined("iret.", r->name, "-sp"), RETURNS, c.dx, (word)fragment_stack_top - 8);
     }
 }
 
@@ -546,6 +618,7 @@ void test(void)
     frames();
     gates16();
     stack_table();
+    double_faults();
     short_tss();
     irets();
     iret_flags();

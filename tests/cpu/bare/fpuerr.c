@@ -6,8 +6,7 @@
 #define IRQ13 0x2d
 
 /* A division by zero, not masked; label 9 is the next instruction that waits. */
-#define DIVIDE                                                                                     \
-    "fninit\n push 0x037b\n fldcw [esp]\n add esp, 4\n fld1\n fldz\n fdivp\n"
+#define DIVIDE "fninit\n push 0x037b\n fldcw [esp]\n add esp, 4\n fld1\n fldz\n fdivp\n"
 
 static void pic(uint8_t master, uint8_t slave)
 {
@@ -49,11 +48,11 @@ static void native(void)
         CODE(DIVIDE "9: fldcw [esp]"),
         CODE(DIVIDE "9: paddb mm0, mm1"),
     };
-    static const char *const quiet_names[] = {"fnstsw", "fnclex", "fninit", "fnstcw", "fnstenv",
-                                              "fnsave"};
+    static const char *const quiet_names[] = {"fnstsw", "fnclex",  "fninit",
+                                              "fnstcw", "fnstenv", "fnsave"};
     struct code quiet[] = {
-        CODE(DIVIDE "fnstsw ax"),         CODE(DIVIDE "fnclex\n fwait"),
-        CODE(DIVIDE "fninit\n fwait"),    CODE(DIVIDE "fnstcw [esp - 8]"),
+        CODE(DIVIDE "fnstsw ax"),          CODE(DIVIDE "fnclex\n fwait"),
+        CODE(DIVIDE "fninit\n fwait"),     CODE(DIVIDE "fnstcw [esp - 8]"),
         CODE(DIVIDE "fnstenv [esp - 64]"), CODE(DIVIDE "fnsave [esp - 128]\n fwait"),
     };
     struct cpu c;

@@ -174,8 +174,7 @@ static void direct16(void)
     far_pointer.offset = BASED << 16;
     c.di = (word)&far_pointer;
     run(&c);
-    check_event("far-jmp.16-bit", DIRECT, &c, V_DONE, NO_ERROR,
-                target().end - target().start);
+    check_event("far-jmp.16-bit", DIRECT, &c, V_DONE, NO_ERROR, target().end - target().start);
     c = kernel(CODE(".byte 0x66, 0xff, 0x1f"));
     c.cs = BASED + 0x10;
     gdt_set(BASED + 0x10, descriptor(c.code.start, 0xffff, 0x9a, 4));
@@ -191,8 +190,7 @@ static void direct16(void)
     check("retf.16-bit-sp", RETURNS, c.dx, sp);
     c = kernel(CODE(".byte 0x66, 0xea, 0, 0, 0, 1")); /* ptr16:16, BASED is 0x100 */
     run(&c);
-    check_event("far-jmp.ptr16-16", DIRECT, &c, V_DONE, NO_ERROR,
-                target().end - target().start);
+    check_event("far-jmp.ptr16-16", DIRECT, &c, V_DONE, NO_ERROR, target().end - target().start);
 }
 
 /* ---- call gates ---- */

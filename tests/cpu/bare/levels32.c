@@ -21,8 +21,8 @@ static void load_tr(uint64_t value)
 
 struct access {
     const char *name;
-    unsigned size;     /* 1, 2, 4 */
-    unsigned port;     /* from PORT */
+    unsigned size;      /* 1, 2, 4 */
+    unsigned port;      /* from PORT */
     uint32_t forbidden; /* a bit for each port from PORT */
     bool fault;
 };
@@ -286,17 +286,15 @@ static void popf(void)
 static void privileged(void)
 {
     static const char *const names[] = {
-        "hlt",     "lgdt",      "lidt",      "lldt",      "ltr",       "lmsw",    "clts",
-        "mov-cr0", "mov-cr3",   "mov-cr4",   "mov-to-cr0", "mov-to-cr3", "mov-dr0", "mov-to-dr7",
-        "invd",    "wbinvd",    "invlpg",    "rdmsr",     "wrmsr",     "lmsw-memory"};
+        "hlt",     "lgdt",    "lidt",    "lldt",       "ltr",        "lmsw",       "clts",
+        "mov-cr0", "mov-cr3", "mov-cr4", "mov-to-cr0", "mov-to-cr3", "mov-dr0",    "mov-to-dr7",
+        "invd",    "wbinvd",  "invlpg",  "rdmsr",      "wrmsr",      "lmsw-memory"};
     struct code users[] = {
-        UCODE("hlt"),          UCODE("lgdt [ebx]"),    UCODE("lidt [ebx]"),
-        UCODE("lldt ax"),      UCODE("ltr ax"),        UCODE("lmsw ax"),
-        UCODE("clts"),         UCODE("mov eax, cr0"),  UCODE("mov eax, cr3"),
-        UCODE("mov eax, cr4"), UCODE("mov cr0, eax"),  UCODE("mov cr3, eax"),
-        UCODE("mov eax, dr0"), UCODE("mov dr7, eax"),  UCODE("invd"),
-        UCODE("wbinvd"),       UCODE("invlpg [ebx]"),  UCODE("rdmsr"),
-        UCODE("wrmsr"),        UCODE("lmsw [ebx]")};
+        UCODE("hlt"),          UCODE("lgdt [ebx]"),   UCODE("lidt [ebx]"),   UCODE("lldt ax"),
+        UCODE("ltr ax"),       UCODE("lmsw ax"),      UCODE("clts"),         UCODE("mov eax, cr0"),
+        UCODE("mov eax, cr3"), UCODE("mov eax, cr4"), UCODE("mov cr0, eax"), UCODE("mov cr3, eax"),
+        UCODE("mov eax, dr0"), UCODE("mov dr7, eax"), UCODE("invd"),         UCODE("wbinvd"),
+        UCODE("invlpg [ebx]"), UCODE("rdmsr"),        UCODE("wrmsr"),        UCODE("lmsw [ebx]")};
 
     for (unsigned cpl = 1; cpl < 4; cpl += 2) {
         for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

@@ -161,7 +161,8 @@ static void large(void)
     change(2, ~0ull, base & ~PTE_P);
     expect_access(joined(name, "absent", ""), RIGHTS, 'w', 3, TEST_VA + offset, 6);
     change(2, ~0ull, base | 1u << 12 | PTE_G | 0xe00);
-    expect_access(joined(name, "pat-and-free-bits", ""), RIGHTS, 'w', 3, TEST_VA + offset, NO_FAULT);
+    expect_access(joined(name, "pat-and-free-bits", ""), RIGHTS, 'w', 3, TEST_VA + offset,
+                  NO_FAULT);
     if (form == PAGING_PAE) {
         static const char *const bits[] = {"reserved-13", "reserved-14", "reserved-15",
                                            "reserved-16", "reserved-17", "reserved-18",
@@ -221,8 +222,8 @@ static void without_pse(void)
     expect_access("pse-on.small-page", PAGING32, 'r', 3, TEST_VA, NO_FAULT);
     small_directory[TEST_VA >> 22] = ((word)test_frame[0] & 0xffc00000) | 7 | (uint32_t)PTE_PS;
     set_cr3((word)small_directory);
-    expect_access("pse-on.large-page", PAGING32, 'r', 3,
-                  TEST_VA + ((word)test_frame[0] & 0x3fffff), NO_FAULT);
+    expect_access("pse-on.large-page", PAGING32, 'r', 3, TEST_VA + ((word)test_frame[0] & 0x3fffff),
+                  NO_FAULT);
     /* the low bits of CR3 do not belong to the address */
     small_directory[TEST_VA >> 22] = (word)test_pte32 | 7;
     set_cr3((word)small_directory | 0x18);
@@ -286,8 +287,8 @@ static void pdptes(void)
         const char *name;
         uint64_t bits;
     } bad[] = {
-        {"pdpte.reserved-1", 2},    {"pdpte.reserved-2", 4},         {"pdpte.reserved-5", 0x20},
-        {"pdpte.reserved-6", 0x40}, {"pdpte.reserved-7", 0x80},      {"pdpte.reserved-8", 0x100},
+        {"pdpte.reserved-1", 2},      {"pdpte.reserved-2", 4},      {"pdpte.reserved-5", 0x20},
+        {"pdpte.reserved-6", 0x40},   {"pdpte.reserved-7", 0x80},   {"pdpte.reserved-8", 0x100},
         {"pdpte.bit-52", 1ull << 52}, {"pdpte.bit-63", 1ull << 63},
     };
 

@@ -1,4 +1,5 @@
-/* Real-address mode and 16-bit protected mode: limits, wraps, interrupts, the ways between modes. */
+/* Real-address mode and 16-bit protected mode: limits, wraps, interrupts, the ways between modes.
+ */
 #include "bare.h"
 
 #define REAL "SDM Vol.3, real-address mode"
@@ -67,8 +68,9 @@ static void limits(void)
     faults("limit.fld-across", CODE16("fninit\n 9: fld tbyte ptr [0xfff7]"), V_GP);
     faults("limit.movs", CODE16("mov si, 0xffff\n mov di, 0x400\n 9: movsw"), V_GP);
     faults("limit.stos-32", CODE16("mov edi, 0x10000\n 9: .byte 0x67\n stosb"), V_GP);
-    gives("wrap.bx-si", CODE16("mov byte ptr [0x300], 0x5a\n mov bx, 0xff00\n mov si, 0x400\n"
-                               "xor ax, ax\n mov al, [bx+si]"),
+    gives("wrap.bx-si",
+          CODE16("mov byte ptr [0x300], 0x5a\n mov bx, 0xff00\n mov si, 0x400\n"
+                 "xor ax, ax\n mov al, [bx+si]"),
           0x5a);
     gives("wrap.negative-displacement",
           CODE16("mov byte ptr [0xfff0], 0x5b\n xor bx, bx\n xor ax, ax\n mov al, [bx-16]"), 0x5b);
@@ -76,8 +78,9 @@ static void limits(void)
           CODE16("mov dx, sp\n xor sp, sp\n push 0x1234\n mov ax, sp\n mov sp, dx"), 0xfffe);
     gives("wrap.pop-at-fffe",
           CODE16("mov dx, sp\n mov sp, 0xfffe\n pop cx\n mov ax, sp\n mov sp, dx"), 0);
-    gives("wrap.stos", CODE16("mov di, 0xfffe\n mov cx, 4\n mov al, 0x90\n push word ptr [0]\n"
-                              "rep stosb\n pop word ptr [0]\n mov ax, di"),
+    gives("wrap.stos",
+          CODE16("mov di, 0xfffe\n mov cx, 4\n mov al, 0x90\n push word ptr [0]\n"
+                 "rep stosb\n pop word ptr [0]\n mov ax, di"),
           2);
     gives("wrap.lods-down", CODE16("std\n mov si, 1\n mov cx, 3\n rep lodsb\n cld\n mov ax, si"),
           0xfffe);
@@ -85,8 +88,9 @@ static void limits(void)
           0x44);
     gives("wrap.lea", CODE16("mov bx, 0xfff0\n lea ax, [bx+0x20]"), 0x10);
     gives("wrap.cx-loop", CODE16("mov ecx, 0x10001\n xor ax, ax\n 1: inc ax\n loop 1b"), 1);
-    gives("wrap.jmp", CODE16("mov byte ptr [0xfff0], 0xe9\n mov word ptr [0xfff1], offset 1f - 77b - "
-                             "0xfff3\n mov ax, 0xfff0\n jmp ax\n 1: mov ax, 0x77"),
+    gives("wrap.jmp",
+          CODE16("mov byte ptr [0xfff0], 0xe9\n mov word ptr [0xfff1], offset 1f - 77b - "
+                 "0xfff3\n mov ax, 0xfff0\n jmp ax\n 1: mov ax, 0x77"),
           0x77);
 }
 
@@ -144,10 +148,11 @@ static void interrupts(void)
     check_event("int.single-step", INTS, &c, V_DB, NO_ERROR, 5);
     check("int.single-step-flags", INTS, c.flags & FL_TF, FL_TF);
     /* a handler of the fragment: flags within and after */
-    c = in_real(CODE16("cli\n push ds\n push 0\n pop ds\n mov word ptr [0x81 * 4], offset 1f - 77b\n"
-                       "mov word ptr [0x81 * 4 + 2], cs\n pop ds\n push 0x4ed7\n popf\n int 0x81\n"
-                       "cli\n pushf\n pop dx\n jmp 2f\n"
-                       "1: pushf\n pop bx\n mov bp, sp\n mov cx, [bp+4]\n iret\n 2:"));
+    c = in_real(
+        CODE16("cli\n push ds\n push 0\n pop ds\n mov word ptr [0x81 * 4], offset 1f - 77b\n"
+               "mov word ptr [0x81 * 4 + 2], cs\n pop ds\n push 0x4ed7\n popf\n int 0x81\n"
+               "cli\n pushf\n pop dx\n jmp 2f\n"
+               "1: pushf\n pop bx\n mov bp, sp\n mov cx, [bp+4]\n iret\n 2:"));
     check_done("int.handler", INTS, &c);
     check("int.handler-flags", INTS, c.bx & 0xffff, 0x4cd7 & ~FL_TF);
     check("int.handler-frame", INTS, c.cx & 0xffff, 0x4ed7);
@@ -178,11 +183,12 @@ static void tables(void)
     c = in_real(CODE16("mov word ptr [0x100], 0x3b\n mov dword ptr [0x102], 0\n"
                        "lidt [0x100]\n int 14"));
     check("ivt.limit-exact", INTS, c.vector, 14);
-    c = in_real(CODE16("mov word ptr [0x100], 0x3ff\n mov dword ptr [0x102], 0x21000\n"
-                       "push ds\n push 0\n pop ds\n push 0x2100\n pop es\n xor si, si\n xor di, di\n"
-                       "mov cx, 0x400\n rep movsb\n pop ds\n"
-                       "mov ax, [0x1000 + 4 * 0x33]\n mov [0x1000 + 4 * 0x44], ax\n"
-                       "lidt [0x100]\n int 0x44"));
+    c = in_real(
+        CODE16("mov word ptr [0x100], 0x3ff\n mov dword ptr [0x102], 0x21000\n"
+               "push ds\n push 0\n pop ds\n push 0x2100\n pop es\n xor si, si\n xor di, di\n"
+               "mov cx, 0x400\n rep movsb\n pop ds\n"
+               "mov ax, [0x1000 + 4 * 0x33]\n mov [0x1000 + 4 * 0x44], ax\n"
+               "lidt [0x100]\n int 0x44"));
     check("ivt.moved", INTS, c.vector, 0x33);
     c = in_real(CODE16("mov word ptr [0x100], 0x1234\n mov dword ptr [0x102], 0xaa123456\n"
                        "lgdt [0x100]\n .byte 0x66\n sgdt [0x108]"));
@@ -201,44 +207,49 @@ static void stack(void)
     gives("stack.pop-sp", CODE16("mov dx, sp\n push 0x1234\n pop sp\n mov ax, sp\n mov sp, dx"),
           0x1234);
     gives("stack.pusha-sp", CODE16("pusha\n mov bp, sp\n mov ax, [bp+6]\n add sp, 16"), 0xf000);
-    gives("stack.popa-skips-sp", CODE16("pusha\n mov bp, sp\n mov word ptr [bp+6], 0x1111\n"
-                                        "mov word ptr [bp+14], 0x2222\n popa\n mov bx, sp"),
+    gives("stack.popa-skips-sp",
+          CODE16("pusha\n mov bp, sp\n mov word ptr [bp+6], 0x1111\n"
+                 "mov word ptr [bp+14], 0x2222\n popa\n mov bx, sp"),
           0x2222);
     gives("stack.push-imm8", CODE16("push -2\n pop ax"), 0xfffe);
     gives("stack.push-imm8-size", CODE16("push -2\n mov ax, sp\n pop cx"), 0xeffe);
     gives("stack.push-32-size", CODE16(".byte 0x66\n push -2\n mov ax, sp\n pop ecx"), 0xeffc);
-    gives("stack.push-ds-32-size",
-          CODE16(".byte 0x66, 0x1e\n mov ax, sp\n .byte 0x66, 0x1f"), 0xeffc);
+    gives("stack.push-ds-32-size", CODE16(".byte 0x66, 0x1e\n mov ax, sp\n .byte 0x66, 0x1f"),
+          0xeffc);
     gives("stack.call-near", CODE16("call 1f\n 1: pop ax"), 3);
     gives("stack.call-near-sp", CODE16("call 1f\n 1: mov ax, sp\n pop cx"), 0xeffe);
     gives("stack.ret-imm", CODE16("push 5\n push 6\n call 1f\n jmp 2f\n 1: ret 4\n 2: mov ax, sp"),
           0xf000);
     gives("stack.enter-0", CODE16("mov bp, 0x3333\n enter 6, 0\n mov ax, sp\n leave"), 0xeff8);
     gives("stack.enter-2",
-          CODE16("mov bp, 0x500\n mov word ptr [0x4fe], 0x7777\n enter 0, 2\n mov ax, [bp-2]\n leave"),
+          CODE16(
+              "mov bp, 0x500\n mov word ptr [0x4fe], 0x7777\n enter 0, 2\n mov ax, [bp-2]\n leave"),
           0x7777);
     gives("flags.popf-iopl-nt", CODE16("push 0x7000\n popf\n pushf\n pop ax"), 0x7002);
     gives("flags.popf-bit15", CODE16("push 0x8000\n popf\n pushf\n pop ax"), 2);
-    gives("flags.pushfd-vm-rf",
-          CODE16("push 3\n push 2\n popfd\n pushfd\n pop ax\n pop ax"), 0);
+    gives("flags.pushfd-vm-rf", CODE16("push 3\n push 2\n popfd\n pushfd\n pop ax\n pop ax"), 0);
     gives("flags.cli-iopl0", CODE16("push 0x202\n popf\n cli\n pushf\n pop ax"), 2);
-    gives("segment.mov", CODE16("mov byte ptr [0x350], 0x5d\n mov dx, 0x2035\n mov es, dx\n"
-                                "xor ax, ax\n mov al, es:[0]"),
+    gives("segment.mov",
+          CODE16("mov byte ptr [0x350], 0x5d\n mov dx, 0x2035\n mov es, dx\n"
+                 "xor ax, ax\n mov al, es:[0]"),
           0x5d);
     gives("segment.les", CODE16("mov dword ptr [0x100], 0x20350011\n les ax, [0x100]"), 0x11);
     gives("segment.any-selector", CODE16("mov dx, 3\n mov fs, dx\n mov ax, fs"), 3);
-    gives("segment.cs-writable",
-          CODE16("mov word ptr cs:[0x360], 0x4567\n mov ax, cs:[0x360]"), 0x4567);
+    gives("segment.cs-writable", CODE16("mov word ptr cs:[0x360], 0x4567\n mov ax, cs:[0x360]"),
+          0x4567);
     gives("segment.1-mib", CODE16("mov dx, 0xffff\n mov es, dx\n mov ax, es:[0x10]"),
           *(volatile uint16_t *)0x100000);
-    gives("far.call", CODE16("mov word ptr [0x100], offset 1f - 77b\n mov [0x102], cs\n"
-                             "call dword ptr [0x100]\n jmp 2f\n 1: mov ax, sp\n retf\n 2:"),
+    gives("far.call",
+          CODE16("mov word ptr [0x100], offset 1f - 77b\n mov [0x102], cs\n"
+                 "call dword ptr [0x100]\n jmp 2f\n 1: mov ax, sp\n retf\n 2:"),
           0xeffc);
-    gives("far.retf-imm", CODE16("push 5\n push cs\n push offset 1f - 77b\n retf 2\n nop\n"
-                                 "1: mov ax, sp"),
+    gives("far.retf-imm",
+          CODE16("push 5\n push cs\n push offset 1f - 77b\n retf 2\n nop\n"
+                 "1: mov ax, sp"),
           0xf000);
-    gives("far.jmp-indirect-32", CODE16("mov dword ptr [0x100], offset 1f - 77b\n mov [0x104], cs\n"
-                                        ".byte 0x66, 0xff, 0x2e, 0, 1\n nop\n 1: mov ax, 0x77"),
+    gives("far.jmp-indirect-32",
+          CODE16("mov dword ptr [0x100], offset 1f - 77b\n mov [0x104], cs\n"
+                 ".byte 0x66, 0xff, 0x2e, 0, 1\n nop\n 1: mov ax, 0x77"),
           0x77);
 }
 
@@ -258,9 +269,10 @@ static void undefined(void)
     faults("undefined.lock-nop", CODE16(".byte 0xf0, 0x90"), V_UD);
     faults("undefined.mov-cs", CODE16(".byte 0x8e, 0xc8"), V_UD);
     faults("undefined.sysenter", CODE16("sysenter"), V_GP);
-    faults("cr0.pg-without-pe", CODE16("mov eax, cr0\n or eax, 0x80000000\n 9: mov cr0, eax"), V_GP);
-    faults("cr0.nw-without-cd",
-           CODE16("mov eax, cr0\n or eax, 0x20000000\n 9: mov cr0, eax"), V_GP);
+    faults("cr0.pg-without-pe", CODE16("mov eax, cr0\n or eax, 0x80000000\n 9: mov cr0, eax"),
+           V_GP);
+    faults("cr0.nw-without-cd", CODE16("mov eax, cr0\n or eax, 0x20000000\n 9: mov cr0, eax"),
+           V_GP);
     faults("cr4.reserved", CODE16("mov eax, cr4\n or eax, 0x80000000\n 9: mov cr4, eax"), V_GP);
     faults("fpu.em", CODE16("mov eax, cr0\n mov ebx, eax\n or al, 4\n mov cr0, eax\n 9: fld1"),
            V_NM);
@@ -344,10 +356,10 @@ static void a20(void)
     check("a20.open", A20, (c.bx & 0xff) == (c.bx >> 8 & 0xff), 1);
     outb(0x92, (uint8_t)((keep & 0xfe) | 2));
     require((inb(0x92) & 2) != 0, "port 0x92 is not there");
-    c = in_real(CODE16("cli\n in al, 0x92\n and al, 0xfc\n out 0x92, al\n in al, 0x80\n in al, 0x80\n"
-                       "in al, 0x92\n mov dl, al\n" ALIAS
-                       "mov byte ptr gs:[0x510], 0x33\n mov dh, fs:[0x500]\n"
-                       "in al, 0x92\n and al, 0xfe\n or al, 2\n out 0x92, al\n in al, 0x80\n"));
+    c = in_real(CODE16(
+        "cli\n in al, 0x92\n and al, 0xfc\n out 0x92, al\n in al, 0x80\n in al, 0x80\n"
+        "in al, 0x92\n mov dl, al\n" ALIAS "mov byte ptr gs:[0x510], 0x33\n mov dh, fs:[0x500]\n"
+        "in al, 0x92\n and al, 0xfe\n or al, 2\n out 0x92, al\n in al, 0x80\n"));
     check_done("a20.port-92", A20, &c);
     check("a20.port-92-reads-back", A20, c.dx & 2, 0);
     check("a20.port-92-read-wraps", A20, c.bx & 0xffff, 0x1122);

@@ -209,8 +209,8 @@ static void operands(void)
     operand("limit.lea-never", CODE(".byte 0x65\n lea eax, [edi]"), 0x1000, V_DONE);
     operand("limit.nop-never", CODE("nop dword ptr gs:[edi]"), 0x1000, V_DONE);
     operand("limit.lods-beyond", CODE("mov esi, 0xfd\n 9: lodsd eax, gs:[esi]"), 0, V_GP);
-    operand("limit.stos-es",
-            CODE("push gs\n pop es\n mov edi, 0xf0\n mov ecx, 17\n 9: rep stosb"), 0, V_GP);
+    operand("limit.stos-es", CODE("push gs\n pop es\n mov edi, 0xf0\n mov ecx, 17\n 9: rep stosb"),
+            0, V_GP);
     operand("limit.stos-down",
             CODE("push gs\n pop es\n mov edi, 1\n mov ecx, 3\n std\n 9: rep stosb"), 0, V_GP);
     operand("limit.stos-none",
@@ -368,10 +368,10 @@ static void load_rows(const struct load *rows, unsigned n, struct code kernels, 
 /* Each way to load a data register, with a selector that may not be loaded. */
 static void ways(void)
 {
-    static const char *const names[] = {
-        "load.mov-ds", "load.mov-es",  "load.mov-fs",  "load.mov-gs", "load.pop-ds", "load.pop-es",
-        "load.pop-fs", "load.pop-gs",  "load.lds",     "load.les",    "load.lfs",    "load.lgs",
-        "load.lss",    "load.pop-ss",  "load.pop16-es"};
+    static const char *const names[] = {"load.mov-ds", "load.mov-es", "load.mov-fs",  "load.mov-gs",
+                                        "load.pop-ds", "load.pop-es", "load.pop-fs",  "load.pop-gs",
+                                        "load.lds",    "load.les",    "load.lfs",     "load.lgs",
+                                        "load.lss",    "load.pop-ss", "load.pop16-es"};
     struct code codes[] = {
         CODE("mov ds, eax"),
         CODE("mov es, eax"),
@@ -402,7 +402,10 @@ static void ways(void)
         sp = c.sp;
         c = kernel(codes[i]);
         check(joined(names[i], "-sp", ""), LOADS, sp,
-              c.sp - (i < 4 ? 0 : i >= 8 && i <= 12 ? 8 : i == 14 ? 2 : 4));
+              c.sp - (i < 4               ? 0
+                      : i >= 8 && i <= 12 ? 8
+                      : i == 14           ? 2
+                                          : 4));
     }
 }
 
@@ -763,7 +766,8 @@ static void stacks(void)
     stack("stack.bp-ds-override", UCODE("mov al, ds:[ebp]"), 0x800000, 4, 0xff, V_DONE);
     stack("stack.push-es", UCODE("push es"), 0x104, 4, 0xff, V_SS);
     stack("stack.16-wraps", UCODE("push eax"), 0, 0, 0xffff, V_DONE);
-    stack("stack.16-high-bits", UCODE("or esp, 0x12340000\n 9: push eax"), 0x100, 0, 0xffff, V_DONE);
+    stack("stack.16-high-bits", UCODE("or esp, 0x12340000\n 9: push eax"), 0x100, 0, 0xffff,
+          V_DONE);
     stack("stack.32-high-bits", UCODE("push eax"), 0x12340100, 4, 0xffff, V_SS);
     stack("stack.16-limit", UCODE("mov esp, 0x102\n 9: push eax"), 0x102, 0, 0xff, V_SS);
     gdt_reset();

@@ -449,14 +449,10 @@ static void iret_refused(void)
         int vector;
         unsigned error;
     } rows[] = {
-        {"not-busy", T2, 0x89, 103, V_TS, T2},
-        {"data", S_DATA, 0x8b, 103, V_TS, S_DATA},
-        {"gate", GATE, 0x8b, 103, V_TS, GATE},
-        {"null", 0, 0x8b, 103, V_TS, 0},
-        {"in-ldt", T2 | 4, 0x8b, 103, V_TS, T2 | 4},
-        {"outside", OUTSIDE, 0x8b, 103, V_TS, OUTSIDE},
-        {"absent", T2, 0x0b, 103, V_NP, T2},
-        {"absent-not-busy", T2, 0x09, 103, V_TS, T2},
+        {"not-busy", T2, 0x89, 103, V_TS, T2},       {"data", S_DATA, 0x8b, 103, V_TS, S_DATA},
+        {"gate", GATE, 0x8b, 103, V_TS, GATE},       {"null", 0, 0x8b, 103, V_TS, 0},
+        {"in-ldt", T2 | 4, 0x8b, 103, V_TS, T2 | 4}, {"outside", OUTSIDE, 0x8b, 103, V_TS, OUTSIDE},
+        {"absent", T2, 0x0b, 103, V_NP, T2},         {"absent-not-busy", T2, 0x09, 103, V_TS, T2},
         {"short", T2, 0x8b, 102, V_TS, T2},
     };
     struct cpu c;
@@ -711,8 +707,8 @@ static void debug_trap(void)
     first->trap = 1;
     c = kernel(CODE("lcall 0xa0, 0\n nop"));
     run(&c);
-    check_event("trap.db-by-iret", "SDM Vol.3, task-switch exception condition", &c, V_DB,
-                NO_ERROR, c.code.start + 7);
+    check_event("trap.db-by-iret", "SDM Vol.3, task-switch exception condition", &c, V_DB, NO_ERROR,
+                c.code.start + 7);
     set_dr(6, 0xffff0ff0);
     first->trap = 0;
 }
@@ -726,8 +722,14 @@ static void make16(struct code code)
 {
     gdt_set(BASED, descriptor(code.start, 0xffff, 0x9a, 4));
     gdt_set(BASED + 0x10, descriptor(0, 0xffff, 0x92, 0));
-    sixteen = (struct tss16){.flags = 2, .sp = 0xf000, .ax = 0x1234, .di = 0x5678, .es = S_DATA,
-                             .cs = BASED, .ss = BASED + 0x10, .ds = S_DATA,
+    sixteen = (struct tss16){.flags = 2,
+                             .sp = 0xf000,
+                             .ax = 0x1234,
+                             .di = 0x5678,
+                             .es = S_DATA,
+                             .cs = BASED,
+                             .ss = BASED + 0x10,
+                             .ds = S_DATA,
                              .beyond = {0xbeef, 0xbeef, 0xbeef, 0xbeef}};
     gdt_set(T2, descriptor((word)&sixteen, 43, 0x81, 0));
 }
@@ -824,8 +826,9 @@ static void virtual(void)
         check("vm86-task.stack", SWITCH, c.frame, (word)(inner + sizeof(inner)) - 36);
     }
     /* its #UD is a task, which lets it go on behind the instruction */
-    make_task(&three, CODE("1: add word ptr [edi], 2\n inc ecx\n cmp ecx, 2\n je 2f\n iretd\n"
-                           "jmp 1b\n 2: nop"),
+    make_task(&three,
+              CODE("1: add word ptr [edi], 2\n inc ecx\n cmp ecx, 2\n je 2f\n iretd\n"
+                   "jmp 1b\n 2: nop"),
               (word)(stack3 + sizeof(stack3)));
     three.edi = (word)&two.eip;
     task_gate(V_UD, T3, 0x85);

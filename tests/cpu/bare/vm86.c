@@ -1,4 +1,5 @@
-/* Virtual-8086 mode, its extensions (CR4.VME), and virtual interrupts in protected mode (CR4.PVI). */
+/* Virtual-8086 mode, its extensions (CR4.VME), and virtual interrupts in protected mode (CR4.PVI).
+ */
 #include "bare.h"
 
 #define ENTRY "SDM Vol.3, entering virtual-8086 mode"
@@ -73,8 +74,9 @@ static void entry(void)
     check("vm86.cs", ENTRY, c.di & 0xffff, LOW_CODE >> 4);
     check("vm86.flags", ENTRY, c.flags & (FL_VM | FL_IOPL), FL_VM | FL_IOPL);
     /* EIP beyond 64 KiB is refused, at the IRET */
-    c = kernel(CODE("mov esi, esp\n push ecx\n push ecx\n push ecx\n push ecx\n push ecx\n push esi\n"
-                    "push 0x23002\n push ecx\n push 0x10000\n 9: iretd"));
+    c = kernel(
+        CODE("mov esi, esp\n push ecx\n push ecx\n push ecx\n push ecx\n push ecx\n push esi\n"
+             "push 0x23002\n push ecx\n push 0x10000\n 9: iretd"));
     c.cx = LOW_CODE >> 4;
     run_fault("vm86.eip-beyond", ENTRY, &c, V_GP, 0);
     c = kernel(CODE("mov esi, 0x1234f000\n push ecx\n push ecx\n push ecx\n push ecx\n push ecx\n"
@@ -193,8 +195,8 @@ static void bad_handlers(void)
 
 static void sensitive(void)
 {
-    static const char *const names[] = {"cli",   "sti",    "pushf", "popf",  "int",
-                                        "iret",  "pushfd", "popfd", "iretd", "int-128"};
+    static const char *const names[] = {"cli",  "sti",    "pushf", "popf",  "int",
+                                        "iret", "pushfd", "popfd", "iretd", "int-128"};
     struct cpu c;
 
     outb(0x21, 0xff);
@@ -284,18 +286,16 @@ static void with_iopl3(void)
 static void privileged(void)
 {
     static const char *const names[] = {
-        "hlt",     "lgdt", "lidt", "lmsw",  "clts",  "mov-cr0", "mov-to-cr3", "mov-dr",
-        "invd",    "wbinvd", "invlpg", "rdmsr", "wrmsr",  "lldt", "ltr", "sldt", "str",
-        "lar",     "lsl",  "verr", "verw",  "arpl"};
+        "hlt",  "lgdt",   "lidt",   "lmsw",  "clts",  "mov-cr0", "mov-to-cr3", "mov-dr",
+        "invd", "wbinvd", "invlpg", "rdmsr", "wrmsr", "lldt",    "ltr",        "sldt",
+        "str",  "lar",    "lsl",    "verr",  "verw",  "arpl"};
     struct code codes[] = {
-        CODE16("hlt"),         CODE16("lgdt [bx]"),    CODE16("lidt [bx]"),
-        CODE16("lmsw ax"),     CODE16("clts"),         CODE16("mov eax, cr0"),
-        CODE16("mov cr3, eax"), CODE16("mov eax, dr7"), CODE16("invd"),
-        CODE16("wbinvd"),      CODE16("invlpg [bx]"),  CODE16("rdmsr"),
-        CODE16("wrmsr"),       CODE16("lldt ax"),      CODE16("ltr ax"),
-        CODE16("sldt ax"),     CODE16("str ax"),       CODE16("lar ax, bx"),
-        CODE16("lsl ax, bx"),  CODE16("verr ax"),      CODE16("verw ax"),
-        CODE16("arpl ax, bx")};
+        CODE16("hlt"),     CODE16("lgdt [bx]"),    CODE16("lidt [bx]"),    CODE16("lmsw ax"),
+        CODE16("clts"),    CODE16("mov eax, cr0"), CODE16("mov cr3, eax"), CODE16("mov eax, dr7"),
+        CODE16("invd"),    CODE16("wbinvd"),       CODE16("invlpg [bx]"),  CODE16("rdmsr"),
+        CODE16("wrmsr"),   CODE16("lldt ax"),      CODE16("ltr ax"),       CODE16("sldt ax"),
+        CODE16("str ax"),  CODE16("lar ax, bx"),   CODE16("lsl ax, bx"),   CODE16("verr ax"),
+        CODE16("verw ax"), CODE16("arpl ax, bx")};
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         struct cpu c = at_iopl(codes[i], 3, 0);
@@ -377,6 +377,13 @@ static void segments(void)
     c = at_iopl(CODE16(".byte 0xea\n .word 24, 0x1fff\n .skip 3, 0xf4\n mov bx, cs\n mov cx, sp"),
                 3, 0);
     check("segment.far-jmp", SEGMENTS, c.vector == V_DONE ? c.bx & 0xffff : 0xbad, 0x1fff);
+    /* begins with a way out, should it come to offset 0 again */
+    c = at_iopl(CODE16("jcxz 1f\n int 0x80\n 1: inc cx\n mov word ptr [0xfffe], 0x9090\n"
+                       "mov ax, 0xfffe\n jmp ax"),
+                3, 0);
+    check_event("segment.code-runs-out", SEGMENTS, &c, V_GP, 0, 0x10000);
+    c = at_iopl(CODE16("mov byte ptr [0xffff], 0xb8\n mov ax, 0xffff\n jmp ax"), 3, 0);
+    check_event("segment.code-across-end", SEGMENTS, &c, V_GP, 0, 0xffff);
     /* above 1 MiB, since nothing closes A20 for linear addresses */
     c = at_iopl(CODE16("mov ax, 0xffff\n mov ds, ax\n mov bl, [0x10]"), 0, 0);
     check("segment.above-1m", SEGMENTS, through(&c) ? c.bx & 0xff : 0xbad,
@@ -424,8 +431,7 @@ static void vme(void)
     c = at_iopl(CODE16("cli"), 0, FL_VIP | FL_VIF);
     check_through("vme.cli-vip", VME, &c);
     c = at_iopl(CODE16("pushf\n pop ax"), 0, FL_VIF | FL_CF);
-    check("vme.pushf-vif", VME, through(&c) ? c.ax & 0xffff : 0xbad,
-          2 | FL_CF | FL_IF | FL_IOPL);
+    check("vme.pushf-vif", VME, through(&c) ? c.ax & 0xffff : 0xbad, 2 | FL_CF | FL_IF | FL_IOPL);
     c = at_iopl(CODE16("pushf\n pop ax"), 1, FL_IF);
     check("vme.pushf-no-vif", VME, through(&c) ? c.ax & 0xffff : 0xbad, 2 | FL_IOPL);
     c = at_iopl(CODE16("push 0x203\n popf"), 0, 0);
@@ -523,7 +529,7 @@ static void redirection(void)
     /* one bit alone, of the vector's byte */
     c = vm86(CODE16("int 0x21\n nop"), 3);
     redirect_map(false);
-    tss[104 + 0x21 / 8] = (uint8_t)~(1u << (0x21 % 8));
+    tss[104 + 0x21 / 8] = (uint8_t) ~(1u << (0x21 % 8));
     run(&c);
     check_event("redirect.own-bit", REDIRECT, &c, V_UD, NO_ERROR, 0x404);
     c = vm86(CODE16("int 0x21\n nop"), 3);
