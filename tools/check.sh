@@ -9,6 +9,7 @@ one "layers" tools/check-includes.sh
 one "globals and exits" tools/check-globals.sh
 one "layout" tools/check-format.sh
 one "documents" tools/check-docs.sh
+part "mutants fit the tree" tools/mutants.sh --check
 part "tests" tools/meson-test.sh build
 part "tests under the address and undefined sanitizers" tools/check-sanitize.sh address,undefined
 one "macOS compiles" tools/check-macos.sh

@@ -29,6 +29,7 @@ check libcmocka-dev the unit tests
 check libzydis-dev  a second instruction decoder to compare ours with
 check binutils      objdump, a third one
 check acpica-tools  iasl, which reads our ACPI tables
+check patch         puts the faults of tests/mutants into a copy of the tree
 check mandoc        checks the manual pages
 bench qemu-system-x86 the program that ours is compared with
 fresh debootstrap   makes a new Debian to build in

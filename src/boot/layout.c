@@ -20,6 +20,19 @@
 #define AREA_FLOOR 0x10000ull
 #define AREA_CEILING 0x80000ull
 
+/* What a PC's firmware leaves in its data areas. */
+#define BDA 0x400u
+#define BDA_SIZE 0x20u
+#define BDA_EBDA_SEGMENT 0x0Eu
+#define BDA_EQUIPMENT 0x10u
+#define BDA_EQUIPMENT_COM 9u /* bit; the number of serial ports */
+#define BDA_MEMORY_KIB 0x13u
+#define EBDA_KIB 1u /* its first byte is its size */
+#define VGA_HOLE 0xA0000u
+#define BIOS_FIRST 0x10u /* below are exceptions and the first PIC's interrupts */
+#define BIOS_IRQ8 0x70u  /* the second PIC's */
+#define NO_SERVICE 0x500u
+
 #define SEL_CODE 0x10u
 #define SEL_DATA 0x18u
 #define SEL_TSS 0x08u
@@ -30,6 +43,53 @@
 void layout_init(struct layout *l, const struct board *b, const char *kernel)
 {
     *l = (struct layout){.board = b, .kernel = kernel, .top = MIB};
+}
+
+/* There is no BIOS: each of its services answers "not supported", carry and AH, to 16-bit code. */
+static const uint8_t no_service[] = {
+    0xB4, 0x86,             /* mov ah, 0x86 */
+    0x55,                   /* push bp */
+    0x89, 0xE5,             /* mov bp, sp */
+    0x80, 0x4E, 0x06, 0x01, /* or byte [bp + 6], 1: the caller's carry flag */
+    0x5D,                   /* pop bp */
+    0xCF,                   /* iret: what exceptions and hardware interrupts get */
+};
+
+static int write_vectors(struct gmem *mem)
+{
+    uint8_t ivt[4 * 256] = {0};
+
+    for (unsigned i = 0; i < 256; i++) {
+        bool service = i >= BIOS_FIRST && (i < BIOS_IRQ8 || i >= BIOS_IRQ8 + 8);
+
+        le16_store(ivt + 4 * (size_t)i, NO_SERVICE + (service ? 0 : sizeof(no_service) - 1));
+    }
+    return gmem_write(mem, 0, ivt, sizeof(ivt)) != 0 ||
+                   gmem_write(mem, NO_SERVICE, no_service, sizeof(no_service)) != 0
+               ? -EFAULT
+               : 0;
+}
+
+int layout_bios_data(struct layout *l)
+{
+    struct gmem *mem = l->board->mem;
+    static const uint16_t com[4] = {0x3F8, 0x2F8, 0x3E8, 0x2E8};
+    uint8_t bda[BDA_SIZE] = {0};
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < countof(com); i++) {
+        if (l->board->com[i])
+            le16_store(bda + 2 * (size_t)n++, com[i]);
+    }
+    le16_store(bda + BDA_EBDA_SEGMENT, LAYOUT_LOW_END >> 4);
+    le16_store(bda + BDA_EQUIPMENT, (uint16_t)(n << BDA_EQUIPMENT_COM));
+    le16_store(bda + BDA_MEMORY_KIB, LAYOUT_LOW_END / KIB);
+    if (gmem_lowmem(mem) < VGA_HOLE)
+        return 0; /* nor has it conventional memory of that size */
+    return write_vectors(mem) != 0 || gmem_write(mem, BDA, bda, sizeof(bda)) != 0 ||
+                   gmem_write(mem, LAYOUT_LOW_END, &(uint8_t){EBDA_KIB}, 1) != 0
+               ? -EFAULT
+               : 0;
 }
 
 /* The range that overlaps [base, end), or NULL. */

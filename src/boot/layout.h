@@ -25,6 +25,13 @@ struct layout {
 
 void layout_init(struct layout *l, const struct board *b, const char *kernel);
 
+/*
+ * For kernels that run 16-bit code of their own, whoever loaded them: the BIOS data area's serial
+ * ports, size of conventional memory and place of the extended area, and interrupt vectors whose
+ * every service says that it does not exist. To be called first: a kernel may lie over it.
+ */
+int layout_bios_data(struct layout *l);
+
 /* Puts filesz bytes at an address that the kernel chose, and zeros up to memsz. */
 int layout_segment(struct layout *l, uint64_t addr, const uint8_t *data, uint64_t filesz,
                    uint64_t memsz, struct error *err);

@@ -445,6 +445,8 @@ static int load_all(struct load *l, struct x86_state *state, struct error *err)
     if (rc == 0)
         rc = parse_header(l, err);
     if (rc == 0)
+        rc = layout_bios_data(&l->layout);
+    if (rc == 0)
         rc = (l->flags & FLAG_ADDRESSES) != 0 ? load_by_addresses(l, err) : load_elf(l, err);
     if (rc == 0)
         rc = load_modules(l, err);

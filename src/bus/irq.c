@@ -4,7 +4,7 @@
 
 #include "base/bits.h"
 
-enum { IRQ_PIC_PINS = 16 };
+enum { IRQ_PIC_PINS = 16, REFUSED_SHOWN = 10 };
 
 struct irq_line {
     struct irq_router *r;
@@ -30,6 +30,7 @@ struct irq_router {
     const struct lapic_ops *lapics;
     void *lapics_ctx;
     atomic_bool pic_output;
+    atomic_uint refused; /* messages that were dropped: only the first are worth a line */
     void (*obs_gsi)(void *ctx, unsigned gsi, bool level);
     void (*obs_msg)(void *ctx, const struct irq_message *msg);
     void *obs_ctx;
@@ -270,6 +271,15 @@ void irq_deliver(struct irq_router *r, const struct irq_message *msg)
         r->lapics->deliver(r->lapics_ctx, msg);
 }
 
+static void refuse(struct irq_router *r, const char *why, uint64_t addr, uint32_t data)
+{
+    if (atomic_load(&r->refused) >= REFUSED_SHOWN)
+        return;
+    atomic_fetch_add(&r->refused, 1);
+    log_warn(r->log, "interrupt message %#x to %#llx dropped: %s", data, (unsigned long long)addr,
+             why);
+}
+
 /* Address and data as in the Intel SDM Vol.3, "Message Signalled Interrupts". */
 void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
 {
@@ -277,16 +287,22 @@ void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
         .dest = (uint32_t)(addr >> 12) & 0xff,
         .logical = (addr & 4) != 0,
         .level = (data & 0x8000) != 0,
-        .assert = true,
+        .assert = (data & 0xC000) != 0x8000, /* an edge always is */
         .delivery = (data >> 8) & 7,
         .vector = data & 0xff,
     };
 
     if (addr >> 20 != 0xFEE) {
-        log_warn(r->log, "interrupt message to %#llx dropped: not an APIC address",
-                 (unsigned long long)addr);
+        refuse(r, "not an APIC address", addr, data);
         return;
     }
+    if (msg.delivery == 3 || msg.delivery == IRQ_STARTUP) {
+        refuse(r, "its delivery mode is reserved", addr, data);
+        return;
+    }
+    /* The redirection hint: one of those addressed, whichever is the least busy. */
+    if ((addr & 8) != 0 && msg.delivery == IRQ_FIXED)
+        msg.delivery = IRQ_LOWEST;
     irq_deliver(r, &msg);
 }
 

@@ -43,8 +43,7 @@ void irq_pulse(struct irq_line *line); /* an edge: high, then low */
 struct irq_line *irq_line_create_hpet(struct irq_router *r, unsigned gsi);
 void irq_legacy_replacement(struct irq_router *r, bool on);
 
-/* A message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped.
- */
+/* A message-signalled interrupt: writes data to addr (0xFEExxxxx); else logged, dropped. */
 void msi_send(struct irq_router *r, uint64_t addr, uint32_t data);
 
 /* Level of a GSI now (any line high). */
@@ -91,7 +90,7 @@ struct irq_message {
     uint32_t dest; /* APIC id (8 or 32 bits) or logical destination */
     bool logical;
     bool level;       /* trigger mode: level */
-    bool assert;      /* level of an INIT message; true otherwise */
+    bool assert;      /* false: the level has ended, or an INIT level de-assert */
     uint8_t delivery; /* enum irq_delivery */
     uint8_t vector;
 };

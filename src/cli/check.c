@@ -333,7 +333,7 @@ static int check_words(const struct config *cfg, struct error *err)
 {
     static const char *const engines[] = {"auto", "soft", "kvm", "hvf"};
     static const char *const levels[] = {"error", "warn", "info", "debug"};
-    static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot"};
+    static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot", "pvh"};
     static const char *const decompress[] = {"host", "guest"};
     int rc;
 
@@ -342,7 +342,8 @@ static int check_words(const struct config *cfg, struct error *err)
         rc = check_word(cfg, "log.level", levels, countof(levels), "error, warn, info or debug",
                         err);
     if (rc == 0)
-        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec or multiboot", err);
+        rc = check_word(cfg, "boot.method", methods, countof(methods), "kexec, multiboot or pvh",
+                        err);
     if (rc == 0)
         rc = check_word(cfg, "boot.decompress", decompress, countof(decompress), "host or guest",
                         err);
@@ -367,6 +368,7 @@ static int check_lpc(struct check *c, struct error *err)
 static int check_boot(const struct config *cfg, struct error *err)
 {
     const char *method = config_get(cfg, "boot.method");
+    bool kexec = method == NULL || strcmp(method, "kexec") == 0;
     bool multiboot = method != NULL && strcmp(method, "multiboot") == 0;
 
     if (multiboot && config_get(cfg, "boot.initrd") != NULL)
@@ -374,6 +376,8 @@ static int check_boot(const struct config *cfg, struct error *err)
                          "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
     if (!multiboot && config_get(cfg, "boot.modules") != NULL)
         return error_set(err, -EINVAL, "boot.modules needs boot.method=multiboot");
+    if (!kexec && config_get(cfg, "boot.decompress") != NULL)
+        return error_set(err, -EINVAL, "boot.decompress means nothing to boot.method=%s", method);
     return 0;
 }
 

@@ -54,7 +54,8 @@ struct cli {
 
 /*
  * argv without the program's name. 0, or -errno and a sentence. Fills *cli, which wants cli_fini
- * either way. Reads the files of -k, touches nothing else.
+ * either way. Reads the files of -k, and of "run" the kernel, to
+ * know its kind; touches nothing else.
  */
 int cli_parse(struct cli *cli, const struct cli_tables *tables, int argc, char **argv,
               struct error *err);

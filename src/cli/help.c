@@ -8,7 +8,7 @@
 
 void cli_usage(FILE *to)
 {
-    fputs("usage: xhyve run [FLAGS] KERNEL [INITRD] [-- CMDLINE]\n"
+    fputs("usage: xhyve run [FLAGS] KERNEL [INITRD | MODULE...] [-- CMDLINE]\n"
           "       xhyve [FLAGS] -f kexec,KERNEL,INITRD,CMDLINE [NAME]\n"
           "       xhyve --help\n",
           to);

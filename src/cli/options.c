@@ -132,6 +132,7 @@ static const struct boot_kind {
 } boot_kinds[] = {
     {"kexec", "boot.initrd", "INITRD"},
     {"multiboot", "boot.modules", "MODULE[;ARGS][:MODULE...]"},
+    {"pvh", "boot.initrd", "INITRD"},
     {"bootrom", NULL, NULL},
     {"fbsd", NULL, NULL},
 };
@@ -187,22 +188,24 @@ static int set_firmware(struct cli *cli, const struct cli_flag *f, const char *a
         if (strcmp(kind, names[i]) != 0)
             continue;
         if (boot_kinds[i].second_key == NULL)
-            return error_set(err, -ENOSYS, "-f %s is not built yet; kexec and multiboot are", kind);
+            return error_set(err, -ENOSYS, "-f %s is not built yet; kexec, multiboot and pvh are",
+                             kind);
         return set_kernel(cli, &boot_kinds[i], arg[len] == '\0' ? "" : arg + len + 1, err);
     }
     near = nearest_name(kind, names, countof(names));
     if (near != NULL)
         return error_set(err, -EINVAL, "-f: unknown kind '%s'; did you mean '%s'?", kind, near);
     return error_set(err, -EINVAL,
-                     "-f: unknown kind '%s'; known: kexec, multiboot (and, not built yet: "
-                     "bootrom, fbsd)",
+                     "-f: unknown kind '%s'; known: kexec, multiboot, pvh (and, not built "
+                     "yet: bootrom, fbsd)",
                      kind);
 }
 
 const struct cli_flag cli_flags[] = {
     {'f', "firmware", "KIND,CONF",
      "what to boot: kexec,KERNEL[,INITRD[,CMDLINE]], "
-     "multiboot,KERNEL[,MODULE[;ARGS][:MODULE...][,CMDLINE]] (the command line may hold commas)",
+     "pvh,KERNEL[,INITRD[,CMDLINE]], multiboot,KERNEL[,MODULE[;ARGS][:MODULE...][,CMDLINE]] "
+     "(the command line may hold commas)",
      set_firmware, NULL, NULL},
     {'m', "memory", "SIZE",
      "memory, 256M if not given; suffixes k m g t, a bare number below 1048576 means MiB", set_key,

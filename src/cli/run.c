@@ -1,6 +1,7 @@
 /*
  * The short form: "xhyve run KERNEL [INITRD] [-- CMDLINE]" stands for a full line, which this file
- * writes. Every default gives way to a flag that says otherwise:
+ * writes. The kernel's content says how it is booted; a multiboot kernel takes any number of
+ * modules. Every default gives way to a flag that says otherwise:
  *
  *   xhyve run -m 2G vmlinuz initrd.gz -- quiet
  *   xhyve -A -s 0:0,hostbridge -s 31,lpc -s 1,virtio-rnd -l com1,stdio -m 2G \
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "boot/identify.h"
 #include "vmm/devices.h"
 
 struct line {
@@ -117,10 +119,10 @@ static void add_defaults(struct line *l, const struct cli *c)
     }
 }
 
-/* The words after "--", behind a console if they name none. */
-static char *command_line(const struct cli *c)
+/* The words after "--", behind a console if this is Linux and they name none. */
+static char *command_line(const struct cli *c, bool linux_words)
 {
-    bool console = false;
+    bool console = !linux_words;
     char *text = NULL;
     size_t len = 0;
     FILE *f;
@@ -141,38 +143,94 @@ static char *command_line(const struct cli *c)
     return text;
 }
 
-/* -f cannot hold a path with a comma; then the keys that it stands for. */
-static void add_boot(struct line *l, const char *kernel, const char *initrd, const char *cmdline)
+/* The words after the kernel, as the second field has them; malloced. */
+static char *second_files(const struct cli *c)
 {
-    if (strchr(kernel, ',') == NULL && strchr(initrd, ',') == NULL) {
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    if (f == NULL)
+        return NULL;
+    for (size_t i = 1; i < c->word_count; i++)
+        fprintf(f, "%s%s", i > 1 ? ":" : "", c->words[i]);
+    if (fclose(f) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* -f cannot hold a path with a comma; then the keys that it stands for. */
+static void add_boot(struct line *l, const char *method, const char *kernel, const char *second,
+                     const char *cmdline)
+{
+    if (strchr(kernel, ',') == NULL && strchr(second, ',') == NULL) {
         line_add(l, "-f");
-        line_add(l, "kexec,%s,%s,%s", kernel, initrd, cmdline);
+        if (second[0] != '\0' || cmdline[0] != '\0')
+            line_add(l, "%s,%s,%s%s%s", method, kernel, second, cmdline[0] != '\0' ? "," : "",
+                     cmdline);
+        else
+            line_add(l, "%s,%s", method, kernel);
         return;
     }
     line_add(l, "-o");
-    line_add(l, "boot.method=kexec");
+    line_add(l, "boot.method=%s", method);
     line_add(l, "-o");
     line_add(l, "boot.kernel=%s", kernel);
-    if (initrd[0] != '\0') {
+    if (second[0] != '\0') {
         line_add(l, "-o");
-        line_add(l, "boot.initrd=%s", initrd);
+        line_add(l, "boot.%s=%s", strcmp(method, "multiboot") == 0 ? "modules" : "initrd", second);
     }
-    line_add(l, "-o");
-    line_add(l, "boot.cmdline=%s", cmdline);
+    if (cmdline[0] != '\0') {
+        line_add(l, "-o");
+        line_add(l, "boot.cmdline=%s", cmdline);
+    }
+}
+
+/* The kernel's words, its kind by its content. */
+static int add_kernel(struct line *l, const struct cli *c, struct error *err)
+{
+    static const char *const methods[] = {
+        [KERNEL_LINUX] = "kexec",
+        [KERNEL_MULTIBOOT] = "multiboot",
+        [KERNEL_PVH] = "pvh",
+    };
+    char *cmdline, *second;
+    enum kernel_kind kind;
+    bool linux_words;
+
+    if (c->word_count == 0)
+        return error_set(err, -EINVAL,
+                         "run needs a kernel: xhyve run KERNEL [INITRD | MODULE...] [-- CMDLINE]");
+    kind = kernel_identify(c->words[0], &linux_words);
+    if (kind != KERNEL_MULTIBOOT && c->word_count > 2)
+        return error_set(err, -EINVAL,
+                         "unexpected word '%s': xhyve run KERNEL [INITRD] [-- CMDLINE]",
+                         c->words[2]);
+    for (size_t i = 1; kind == KERNEL_MULTIBOOT && i < c->word_count; i++) {
+        if (strchr(c->words[i], ':') != NULL)
+            return error_set(err, -EINVAL,
+                             "module '%s' has a colon in its name, which separates modules; rename "
+                             "it",
+                             c->words[i]);
+    }
+    cmdline = command_line(c, linux_words);
+    second = second_files(c);
+    if (cmdline != NULL && second != NULL)
+        add_boot(l, methods[kind], c->words[0], second, cmdline);
+    else
+        l->failed = true;
+    free(cmdline);
+    free(second);
+    return 0;
 }
 
 static int build(struct line *l, const struct cli *c, int argc, char **argv, struct error *err)
 {
     size_t word = 0;
-    char *cmdline;
+    int rc = 0;
 
-    if (c->action == CLI_RUN && c->word_count == 0)
-        return error_set(err, -EINVAL,
-                         "run needs a kernel: xhyve run KERNEL [INITRD] [-- CMDLINE]");
-    if (c->action == CLI_RUN && c->word_count > 2)
-        return error_set(err, -EINVAL,
-                         "unexpected word '%s': xhyve run KERNEL [INITRD] [-- CMDLINE]",
-                         c->words[2]);
     if (c->action == CLI_RUN)
         add_defaults(l, c);
     for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
@@ -181,13 +239,10 @@ static int build(struct line *l, const struct cli *c, int argc, char **argv, str
         else
             line_add(l, "%s", argv[i]);
     }
-    if (c->action == CLI_RUN) {
-        cmdline = command_line(c);
-        if (cmdline == NULL)
-            return error_set(err, -ENOMEM, "no memory for the command line");
-        add_boot(l, c->words[0], c->word_count > 1 ? c->words[1] : "", cmdline);
-        free(cmdline);
-    }
+    if (c->action == CLI_RUN)
+        rc = add_kernel(l, c, err);
+    if (rc < 0)
+        return rc;
     return l->failed ? error_set(err, -ENOMEM, "no memory for the command line") : 0;
 }
 

@@ -72,6 +72,7 @@ struct hpet {
     uint64_t conf, status;
     uint64_t base;    /* counter at base_ns, or where it stands still */
     uint64_t base_ns; /* clock_now() */
+    uint64_t seen;    /* counter up to which matches have been looked at */
     struct hpet_timer timer[TIMERS];
 };
 
@@ -154,18 +155,6 @@ static bool timer_silent(const struct hpet_timer *t)
     return (t->conf & (T_ENABLE | T_LEVEL)) == 0;
 }
 
-/* A periodic comparator moves on at each match, silent or not: done when a register is touched. */
-static void hpet_catch_up(struct hpet *h)
-{
-    for (unsigned i = 0; i < TIMERS && (h->conf & CONF_ENABLE); i++) {
-        struct hpet_timer *t = &h->timer[i];
-        uint64_t mask = timer_mask(t), behind = (hpet_counter(h) - t->compare) & mask;
-
-        if (timer_silent(t) && (t->conf & T_PERIODIC) && t->period != 0 && behind <= mask / 2)
-            t->compare = (t->compare + (behind / t->period + 1) * t->period) & mask;
-    }
-}
-
 /* Arms the timer for the next match, no sooner than min_ns from now. */
 static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
 {
@@ -184,20 +173,37 @@ static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
     timer_set(t->timer, max_u64(when, now + min_ns));
 }
 
+/*
+ * Carries out what has matched since last time: when an armed timer ends, and before a register is
+ * touched, since the guest may be there before the loop is. A periodic comparator moves on at each
+ * match, silent or not.
+ */
+static void hpet_catch_up(struct hpet *h)
+{
+    uint64_t counter = hpet_counter(h), passed = counter - h->seen;
+
+    for (unsigned i = 0; i < TIMERS && passed != 0; i++) {
+        struct hpet_timer *t = &h->timer[i];
+        uint64_t mask = timer_mask(t), first = (t->compare - h->seen - 1) & mask; /* less one */
+        bool periodic = (t->conf & T_PERIODIC) && t->period != 0;
+
+        if (first >= passed)
+            continue;
+        if (periodic)
+            t->compare = (t->compare + ((passed - first - 1) / t->period + 1) * t->period) & mask;
+        timer_interrupt(t);
+        timer_arm(t, periodic ? PERIOD_MIN_NS : 0);
+    }
+    h->seen = counter;
+}
+
 static void timer_matched(void *ctx)
 {
     struct hpet_timer *t = ctx;
-    uint64_t mask = timer_mask(t), counter = hpet_counter(t->hpet) & mask;
 
-    timer_interrupt(t);
-    if ((t->conf & T_PERIODIC) && t->period != 0) {
-        uint64_t behind = (counter - t->compare) & mask;
-
-        t->compare = (t->compare + (behind / t->period + 1) * t->period) & mask;
-        timer_arm(t, PERIOD_MIN_NS);
-    } else {
+    hpet_catch_up(t->hpet);
+    if (timer_when(t->timer) == UINT64_MAX) /* nothing had matched after all */
         timer_arm(t, 0);
-    }
 }
 
 static void hpet_arm_all(struct hpet *h)
@@ -322,7 +328,7 @@ static void hpet_write_reg(struct hpet *h, unsigned reg, uint64_t value, uint64_
     case HPET_COUNTER:
         if (h->conf & CONF_ENABLE)
             log_guest(h->env, "the counter is set while it runs");
-        h->base = value;
+        h->base = h->seen = value;
         h->base_ns = clock_now(h->env);
         hpet_arm_all(h);
         break;
@@ -370,7 +376,7 @@ static void hpet_reset(void *dev)
     h->conf = 0;
     hpet_replace(h);
     h->status = 0;
-    h->base = 0;
+    h->base = h->seen = 0;
     for (unsigned i = 0; i < TIMERS; i++) {
         struct hpet_timer *t = &h->timer[i];
 
@@ -462,6 +468,7 @@ static const struct state_field hpet_state[] = {
     STATE_FIELD(2, struct hpet, status),
     STATE_FIELD(3, struct hpet, base),
     STATE_CLOCK(4, struct hpet, base_ns),
+    STATE_FIELD(5, struct hpet, seen),
     TIMER_FIELDS(0, 16),
     TIMER_FIELDS(1, 24),
     TIMER_FIELDS(2, 32),

@@ -37,6 +37,7 @@
 struct channel {
     uint64_t start;   /* tick at which the counter was loaded; if frozen, ticks counted since */
     uint64_t load_at; /* tick of the coming load, NEVER if none */
+    uint64_t strobe;  /* mode 4: tick of a strobe that the gate met; it ends all the same */
     uint64_t seen;    /* channel 0: ticks up to here have been looked at for edges */
     uint32_t n;       /* what was loaded, 1-65536 */
     uint32_t next;    /* count register: what the coming load takes */
@@ -44,7 +45,8 @@ struct channel {
     uint8_t status;
     uint8_t latched; /* bytes of latch still to be read */
     uint8_t status_latched;
-    uint8_t mode;
+    uint8_t control; /* the control word's bits 5-0, as status shows them */
+    uint8_t mode;    /* those of its mode: 6 and 7 are 2 and 3 */
     uint8_t bcd;
     uint8_t access;    /* 1 low byte, 2 high byte, 3 low then high */
     uint8_t read_high; /* next byte of a two-byte read */
@@ -53,6 +55,7 @@ struct channel {
     uint8_t gate;
     uint8_t armed;     /* a count was written since the control word */
     uint8_t active;    /* OUT follows the count */
+    uint8_t held;      /* until the coming load: mode 0: OUT is low; modes 2 and 3: high */
     uint8_t frozen;    /* counting is disabled */
     uint8_t null;      /* the count written is not yet loaded */
     uint8_t low_first; /* mode 3: the load came at the start of a low half */
@@ -102,17 +105,17 @@ static bool channel_out(const struct channel *c, uint64_t tick)
 
     switch (c->mode) {
     case 0:
-        return c->active && e >= c->n;
+        return c->active && !c->held && e >= c->n;
     case 1:
         return !c->active || e >= c->n;
     case 2:
-        return !c->active || c->frozen || e % c->n != c->n - 1;
+        return !c->active || c->frozen || c->held || e % c->n != c->n - 1;
     case 3:
-        if (!c->active || c->frozen)
+        if (!c->active || c->frozen || c->held)
             return true;
         return (e % c->n < half_first(c)) != (bool)c->low_first;
     default:
-        return !c->active || e != c->n;
+        return !c->active || e != c->n || (c->strobe != NEVER && c->strobe != tick);
     }
 }
 
@@ -151,7 +154,7 @@ static uint16_t channel_count(const struct channel *c, uint64_t tick)
 /* Rising edges in (0, e] ticks after a load. */
 static uint64_t channel_rises(const struct channel *c, uint64_t e)
 {
-    if (!c->active || c->frozen)
+    if (!c->active || c->frozen || c->held)
         return 0;
     switch (c->mode) {
     case 0:
@@ -171,7 +174,7 @@ static uint64_t channel_next(const struct channel *c, uint64_t tick)
 {
     uint64_t e = elapsed(c, tick), first, at;
 
-    if (!c->active || c->frozen)
+    if (!c->active || c->frozen || c->held)
         return NEVER;
     switch (c->mode) {
     case 0:
@@ -194,6 +197,8 @@ static void channel_freeze(struct channel *c, uint64_t tick, bool freeze)
 {
     if (freeze == (bool)c->frozen)
         return;
+    if (freeze && c->mode == 4 && !channel_out(c, tick))
+        c->strobe = tick;
     c->start = freeze ? elapsed(c, tick) : tick - c->start;
     c->frozen = freeze;
 }
@@ -219,8 +224,10 @@ static bool channel_run(struct channel *c, uint64_t tick)
         c->low_first = c->mode == 3 && c->active && !c->frozen && !channel_out(c, c->load_at);
         c->n = c->next;
         c->start = c->frozen ? 0 : c->load_at;
+        c->strobe = NEVER;
         c->load_at = NEVER;
         c->active = 1;
+        c->held = 0;
         c->null = 0;
         rose |= channel_rises(c, elapsed(c, tick)) > 0;
         c->seen = tick;
@@ -235,7 +242,7 @@ static void channel_written(struct channel *c, uint64_t tick)
     c->armed = 1;
     switch (c->mode) {
     case 0:
-        c->active = 0; /* OUT goes low at once */
+        c->held = 1; /* OUT goes low at once */
         c->load_at = tick + 1;
         break;
     case 4:
@@ -261,7 +268,7 @@ static void channel_write(struct channel *c, uint64_t tick, uint8_t value)
         c->low = value;
         c->half = 1;
         if (c->mode == 0) {
-            c->active = 0;
+            c->held = 1;
             c->load_at = NEVER;
         }
         channel_gate_level(c, tick);
@@ -292,7 +299,7 @@ static void channel_latch_status(struct channel *c, uint64_t tick)
     if (c->status_latched)
         return;
     c->status_latched = 1;
-    c->status = (uint8_t)(c->access << 4 | c->mode << 1 | c->bcd);
+    c->status = c->control;
     if (channel_out(c, tick))
         c->status |= STATUS_OUT;
     if (c->null)
@@ -327,6 +334,7 @@ static void channel_control(struct channel *c, uint64_t tick, uint8_t value)
     if (c->bcd)
         count = from_bcd(count);
     c->n = count != 0 ? count : 65536; /* what a read shows until a count is loaded */
+    c->control = value & 0x3F;
     c->mode = mode > 5 ? mode & 3 : mode;
     c->bcd = value & CW_BCD;
     c->access = (value >> 4) & 3;
@@ -336,9 +344,11 @@ static void channel_control(struct channel *c, uint64_t tick, uint8_t value)
     c->half = 0;
     c->armed = 0;
     c->active = 0;
+    c->held = 0;
     c->null = 1;
     c->low_first = 0;
     c->load_at = NEVER;
+    c->strobe = NEVER;
     c->start = 0;
     c->frozen = 1;
     channel_freeze(c, tick, false);
@@ -351,10 +361,11 @@ static void channel_gate(struct channel *c, uint64_t tick, bool gate)
 
     c->gate = gate;
     channel_gate_level(c, tick);
+    if (!gate && c->active && !c->held && (c->mode == 2 || c->mode == 3))
+        c->load_at = NEVER; /* the period does not end now; the trigger will load */
     /* A trigger: it loads the counter in the modes that have one. */
     if (rising && c->armed && c->mode != 0 && c->mode != 4) {
-        if (c->mode == 2 || c->mode == 3)
-            c->active = 0; /* OUT stays high until then */
+        c->held = c->mode == 2 || c->mode == 3;
         c->load_at = tick + 1;
     }
 }
@@ -520,7 +531,12 @@ static void i8254_reset(void *dev)
     s->epoch_ns = clock_now(s->env);
     s->port61 = 0;
     for (unsigned i = 0; i < 3; i++) {
-        s->ch[i] = (struct channel){.load_at = NEVER, .n = 65536, .next = 65536, .access = 3};
+        s->ch[i] = (struct channel){.load_at = NEVER,
+                                    .strobe = NEVER,
+                                    .n = 65536,
+                                    .next = 65536,
+                                    .access = 3,
+                                    .control = 0x30};
         s->ch[i].gate = i != 2;
         s->ch[i].null = 1;
         s->ch[i].frozen = i == 2;
@@ -544,6 +560,8 @@ static void i8254_loaded(void *dev)
         if (c->access == 0 || c->access > 3)
             c->access = 3;
         c->bcd &= 1;
+        c->control &= 0x3F;
+        c->held &= c->mode == 0 || c->mode == 2 || c->mode == 3;
         c->read_high &= 1;
         c->gate = i != 2 || (s->port61 & SPK_GATE2);
     }
@@ -601,7 +619,10 @@ static int i8254_create(struct dev_env *env, const struct options *opts, void **
         STATE_FIELD((tag) + 16, struct i8254, ch[i].active),                                       \
         STATE_FIELD((tag) + 17, struct i8254, ch[i].frozen),                                       \
         STATE_FIELD((tag) + 18, struct i8254, ch[i].null),                                         \
-        STATE_FIELD((tag) + 19, struct i8254, ch[i].low_first)
+        STATE_FIELD((tag) + 19, struct i8254, ch[i].low_first),                                    \
+        STATE_FIELD((tag) + 20, struct i8254, ch[i].control),                                      \
+        STATE_FIELD((tag) + 21, struct i8254, ch[i].held),                                         \
+        STATE_FIELD((tag) + 22, struct i8254, ch[i].strobe)
 
 static const struct state_field i8254_state[] = {
     STATE_CLOCK(1, struct i8254, epoch_ns),

@@ -10,6 +10,10 @@
  * drop it, but devices here may pulse their line faster than a vCPU gets to its INTA cycle. Inputs
  * in level mode follow the line, so that is where spurious interrupts come from, and from masking.
  *
+ * As in the chipsets, the ELCR replaces ICW1's level bit, the chips are cascaded whatever ICW1
+ * says, and vectors are those of 8086 mode always: no processor here could run the CALL of
+ * MCS-80/85 mode. A guest that asks for these gets a line in the log.
+ *
  * Ports on any vCPU's thread, inputs and INTA from the router, all with the device's lock held.
  */
 #include "dev/chips.h"
@@ -25,6 +29,7 @@
 /* ICW1 */
 #define ICW1_IC4 0x01u
 #define ICW1_SNGL 0x02u
+#define ICW1_LTIM 0x08u
 #define ICW1_INIT 0x10u
 /* ICW4 */
 #define ICW4_8086 0x01u
@@ -161,9 +166,13 @@ static int i8259_accept(struct i8259 *s, unsigned which)
 
     if (pin >= 0)
         pic_accept(&s->pic[which], (unsigned)pin);
-    /* INT falls with INTA, so the slave's next request gives the master a new edge. */
-    if (which == 1)
+    /* INT falls with INTA, so the next request gives the master, or the IOAPIC, a new edge. */
+    if (which == 1) {
         pic_set_pin(&s->pic[0], CASCADE_PIN, false);
+    } else if (s->pic[0].output) {
+        s->pic[0].output = 0;
+        irq_pic_output(s->env->irqs, false);
+    }
     return pin;
 }
 
@@ -209,6 +218,10 @@ static void pic_icw1(struct i8259 *s, struct pic *p, uint8_t value)
     p->nested = 0;
     if (value & ICW1_SNGL)
         log_guest(s->env, "single mode (ICW1 %#x), but the chips are cascaded", value);
+    if (value & ICW1_LTIM)
+        log_guest(s->env, "level mode for all (ICW1 %#x), but the ELCR chooses here", value);
+    if (!(value & ICW1_IC4))
+        log_guest(s->env, "no ICW4 follows (ICW1 %#x): that is MCS-80/85 mode", value);
 }
 
 static void pic_ocw2(struct pic *p, uint8_t value)
@@ -278,9 +291,9 @@ static void pic_write_data(struct i8259 *s, unsigned which, uint8_t value)
         break;
     case PIC_ICW4:
         if (!(value & ICW4_8086))
-            log_guest(s->env, "ICW4 %#x asks for MCS-80/85 mode", value);
+            log_guest(s->env, "ICW4 %#x: that is MCS-80/85 mode", value);
         p->auto_eoi = (value & ICW4_AEOI) != 0;
-        p->nested = (value & ICW4_SFNM) != 0;
+        p->nested = which == 0 && (value & ICW4_SFNM) != 0; /* the slave has no slaves */
         p->step = PIC_READY;
         break;
     }

@@ -156,7 +156,7 @@ static void window_write(struct ioapic *io, uint32_t value)
         log_guest(io->env, "write of %#x to register %#x, which is not there", value, io->select);
 }
 
-/* Registers are four bytes wide and sixteen apart. */
+/* Registers are four bytes wide and sixteen apart. Reads may be narrower, writes of data not. */
 static uint64_t ioapic_read(void *dev, uint64_t offset, unsigned size)
 {
     struct ioapic *io = dev;
@@ -202,6 +202,16 @@ static void ioapic_reset(void *dev)
     io->select = 0;
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         io->entry[pin] = RTE_MASKED;
+}
+
+static void ioapic_loaded(void *dev)
+{
+    struct ioapic *io = dev;
+
+    io->id &= 0xF;
+    io->select &= 0xFF;
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        io->entry[pin] &= RTE_WRITABLE | RTE_REMOTE_IRR;
 }
 
 static void ioapic_destroy(void *dev)
@@ -254,4 +264,5 @@ const struct dev_ops ioapic_ops = {
     .create = ioapic_create,
     .destroy = ioapic_destroy,
     .reset = ioapic_reset,
+    .loaded = ioapic_loaded,
 };

@@ -47,6 +47,17 @@ static void lower_top(struct lapic *a)
     raise_top(a, lapic_highest_irr(a));
 }
 
+/*
+ * LINT0 of the first processor is the PIC's output, which is active high; the others' pins are not
+ * connected. A disabled APIC has no polarity bit to look at.
+ */
+static bool lint0_asserted(struct lapic *a)
+{
+    bool low = a->mode != LAPIC_DISABLED && (a->lvt[LVT_LINT0] & LVT_ACTIVE_LOW) != 0;
+
+    return a->id == 0 && (bool)atomic_load(&a->set->extint_level) != low;
+}
+
 /* The bound may be too high for a moment; lapic_ack() then finds nothing and corrects it. */
 bool lapic_pending(struct lapic *a)
 {
@@ -54,7 +65,7 @@ bool lapic_pending(struct lapic *a)
         return true;
     if (atomic_load(&a->extint_message))
         return true;
-    return atomic_load(&a->extint_open) && atomic_load(&a->set->extint_level);
+    return atomic_load(&a->extint_open) && lint0_asserted(a);
 }
 
 void lapic_retry(struct lapic *a)
@@ -70,10 +81,7 @@ void lapic_update_ppr(struct lapic *a)
     a->ppr = a->tpr >> 4 >= isrv >> 4 ? a->tpr : isrv & 0xF0;
 }
 
-/*
- * The PIC's output is wired to LINT0 of the first processor. A hardware-disabled APIC passes its
- * LINT0 pin through as INTR.
- */
+/* A hardware-disabled APIC passes its LINT0 pin through as INTR. */
 void lapic_update_gates(struct lapic *a)
 {
     uint32_t lint0 = a->lvt[LVT_LINT0];
@@ -105,7 +113,7 @@ void lapic_post(struct lapic *a, uint8_t vector, bool level)
     a->set->signals->interrupt(a->set->signals_ctx, a->id);
 }
 
-/* Any thread. */
+/* Any thread. One interrupt stands for all errors until the guest writes ESR. */
 void lapic_error(struct lapic *a, uint32_t esr_bit)
 {
     uint32_t lvt = a->lvt[LVT_ERROR];
@@ -115,11 +123,11 @@ void lapic_error(struct lapic *a, uint32_t esr_bit)
         return;
     if ((lvt & 0xFF) < 16) /* its own vector is illegal: no second interrupt about that */
         atomic_fetch_or(&a->esr_new, ESR_RECEIVE_VECTOR);
-    else
+    else if (!atomic_exchange(&a->error_told, true))
         lapic_post(a, (uint8_t)lvt, false);
 }
 
-/* Any thread; ExtINT is not for here, it is a gate (lapic_update_gates). */
+/* Any thread. LINT0's ExtINT is not for here, it is a gate (lapic_update_gates). */
 void lapic_lvt_fire(struct lapic *a, unsigned entry)
 {
     struct lapics *l = a->set;
@@ -144,9 +152,33 @@ void lapic_lvt_fire(struct lapic *a, unsigned entry)
     case IRQ_INIT:
         l->signals->init(l->signals_ctx, a->id);
         break;
+    case IRQ_EXTINT:
+        atomic_store(&a->extint_message, true);
+        l->signals->interrupt(l->signals_ctx, a->id);
+        break;
     default:
         break;
     }
+}
+
+/*
+ * Any thread: after a change of the wire, of LVT LINT0, or an EOI. Remote IRR goes up with the
+ * request, whoever of them comes first, and holds back the next one until the EOI.
+ */
+void lapic_lint0_check(struct lapic *a)
+{
+    uint32_t lvt = a->lvt[LVT_LINT0];
+
+    do {
+        if (a->mode == LAPIC_DISABLED || LVT_DELIVERY(lvt) != IRQ_FIXED ||
+            (lvt & (LVT_LEVEL | LVT_MASKED | LVT_REMOTE_IRR)) != LVT_LEVEL || !lint0_asserted(a))
+            return;
+        if ((lvt & 0xFF) < 16) {
+            lapic_error(a, ESR_RECEIVE_VECTOR);
+            return;
+        }
+    } while (!atomic_compare_exchange_weak(&a->lvt[LVT_LINT0], &lvt, lvt | LVT_REMOTE_IRR));
+    lapic_post(a, (uint8_t)lvt, true);
 }
 
 /* ---- accepting and ending ---- */
@@ -157,7 +189,7 @@ static int lapic_ack(void *ctx, unsigned cpu)
     struct lapic *a = &l->cpu[cpu];
     uint32_t vector;
 
-    if (atomic_exchange(&a->extint_message, false) || (a->extint_open && l->extint_level))
+    if (atomic_exchange(&a->extint_message, false) || (a->extint_open && lint0_asserted(a)))
         return irq_pic_ack(l->env->irqs);
     vector = lapic_highest_irr(a);
     if (vector >> 4 <= a->ppr >> 4) {
@@ -171,17 +203,15 @@ static int lapic_ack(void *ctx, unsigned cpu)
     return (int)vector;
 }
 
-/* A level-triggered LINT0 in fixed mode asks again while the PIC's output stays high. */
+/* A level-triggered LINT0 in fixed mode asks again while the pin stays asserted. */
 static void lint0_eoi(struct lapic *a, uint32_t vector)
 {
     uint32_t lvt = a->lvt[LVT_LINT0];
 
-    if (a->id != 0 || !(lvt & LVT_REMOTE_IRR) || (lvt & 0xFF) != vector)
+    if (!(lvt & LVT_REMOTE_IRR) || (lvt & 0xFF) != vector)
         return;
-    if (a->set->extint_level)
-        lapic_lvt_fire(a, LVT_LINT0);
-    else
-        atomic_fetch_and(&a->lvt[LVT_LINT0], ~LVT_REMOTE_IRR);
+    atomic_fetch_and(&a->lvt[LVT_LINT0], ~LVT_REMOTE_IRR);
+    lapic_lint0_check(a);
 }
 
 void lapic_eoi(struct lapic *a)
@@ -242,6 +272,8 @@ static void deliver_one(struct lapic *a, uint8_t delivery, uint8_t vector, bool 
         l->signals->sipi(l->signals_ctx, a->id, vector);
         break;
     case IRQ_EXTINT:
+        if (!(a->svr & SVR_ENABLE)) /* INIT, NMI, SMI and SIPI are all it hears then */
+            break;
         atomic_store(&a->extint_message, true);
         l->signals->interrupt(l->signals_ctx, a->id);
         break;
@@ -249,7 +281,8 @@ static void deliver_one(struct lapic *a, uint8_t delivery, uint8_t vector, bool 
 }
 
 /* The least busy of those addressed; equals take turns. Only who would accept it stands. */
-static void deliver_lowest(struct lapics *l, const struct irq_message *msg, bool broadcast)
+static void deliver_lowest(struct lapics *l, const struct irq_message *msg, bool broadcast,
+                           const struct lapic *skip)
 {
     struct lapic *best = NULL;
     unsigned start = atomic_load(&l->arbiter) % l->cpus;
@@ -257,7 +290,7 @@ static void deliver_lowest(struct lapics *l, const struct irq_message *msg, bool
     for (unsigned i = 0; i < l->cpus; i++) {
         struct lapic *a = &l->cpu[(start + i) % l->cpus];
 
-        if (!(a->svr & SVR_ENABLE) || !matches(a, msg->dest, msg->logical, broadcast))
+        if (a == skip || !(a->svr & SVR_ENABLE) || !matches(a, msg->dest, msg->logical, broadcast))
             continue;
         if (best == NULL || a->ppr >> 4 < best->ppr >> 4)
             best = a;
@@ -272,11 +305,14 @@ static void deliver_lowest(struct lapics *l, const struct irq_message *msg, bool
 static void deliver_set(struct lapics *l, const struct irq_message *msg, bool broadcast,
                         const struct lapic *skip)
 {
-    /* The level de-assertion of INIT only resets arbitration ids, which no longer exist. */
-    if (msg->delivery == IRQ_INIT && !msg->assert)
+    /*
+     * De-assertions have no effect: that of INIT only resets arbitration ids, which no longer
+     * exist, and that of a level is for the sender to know.
+     */
+    if (!msg->assert)
         return;
     if (msg->delivery == IRQ_LOWEST) {
-        deliver_lowest(l, msg, broadcast);
+        deliver_lowest(l, msg, broadcast, skip);
         return;
     }
     for (unsigned i = 0; i < l->cpus; i++) {
@@ -287,11 +323,14 @@ static void deliver_set(struct lapics *l, const struct irq_message *msg, bool br
     }
 }
 
-/* From the IOAPIC and from MSIs: their destinations have eight bits, 0xFF is everyone. */
+/*
+ * From the IOAPIC and from MSIs: their destinations have eight bits, the APIC id 0xFF is everyone.
+ * A logical 0xFF is a set of bits like others; for APICs in x2APIC mode, in cluster 0.
+ */
 static void lapics_deliver(void *ctx, const struct irq_message *msg)
 {
     struct lapics *l = ctx;
-    bool broadcast = msg->dest == 0xFF || msg->dest == 0xFFFFFFFFu;
+    bool broadcast = (msg->dest == 0xFF && !msg->logical) || msg->dest == 0xFFFFFFFFu;
 
     deliver_set(l, msg, broadcast, NULL);
 }
@@ -304,7 +343,7 @@ void lapic_ipi(struct lapic *a, uint32_t low, uint32_t dest)
     struct irq_message msg = {
         .dest = dest,
         .logical = (low & 1u << 11) != 0,
-        .assert = (low & 1u << 14) != 0,
+        .assert = true,
         .delivery = (uint8_t)((low >> 8) & 7),
         .vector = (uint8_t)low,
     };
@@ -315,10 +354,15 @@ void lapic_ipi(struct lapic *a, uint32_t low, uint32_t dest)
         lapic_guest_error(a, "reserved delivery mode in ICR", low);
         return;
     }
-    if (msg.delivery <= IRQ_LOWEST && msg.vector < 16) {
-        lapic_error(a, ESR_SEND_VECTOR);
+    if (msg.delivery == IRQ_LOWEST && a->mode == LAPIC_X2APIC) {
+        lapic_error(a, ESR_REDIRECTABLE); /* not sent, nor is its vector looked at */
         return;
     }
+    /* Trigger mode and level have a meaning in INIT only. */
+    if (msg.delivery == IRQ_INIT && (low & 3u << 14) == 1u << 15)
+        msg.assert = false;
+    if (msg.delivery <= IRQ_LOWEST && msg.vector < 16)
+        lapic_error(a, ESR_SEND_VECTOR); /* sent all the same: who receives it notes that too */
     if (shorthand == 0) {
         deliver_set(l, &msg, broadcast, NULL);
         return;
@@ -326,7 +370,7 @@ void lapic_ipi(struct lapic *a, uint32_t low, uint32_t dest)
     if (shorthand == 1 || shorthand == 2) {
         /* INIT and STARTUP cannot include oneself. */
         if (msg.delivery == IRQ_INIT || msg.delivery == IRQ_STARTUP) {
-            if (msg.delivery != IRQ_INIT || msg.assert)
+            if (msg.assert)
                 lapic_guest_error(a, "shorthand of ICR that includes the sender", low);
             return;
         }
@@ -344,22 +388,17 @@ static void lapics_extint(void *ctx, bool level)
 {
     struct lapics *l = ctx;
     struct lapic *a = &l->cpu[0];
-    bool before = atomic_exchange(&l->extint_level, level);
-    uint32_t lvt = a->lvt[LVT_LINT0];
+    uint32_t lvt;
 
-    if (before == level || !level)
+    if (atomic_exchange(&l->extint_level, level) == level || !lint0_asserted(a))
         return;
-    if (a->extint_open) {
+    lvt = a->lvt[LVT_LINT0];
+    if (a->extint_open)
         lapic_retry(a);
-        return;
-    }
-    if (a->mode == LAPIC_DISABLED || (lvt & LVT_MASKED) != 0)
-        return;
-    if (LVT_DELIVERY(lvt) == IRQ_FIXED && (lvt & LVT_LEVEL) != 0) {
-        if (atomic_fetch_or(&a->lvt[LVT_LINT0], LVT_REMOTE_IRR) & LVT_REMOTE_IRR)
-            return; /* not ended yet */
-    }
-    lapic_lvt_fire(a, LVT_LINT0);
+    else if (LVT_DELIVERY(lvt) == IRQ_FIXED && (lvt & LVT_LEVEL) != 0)
+        lapic_lint0_check(a);
+    else if (LVT_DELIVERY(lvt) != IRQ_EXTINT)
+        lapic_lvt_fire(a, LVT_LINT0);
 }
 
 void lapics_nmi(struct lapics *l)
@@ -444,6 +483,7 @@ void lapic_clear(struct lapic *a)
     }
     a->irr_top = 0;
     a->esr_new = 0;
+    a->error_told = false;
     a->extint_message = false;
     a->esr = a->tpr = a->icr_low = a->icr_high = 0;
     a->dfr = 0xFFFFFFFFu;
@@ -468,6 +508,7 @@ void lapics_reset(struct lapics *l)
 {
     for (unsigned i = 0; i < l->cpus; i++) {
         l->cpu[i].mode = l->x2apic ? LAPIC_X2APIC : LAPIC_XAPIC;
+        l->cpu[i].base = LAPIC_BASE | (i == 0 ? LAPIC_BASE_BSP : 0);
         lapic_clear(&l->cpu[i]);
     }
     l->arbiter = 0;
@@ -486,6 +527,9 @@ int lapics_create(struct dev_env *env, const struct lapic_config *cfg, struct la
     if (cfg->cpus == 0 || cfg->cpus > LAPIC_MAX)
         return error_set(err, -EINVAL, "%u local APICs: there can be 1 to %u", cfg->cpus,
                          LAPIC_MAX);
+    if (cfg->phys_bits < 32 || cfg->phys_bits > 52)
+        return error_set(err, -EINVAL, "physical addresses of %u bits: there can be 32 to 52",
+                         cfg->phys_bits);
     l = calloc(1, sizeof(*l));
     if (l == NULL)
         return error_set(err, -ENOMEM, "no memory for the local APICs");
@@ -494,6 +538,7 @@ int lapics_create(struct dev_env *env, const struct lapic_config *cfg, struct la
         goto fail;
     l->env = env;
     l->x2apic = cfg->x2apic;
+    l->base_mask = ((1ull << cfg->phys_bits) - 1) & ~0xFFFull;
     l->signals = cfg->signals;
     l->signals_ctx = cfg->signals_ctx;
     for (unsigned i = 0; i < cfg->cpus; i++) {
@@ -531,88 +576,4 @@ void lapics_destroy(struct lapics *l)
     }
     free(l->cpu);
     free(l);
-}
-
-/* ---- snapshots: one section for the set, then one for each vCPU, all parked ---- */
-
-static const struct state_field set_state[] = {
-    STATE_FIELD(1, struct lapics, cpus),
-    STATE_FIELD(2, struct lapics, arbiter),
-    STATE_FIELD(3, struct lapics, extint_level),
-};
-
-static const struct state_field cpu_state[] = {
-    STATE_FIELD(1, struct lapic, mode),
-    STATE_FIELD(2, struct lapic, irr),
-    STATE_FIELD(3, struct lapic, tmr),
-    STATE_FIELD(4, struct lapic, isr),
-    STATE_FIELD(5, struct lapic, tpr),
-    STATE_FIELD(6, struct lapic, ldr),
-    STATE_FIELD(7, struct lapic, dfr),
-    STATE_FIELD(8, struct lapic, svr),
-    STATE_FIELD(9, struct lapic, esr),
-    STATE_FIELD(10, struct lapic, esr_new),
-    STATE_FIELD(11, struct lapic, icr_low),
-    STATE_FIELD(12, struct lapic, icr_high),
-    STATE_FIELD(13, struct lapic, lvt),
-    STATE_FIELD(14, struct lapic, extint_message),
-    STATE_FIELD(15, struct lapic, timer_initial),
-    STATE_FIELD(16, struct lapic, timer_divide),
-    STATE_FIELD(17, struct lapic, timer_base_count),
-    STATE_FIELD(18, struct lapic, timer_running),
-    STATE_CLOCK(19, struct lapic, timer_base_ns),
-    STATE_FIELD(20, struct lapic, timer_deadline),
-    STATE_TIMER(21, struct lapic, timer),
-};
-
-void lapics_save(struct lapics *l, struct state_buf *out)
-{
-    state_save(set_state, countof(set_state), l, l->env->timers, out);
-    for (unsigned i = 0; i < l->cpus; i++) {
-        struct lapic *a = &l->cpu[i];
-
-        pthread_mutex_lock(&a->lock);
-        state_save(cpu_state, countof(cpu_state), a, l->env->timers, out);
-        pthread_mutex_unlock(&a->lock);
-    }
-}
-
-/* A snapshot is a file, and files lie: nothing in it may lead to a division by zero or worse. */
-static void loaded(struct lapic *a)
-{
-    if (a->mode > LAPIC_X2APIC)
-        a->mode = LAPIC_XAPIC;
-    a->tpr &= 0xFF;
-    a->irr[0] &= 0xFFFF0000u;
-    a->isr[0] &= 0xFFFF0000u;
-    if (a->timer_initial == 0)
-        a->timer_running = false;
-    a->irr_top = lapic_highest_irr(a);
-    lapic_update_ppr(a);
-    lapic_update_gates(a);
-}
-
-int lapics_load(struct lapics *l, const uint8_t *data, size_t len, size_t *pos, struct error *err)
-{
-    unsigned cpus = l->cpus, saved;
-    int rc = state_load(set_state, countof(set_state), l, l->env->timers, data, len, pos, err);
-
-    saved = l->cpus;
-    l->cpus = cpus;
-    if (rc != 0)
-        return rc;
-    if (saved != cpus)
-        return error_set(err, -EINVAL, "the snapshot has %u local APICs, this VM has %u", saved,
-                         cpus);
-    for (unsigned i = 0; i < cpus && rc == 0; i++) {
-        struct lapic *a = &l->cpu[i];
-
-        pthread_mutex_lock(&a->lock);
-        rc = state_load(cpu_state, countof(cpu_state), a, l->env->timers, data, len, pos, err);
-        pthread_mutex_unlock(&a->lock);
-        loaded(a);
-    }
-    for (unsigned i = 0; i < cpus; i++)
-        lapic_retry(&l->cpu[i]);
-    return rc;
 }

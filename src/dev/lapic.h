@@ -14,12 +14,13 @@
 
 struct lapics;
 
-#define LAPIC_BASE 0xFEE00000ull
+#define LAPIC_BASE 0xFEE00000ull    /* after reset; messages go to 0xFEExxxxx always */
 #define LAPIC_BUS_HZ X86_CRYSTAL_HZ /* timer input before the divider: CPUID 0x15's crystal */
 
 struct lapic_config {
-    unsigned cpus; /* APIC ids 0 .. cpus-1 */
-    bool x2apic;   /* start in x2APIC mode */
+    unsigned cpus;      /* APIC ids 0 .. cpus-1 */
+    bool x2apic;        /* start in x2APIC mode */
+    unsigned phys_bits; /* width of a physical address: how far a guest may move the registers */
     const struct vcpu_signal_ops *signals;
     void *signals_ctx;
 };

@@ -14,7 +14,8 @@
 
 #include "dev/lapic.h"
 
-#define LAPIC_MAX 256u /* an 8-bit id for each; the bus has as many readers */
+#define LAPIC_BASE_BSP (1ull << 8) /* IA32_APIC_BASE: the bootstrap processor */
+#define LAPIC_MAX 256u             /* an 8-bit id for each; the bus has as many readers */
 
 enum lapic_mode { LAPIC_DISABLED, LAPIC_XAPIC, LAPIC_X2APIC };
 
@@ -46,6 +47,7 @@ enum {
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
+#define LVT_ACTIVE_LOW (1u << 13)
 #define LVT_REMOTE_IRR (1u << 14)
 #define LVT_LEVEL (1u << 15)
 #define LVT_MASKED (1u << 16)
@@ -56,6 +58,7 @@ enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_DEADLINE }; /* LVT timer, bits 18:17
 #define SVR_ENABLE (1u << 8)
 #define SVR_NO_EOI_BROADCAST (1u << 12)
 
+#define ESR_REDIRECTABLE (1u << 4)
 #define ESR_SEND_VECTOR (1u << 5)
 #define ESR_RECEIVE_VECTOR (1u << 6)
 #define ESR_REGISTER (1u << 7)
@@ -71,6 +74,7 @@ struct lapic {
     _Atomic uint32_t irr[8], tmr[8];
     _Atomic uint32_t irr_top;
     _Atomic uint32_t esr_new;       /* errors since ESR was last written */
+    _Atomic uint8_t error_told;     /* they have interrupted: not again before ESR is written */
     _Atomic uint8_t extint_message; /* an ExtINT message waits for its INTA cycle */
 
     /* Written by the vCPU's thread, read by any. */
@@ -82,6 +86,7 @@ struct lapic {
     /* The vCPU's thread. */
     uint32_t isr[8];
     uint32_t tpr, esr, icr_low, icr_high;
+    uint64_t base; /* IA32_APIC_BASE without the bits that `mode` stands for */
 
     /* Under lock: the count was timer_base_count at VM time timer_base_ns. */
     pthread_mutex_t lock;
@@ -96,6 +101,7 @@ struct lapics {
     struct dev_env *env;
     unsigned cpus;
     bool x2apic;
+    uint64_t base_mask; /* the bits of IA32_APIC_BASE that are an address */
     const struct vcpu_signal_ops *signals;
     void *signals_ctx;
     _Atomic uint32_t arbiter;     /* where the search for a lowest priority begins */
@@ -111,6 +117,7 @@ void lapic_update_gates(struct lapic *a);
 void lapic_post(struct lapic *a, uint8_t vector, bool level);
 void lapic_error(struct lapic *a, uint32_t esr_bit);
 void lapic_lvt_fire(struct lapic *a, unsigned entry);
+void lapic_lint0_check(struct lapic *a); /* level-triggered LINT0: a request, if it is time */
 void lapic_ipi(struct lapic *a, uint32_t low, uint32_t dest);
 void lapic_eoi(struct lapic *a);
 void lapic_retry(struct lapic *a); /* signals the vCPU if something is deliverable now */

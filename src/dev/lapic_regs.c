@@ -10,7 +10,6 @@
 #define MSR_TSC_DEADLINE 0x6E0u
 #define MSR_X2APIC 0x800u
 
-#define BASE_BSP (1ull << 8)
 #define BASE_EXTD (1ull << 10)
 #define BASE_EN (1ull << 11)
 
@@ -111,6 +110,20 @@ static void write_svr(struct lapic *a, uint32_t value)
     lapic_retry(a);
 }
 
+/* Remote IRR, which another thread may set meanwhile, goes when level triggering does. */
+static void write_lint0(struct lapic *a, uint32_t value)
+{
+    bool level = (value & LVT_LEVEL) != 0 && LVT_DELIVERY(value) == IRQ_FIXED;
+    uint32_t old = a->lvt[LVT_LINT0];
+
+    while (!atomic_compare_exchange_weak(&a->lvt[LVT_LINT0], &old,
+                                         value | (level ? old & LVT_REMOTE_IRR : 0)))
+        ;
+    lapic_update_gates(a);
+    lapic_lint0_check(a);
+    lapic_retry(a);
+}
+
 static void write_lvt(struct lapic *a, unsigned entry, uint32_t value)
 {
     value &= lvt_writable[entry];
@@ -120,16 +133,10 @@ static void write_lvt(struct lapic *a, unsigned entry, uint32_t value)
         lapic_timer_set_lvt(a, value);
         return;
     }
-    if (entry == LVT_LINT0 || entry == LVT_LINT1) {
-        /* Remote IRR belongs to level triggering; it goes when that does. */
-        if (value & LVT_LEVEL)
-            value |= a->lvt[entry] & LVT_REMOTE_IRR;
-    }
-    a->lvt[entry] = value;
-    if (entry == LVT_LINT0) {
-        lapic_update_gates(a);
-        lapic_retry(a);
-    }
+    if (entry == LVT_LINT0)
+        write_lint0(a, value);
+    else
+        a->lvt[entry] = value;
 }
 
 /* The value has passed the mode's own checks. Returns false where there is nothing to write. */
@@ -152,6 +159,7 @@ static bool reg_write(struct lapic *a, unsigned reg, uint32_t value)
         write_svr(a, value);
         return true;
     case REG_ESR: /* a write latches what has gathered since the last one */
+        a->error_told = false;
         a->esr = atomic_exchange(&a->esr_new, 0);
         return true;
     case REG_INITIAL:
@@ -312,8 +320,7 @@ static int x2apic_write(struct lapic *a, unsigned reg, uint64_t value)
     if (reg == REG_SELF_IPI) {
         if (value < 16)
             lapic_error(a, ESR_SEND_VECTOR);
-        else
-            lapic_post(a, (uint8_t)value, false);
+        lapic_post(a, (uint8_t)value, false);
         return 0;
     }
     return reg_write(a, reg, (uint32_t)value) ? 0 : -1;
@@ -323,7 +330,7 @@ static int x2apic_write(struct lapic *a, unsigned reg, uint64_t value)
 
 static uint64_t base_read(struct lapic *a)
 {
-    uint64_t value = LAPIC_BASE | (a->id == 0 ? BASE_BSP : 0);
+    uint64_t value = a->base;
 
     if (a->mode != LAPIC_DISABLED)
         value |= BASE_EN;
@@ -340,13 +347,8 @@ static int base_write(struct lapic *a, uint64_t value)
 {
     uint32_t now = a->mode, next;
 
-    if ((value & ~(BASE_BSP | BASE_EXTD | BASE_EN | ~0xFFFull)) != 0)
+    if ((value & ~(LAPIC_BASE_BSP | BASE_EXTD | BASE_EN | a->set->base_mask)) != 0)
         return -1;
-    if ((value & ~0xFFFull) != LAPIC_BASE) {
-        UNIMPLEMENTED(a->set->env->log, "vCPU %u moves its local APIC to %#llx", a->id,
-                      (unsigned long long)(value & ~0xFFFull));
-        return -1;
-    }
     if (!(value & BASE_EN))
         next = LAPIC_DISABLED;
     else
@@ -356,9 +358,11 @@ static int base_write(struct lapic *a, uint64_t value)
     if ((now == LAPIC_DISABLED && next == LAPIC_X2APIC) ||
         (now == LAPIC_X2APIC && next == LAPIC_XAPIC))
         return -1;
+    a->base = value & (LAPIC_BASE_BSP | a->set->base_mask); /* the engine moves the page */
+    log_trace(a->set->env->log, "lapic", "vCPU %u: mode %u to %u, base %#llx", a->id, now, next,
+              (unsigned long long)value);
     if (now == next)
         return 0;
-    log_trace(a->set->env->log, "lapic", "vCPU %u: mode %u to %u", a->id, now, next);
     a->mode = next;
     if (next == LAPIC_DISABLED) {
         lapic_clear(a);

@@ -50,6 +50,19 @@ static uint32_t current_count(struct lapic *a, uint64_t now)
     return (uint32_t)(a->timer_initial - (elapsed - a->timer_base_count) % a->timer_initial);
 }
 
+/* A periodic count that has begun anew since: its base becomes the last time it did. */
+static void rebase(struct lapic *a, uint64_t now)
+{
+    uint64_t elapsed = ns_to_ticks(a, now > a->timer_base_ns ? now - a->timer_base_ns : 0);
+    uint64_t whole;
+
+    if (timer_mode(a) != TIMER_PERIODIC || a->timer_initial == 0 || elapsed < a->timer_base_count)
+        return;
+    whole = (elapsed - a->timer_base_count) / a->timer_initial * a->timer_initial;
+    a->timer_base_ns += ticks_to_ns(a, a->timer_base_count + whole);
+    a->timer_base_count = a->timer_initial;
+}
+
 /* Asks the queue for the first zero of the count after now. */
 static void arm_count(struct lapic *a, uint64_t now)
 {
@@ -136,24 +149,35 @@ void lapic_timer_fired(void *lapic)
     lapic_lvt_fire(a, LVT_TIMER);
 }
 
+/*
+ * The guest looks at or changes what has run out already, and is there before the loop: the
+ * interrupt comes first.
+ */
+static void expire_due(struct lapic *a)
+{
+    if (timer_when(a->timer) > clock_now(a->set->env))
+        return;
+    timer_cancel(a->timer);
+    lapic_timer_fired(a);
+}
+
 /* A change of mode: one-shot and periodic share the running count, the deadline does not. */
 void lapic_timer_set_lvt(struct lapic *a, uint32_t value)
 {
     unsigned before, after;
 
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
     before = timer_mode(a);
     after = (value >> 17) & 3;
     if (before != after) {
         uint64_t now = clock_now(a->set->env);
-        uint32_t count = current_count(a, now);
 
+        rebase(a, now);
         a->lvt[LVT_TIMER] = value;
         if (before >= TIMER_DEADLINE || after >= TIMER_DEADLINE) {
             disarm(a);
         } else if (a->timer_running) {
-            a->timer_base_count = count;
-            a->timer_base_ns = now;
             arm_count(a, now);
         }
     }
@@ -164,6 +188,7 @@ void lapic_timer_set_lvt(struct lapic *a, uint32_t value)
 void lapic_timer_set_initial(struct lapic *a, uint32_t value)
 {
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
     if (timer_mode(a) < TIMER_DEADLINE) { /* ignored in deadline mode */
         a->timer_initial = a->timer_base_count = value;
         a->timer_running = value != 0;
@@ -179,9 +204,11 @@ void lapic_timer_set_initial(struct lapic *a, uint32_t value)
 /* The count goes on from where it is, at the new pace. */
 void lapic_timer_set_divide(struct lapic *a, uint32_t value)
 {
-    uint64_t now = clock_now(a->set->env);
+    uint64_t now;
 
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
+    now = clock_now(a->set->env);
     a->timer_base_count = current_count(a, now);
     a->timer_base_ns = now;
     a->timer_divide = value & 0xB;
@@ -195,6 +222,7 @@ uint32_t lapic_timer_current(struct lapic *a)
     uint32_t count;
 
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
     count = current_count(a, clock_now(a->set->env));
     pthread_mutex_unlock(&a->lock);
     return count;
@@ -205,6 +233,7 @@ uint64_t lapic_timer_get_deadline(struct lapic *a)
     uint64_t tsc;
 
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
     tsc = timer_mode(a) == TIMER_DEADLINE ? a->timer_deadline : 0;
     pthread_mutex_unlock(&a->lock);
     return tsc;
@@ -215,6 +244,7 @@ void lapic_timer_set_deadline(struct lapic *a, uint64_t tsc)
     struct lapics *l = a->set;
 
     pthread_mutex_lock(&a->lock);
+    expire_due(a);
     if (timer_mode(a) == TIMER_DEADLINE) { /* ignored otherwise */
         a->timer_deadline = tsc;
         if (tsc == 0)

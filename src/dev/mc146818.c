@@ -6,7 +6,10 @@
  *   01 03 05    alarm: second, minute, hour; 0xC0 and up match anything
  *   0A-0D       registers A to D
  *   15/16 17/18 30/31   base memory, and memory from 1 MiB (KiB)
- *   34/35       memory from 16 MiB to 3 GiB (64 KiB)      5B-5D  memory from 4 GiB (64 KiB)
+ *   34/35       memory from 16 MiB to 3 GiB (64 KiB)
+ *   5B-5D       memory from 4 GiB (64 KiB)
+ *
+ * DSE moves the hour as the chip does, by the United States' old rule.
  *
  * The time is the host's wall clock and a distance the guest has made by setting it; nothing ticks.
  * Flags are found by comparing now with when they were last looked at, so the timer is armed only
@@ -22,7 +25,11 @@
 #include "dev/bytes.h"
 
 #define RTC_HZ 32768u
-#define UIP_NS 244000u /* warning before an update, which itself takes no time here */
+/*
+ * UIP: 244 us of warning, then the update's 1984 us, at whose end the new second is there. Until
+ * then the registers show the old one, where the chip's would be undefined.
+ */
+#define UIP_NS (244000u + 1984000u)
 #define RECHECK_NS (60 * NSEC_PER_SEC) /* the host's clock may be set meanwhile */
 #define DAY 86400
 #define TIME_MIN (-62167219200ll) /* 0000-01-01, the calendar's limits with a century byte */
@@ -64,6 +71,7 @@ enum rtc_reg {
 #define B_SQWE 0x08u
 #define B_BINARY 0x04u
 #define B_24H 0x02u
+#define B_DSE 0x01u
 #define C_IRQF 0x80u
 #define D_VALID 0x80u
 #define HOUR_PM 0x80u
@@ -79,6 +87,8 @@ struct mc146818 {
     uint64_t periods;      /* periodic interrupts up to which PF has been looked at */
     int64_t looked_s;      /* second up to which UF and AF have been looked at */
     uint8_t index;
+    uint8_t weekday_shift; /* the weekday is a counter of its own: ahead of the date's by so many */
+    uint8_t repeated;      /* bool: this is the hour that comes twice in October */
     uint8_t ram[RTC_RAM_SIZE]; /* time registers: only valid while the clock is held */
 };
 
@@ -184,7 +194,7 @@ static void rtc_fill(struct mc146818 *s)
     s->ram[RTC_SEC] = rtc_encode(s, t.sec);
     s->ram[RTC_MIN] = rtc_encode(s, t.min);
     s->ram[RTC_HOUR] = rtc_encode_hour(s, t.hour);
-    s->ram[RTC_WEEKDAY] = rtc_encode(s, t.weekday);
+    s->ram[RTC_WEEKDAY] = rtc_encode(s, (t.weekday - 1 + s->weekday_shift) % 7 + 1);
     s->ram[RTC_DAY] = rtc_encode(s, t.day);
     s->ram[RTC_MONTH] = rtc_encode(s, t.month);
     s->ram[RTC_YEAR] = rtc_encode(s, (unsigned)t.year % 100);
@@ -205,6 +215,10 @@ static void rtc_commit(struct mc146818 *s)
         (int64_t)rtc_decode(s, s->ram[RTC_MIN]) * 60 + rtc_decode(s, s->ram[RTC_SEC]);
     s->offset_s = t - (int64_t)(rtc_base(s) / NSEC_PER_SEC) - wall_offset(s->env);
     s->looked_s = rtc_seconds(s);
+    s->weekday_shift =
+        (uint8_t)((rtc_decode(s, s->ram[RTC_WEEKDAY]) + 7 - time_split(s->looked_s).weekday % 7) %
+                  7);
+    s->repeated = 0;
 }
 
 /* ---- flags and the interrupt ---- */
@@ -253,6 +267,69 @@ static int64_t rtc_next_alarm(const struct mc146818 *s, int64_t from)
     return INT64_MAX;
 }
 
+/* ---- daylight saving (DSE): the last Sundays of April and October, at two o'clock ---- */
+
+/* The second at which the clock would show 2:00:00 on the month's last Sunday, as it counts them.
+ */
+static int64_t rtc_changeover(const struct mc146818 *s, int year, unsigned month)
+{
+    int64_t last = days_from_date(year, month, month == 4 ? 30 : 31);
+    int64_t since_sunday = (last - TIME_MIN / DAY + 6 + s->weekday_shift) % 7;
+
+    return (last - since_sunday) * DAY + 2 * 3600;
+}
+
+/* The first changeover after `from`, INT64_MAX if there is none up to `to`; and its month. */
+static int64_t rtc_next_changeover(const struct mc146818 *s, int64_t from, int64_t to,
+                                   unsigned *month)
+{
+    int last = time_split(to).year;
+
+    if (!(s->ram[RTC_B] & B_DSE) || to <= from)
+        return INT64_MAX;
+    for (int year = time_split(from).year; year <= last; year++) {
+        for (*month = 4; *month <= 10; *month += 6) {
+            int64_t at = rtc_changeover(s, year, *month);
+
+            if (at > from && at <= to)
+                return at;
+        }
+    }
+    return INT64_MAX;
+}
+
+/* The seconds up to this one have been shown. */
+static void rtc_pass(struct mc146818 *s, int64_t to)
+{
+    if (to > s->looked_s && rtc_next_alarm(s, s->looked_s) <= to)
+        s->ram[RTC_C] |= B_AIE;
+    s->looked_s = to;
+}
+
+/* All that has passed since last time; 2:00:00 is 3:00:00 in April, and at first 1:00:00 in
+ * October. */
+static void rtc_catch_up(struct mc146818 *s, int64_t now)
+{
+    int64_t at;
+    unsigned month;
+
+    while ((at = rtc_next_changeover(s, s->looked_s, now, &month)) != INT64_MAX) {
+        int64_t shift = month == 4 ? 3600 : -3600;
+
+        if (month == 10 && s->repeated) {
+            s->repeated = 0;
+            rtc_pass(s, at);
+            continue;
+        }
+        s->repeated = month == 10;
+        rtc_pass(s, at - 1);
+        s->looked_s += shift;
+        s->offset_s += shift;
+        now += shift;
+    }
+    rtc_pass(s, now);
+}
+
 /* Sets the flags for what has happened since last time, and the line. */
 static void rtc_look(struct mc146818 *s)
 {
@@ -267,9 +344,7 @@ static void rtc_look(struct mc146818 *s)
 
         if (now != s->looked_s)
             *c |= B_UIE;
-        if (now > s->looked_s && rtc_next_alarm(s, s->looked_s) <= now)
-            *c |= B_AIE;
-        s->looked_s = now;
+        rtc_catch_up(s, now);
     }
     if (*c & s->ram[RTC_B] & (B_PIE | B_AIE | B_UIE))
         *c |= C_IRQF;
@@ -277,6 +352,11 @@ static void rtc_look(struct mc146818 *s)
         *c &= (uint8_t)~C_IRQF;
     if (irq_level(s->line) != ((*c & C_IRQF) != 0))
         irq_set(s->line, *c & C_IRQF);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
 }
 
 /* Arms the timer for the next interrupt; the flags have been looked at. */
@@ -298,9 +378,11 @@ static void rtc_schedule(struct mc146818 *s)
     }
     if ((enabled & (B_UIE | B_AIE)) && !rtc_held(s)) {
         int64_t next = s->looked_s + 1;
+        unsigned month;
 
         if (!(enabled & B_UIE))
-            next = rtc_next_alarm(s, s->looked_s);
+            next = earlier(rtc_next_alarm(s, s->looked_s),
+                           rtc_next_changeover(s, s->looked_s, s->looked_s + DAY, &month));
         if (next != INT64_MAX) {
             uint64_t wait = (uint64_t)(next - s->looked_s) * NSEC_PER_SEC - rtc_subsecond(s);
 
@@ -454,6 +536,7 @@ static void mc146818_reset(void *dev)
 {
     struct mc146818 *s = dev;
 
+    rtc_look(s); /* what has passed until now is gone with register C */
     s->ram[RTC_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
     s->ram[RTC_C] = 0;
     s->index = 0;
@@ -466,6 +549,8 @@ static void mc146818_loaded(void *dev)
     struct mc146818 *s = dev;
 
     s->index &= 0x7F;
+    s->weekday_shift %= 7;
+    s->repeated = s->repeated != 0;
     s->phase_ns %= NSEC_PER_SEC;
     s->ram[RTC_D] = D_VALID;
     if (s->looked_s < TIME_MIN || s->looked_s > TIME_MAX)
@@ -513,7 +598,8 @@ static const struct state_field mc146818_state[] = {
     STATE_FIELD(1, struct mc146818, offset_s),   STATE_FIELD(2, struct mc146818, phase_ns),
     STATE_CLOCK(3, struct mc146818, divider_ns), STATE_FIELD(4, struct mc146818, periods),
     STATE_FIELD(5, struct mc146818, looked_s),   STATE_FIELD(6, struct mc146818, index),
-    STATE_FIELD(7, struct mc146818, ram),
+    STATE_FIELD(7, struct mc146818, ram),        STATE_FIELD(8, struct mc146818, weekday_shift),
+    STATE_FIELD(9, struct mc146818, repeated),
 };
 
 const struct dev_ops mc146818_ops = {

@@ -368,7 +368,10 @@ static int describe(struct vm *vm, struct error *err)
 
 int board_create(struct vm *vm, struct error *err)
 {
-    struct lapic_config lc = {.cpus = vm->cpus, .signals = &vcpu_signals, .signals_ctx = vm};
+    struct lapic_config lc = {.cpus = vm->cpus,
+                              .phys_bits = vm->cpuid.phys_bits,
+                              .signals = &vcpu_signals,
+                              .signals_ctx = vm};
     int rc = config_bool(vm->cfg, "x86.x2apic", false, &lc.x2apic, err);
 
     if (rc == 0)

@@ -51,9 +51,10 @@ int vm_check_built(const struct config *cfg, struct error *err)
     if (cpus > 1)
         return error_set(err, -ENOSYS, "SMP is not built yet: a VM has one vCPU, not %llu",
                          (unsigned long long)cpus);
-    if (method != NULL && strcmp(method, "kexec") != 0 && strcmp(method, "multiboot") != 0)
-        return error_set(err, -ENOSYS, "boot.method=%s is not built yet; kexec and multiboot are",
-                         method);
+    if (method != NULL && strcmp(method, "kexec") != 0 && strcmp(method, "multiboot") != 0 &&
+        strcmp(method, "pvh") != 0)
+        return error_set(err, -ENOSYS,
+                         "boot.method=%s is not built yet; kexec, multiboot and pvh are", method);
     if (engine != NULL && strcmp(engine, "auto") != 0 && strcmp(engine, "soft") != 0)
         return error_set(err, -ENOSYS, "the engine '%s' is not built yet; only soft is", engine);
     if (fwcfg != NULL && strcmp(fwcfg, "qemu") != 0)

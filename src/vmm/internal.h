@@ -83,6 +83,7 @@ void board_destroy(struct vm *vm);
 int vcpus_create(struct vm *vm, struct error *err);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm, struct error *err);
+void vcpus_leave(struct vm *vm);                  /* they run no more; any thread */
 void vcpus_stop(struct vm *vm);                   /* joins all */
 extern const struct vcpu_signal_ops vcpu_signals; /* ctx: the struct vm */
 

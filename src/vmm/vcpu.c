@@ -237,6 +237,15 @@ int vcpus_start(struct vm *vm, struct error *err)
     return 0;
 }
 
+void vcpus_leave(struct vm *vm)
+{
+    atomic_store(&vm->stopping, true);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        if (vcpu_of(vm, i) != NULL)
+            vm->engine->kick(vm->vcpu[i].impl);
+    }
+}
+
 void vcpus_stop(struct vm *vm)
 {
     atomic_store(&vm->stopping, true);

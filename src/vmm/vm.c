@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "boot/multiboot.h"
+#include "boot/pvh.h"
 #include "boot/tables.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
@@ -19,8 +20,10 @@ void vm_stop(struct vm *vm, enum vm_status status)
 {
     int running = -1;
 
-    if (atomic_compare_exchange_strong(&vm->status, &running, (int)status))
-        loop_stop(vm->loop);
+    if (!atomic_compare_exchange_strong(&vm->status, &running, (int)status))
+        return;
+    vcpus_leave(vm); /* who resets the machine executes nothing after it */
+    loop_stop(vm->loop);
 }
 
 void vm_signal(struct vm *vm, int signo)
@@ -185,6 +188,18 @@ static int load_multiboot(struct vm *vm, uint64_t rsdp, struct x86_state *state,
     return multiboot_load(&vm->board, &p, state, NULL, err);
 }
 
+static int load_pvh(struct vm *vm, uint64_t rsdp, struct x86_state *state, struct error *err)
+{
+    const struct pvh_params p = {
+        .kernel = config_get(vm->cfg, "boot.kernel"),
+        .initrd = config_get(vm->cfg, "boot.initrd"),
+        .cmdline = config_get(vm->cfg, "boot.cmdline"),
+        .rsdp = rsdp,
+    };
+
+    return pvh_load(&vm->board, &p, state, NULL, err);
+}
+
 /* boot.method; without one it is the first. */
 static const struct loader {
     const char *method;
@@ -192,6 +207,7 @@ static const struct loader {
 } loaders[] = {
     {"kexec", load_linux},
     {"multiboot", load_multiboot},
+    {"pvh", load_pvh},
 };
 
 static int load_guest(struct vm *vm, struct error *err)

@@ -195,8 +195,8 @@ static void set_masks(struct x86_cpuid *c)
         c->xcr0_mask |= XCR0_PKRU;
     c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     c->cr4_mask = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
-                  X86_CR4_MCE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                  X86_CR4_PCIDE | X86_CR4_SMEP;
+                  X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
+                  X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
     if (c->feature[X86_FEAT_FSGSBASE])
         c->cr4_mask |= X86_CR4_FSGSBASE;
     if (c->feature[X86_FEAT_SMAP])
@@ -230,8 +230,9 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
     add(c, 2, ANY, 0x00feff01, 0, 0, 0);
     add_caches(c);
     add(c, 6, ANY, 1u << 2, 0, 0, 0); /* the APIC timer never stops */
-    /* TSC_ADJUST, SMEP, ERMS; UMIP, LA57, PKS; fast short REP MOV, IBRS, ARCH_CAPABILITIES, SSBD */
-    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9,
+    /* TSC_ADJUST, SMEP, ERMS, no FCS and FDS; UMIP, LA57, PKS; fast short REP MOV, IBRS,
+     * ARCH_CAPABILITIES, SSBD */
+    add(c, 7, 0, 2, 1u << 1 | 1u << 7 | 1u << 9 | 1u << 13,
         1u << 2 | (la57 ? 1u << 16 : 0) | (level == 9 ? 1u << 31 : 0),
         1u << 4 | 1u << 26 | 1u << 29 | 1u << 31);
     add(c, 7, 2, 0, 0, 0, 1u << 4); /* BHI_CTRL: Linux then leaves its history clearing out */

@@ -5,11 +5,14 @@
  *     boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] SCENARIO
  *
  * A scenario is a text file; '#' begins a comment line. What machine:
- *     guest NAME          GUESTS/NAME/vmlinuz and GUESTS/NAME/initrd; cloud by default
+ *     guest NAME          GUESTS/NAME/vmlinuz, and GUESTS/NAME/initrd if there is one; cloud by
+ *                         default
  *     flags FLAGS         instead of "-A -m 1G"
  *     cmdline WORDS       after console=ttyS0
+ *     boot METHOD         pvh, or multiboot: then no initrd and no console=ttyS0; kexec by default
  *     terminal            a pseudo-terminal instead of pipes
- *     quick, long PART    which test command plays it (read by tools/boot-test.sh)
+ *     quick, long PART    which test command plays it (read by tools/boot-test.sh); memtest is
+ *                         played beside boot
  * What happens, in order:
  *     expect [SECONDS] TEXT   TEXT appears after the last match
  *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no
@@ -59,7 +62,7 @@ struct line {
 struct play {
     const char *scenario, *program, *guests, *log;
     bool verbose, qemu, terminal;
-    char guest[64], flags[512], cmdline[512];
+    char guest[64], flags[512], cmdline[512], boot[16];
     struct line lines[MAX_LINES];
     size_t line_count;
     char *never[32]; /* owned */
@@ -187,6 +190,8 @@ static void read_line(struct play *p, const char *path, unsigned number, char *s
         set_text(p->flags, sizeof(p->flags), rest);
     } else if (strcmp(s, "cmdline") == 0) {
         set_text(p->cmdline, sizeof(p->cmdline), rest);
+    } else if (strcmp(s, "boot") == 0) {
+        set_text(p->boot, sizeof(p->boot), rest);
     } else if (strcmp(s, "terminal") == 0) {
         p->terminal = true;
     } else if (strcmp(s, "quick") == 0 || strcmp(s, "long") == 0) {
@@ -253,11 +258,14 @@ static void exec_vm(struct play *p)
                               "-no-reboot -device virtio-rng-pci";
     char kernel[1024], initrd[1024], boot[4096], cmdline[1024];
     char *argv[MAX_ARGS], *size = strstr(p->flags, "-m ");
+    bool multiboot = strcmp(p->boot, "multiboot") == 0;
     size_t n = 0;
 
     snprintf(kernel, sizeof(kernel), "%s/%s/vmlinuz", p->guests, p->guest);
     snprintf(initrd, sizeof(initrd), "%s/%s/initrd", p->guests, p->guest);
-    snprintf(cmdline, sizeof(cmdline), "console=ttyS0 %s", p->cmdline);
+    snprintf(cmdline, sizeof(cmdline), "%s%s", multiboot ? "" : "console=ttyS0 ", p->cmdline);
+    if (access(initrd, R_OK) != 0)
+        initrd[0] = '\0';
     if (p->qemu) {
         static char program[] = "qemu-system-x86_64", kernel_flag[] = "-kernel",
                     initrd_flag[] = "-initrd", append_flag[] = "-append", m_flag[] = "-m";
@@ -270,8 +278,10 @@ static void exec_vm(struct play *p)
         argv[n++] = boot;
         argv[n++] = kernel_flag;
         argv[n++] = kernel;
-        argv[n++] = initrd_flag;
-        argv[n++] = initrd;
+        if (!multiboot && initrd[0] != '\0') {
+            argv[n++] = initrd_flag;
+            argv[n++] = initrd;
+        }
         argv[n++] = append_flag;
         argv[n++] = cmdline;
     } else {
@@ -280,7 +290,8 @@ static void exec_vm(struct play *p)
         argv[n++] = (char *)(uintptr_t)p->program; /* execv writes to none of them */
         add_words(argv, &n, base);
         add_words(argv, &n, p->flags);
-        snprintf(boot, sizeof(boot), "kexec,%s,%s,%s", kernel, initrd, cmdline);
+        snprintf(boot, sizeof(boot), "%s,%s,%s,%s", p->boot, kernel, multiboot ? "" : initrd,
+                 cmdline);
         argv[n++] = f_flag;
         argv[n++] = boot;
     }
@@ -660,6 +671,7 @@ int main(int argc, char **argv)
                      .log = "boot-console.log",
                      .guest = "cloud",
                      .flags = "-A -m 1G",
+                     .boot = "kexec",
                      .in = -1,
                      .out = -1};
     bool ok;

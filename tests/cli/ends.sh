@@ -8,6 +8,10 @@ test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: ends.sh PROGRAM MKGUEST"
     exit 1
 }
+case $xhyve in
+/*) ;;
+*) xhyve=$PWD/$xhyve ;; # some tests run it in another folder
+esac
 dir=$(mktemp -d)
 passed=0
 failed=0
@@ -72,6 +76,7 @@ ends 0 port "port " ""
 ends 4 port "port " "read from port 0x5678 (1 bytes) at RIP 0x1000" -e
 ends 1 msr "msr GP " ""
 ends 0 msr "msr " "" -w
+ends 1 apic "apic tick " ""
 ends 0 ticks "ticks " ""
 ends 0 ticks "ticks " "" -H
 ends 0 late "late " ""
@@ -109,6 +114,12 @@ one a b: first
 two: second
 map
 EOT
+(cd "$dir" && timeout -s KILL 60 "$xhyve" run -m 16M -o acpi_tables=false \
+    kernel 'one;a b' two -- some 'words, and' commas </dev/null >out2 2>err)
+check "run knows a multiboot kernel, and its words are modules" cmp -s "$dir/out" "$dir/out2"
+check "its line" grep -qF -- "-f 'multiboot,kernel,one;a b:two,some words, and commas'" "$dir/err"
+(cd "$dir" && "$xhyve" run -m 16M kernel a:b </dev/null >out2 2>err)
+check "a module with a colon is refused" grep -qF "'a:b' has a colon in its name" "$dir/err"
 
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do

@@ -78,6 +78,11 @@ bad "'bhyve' is not built yet" -s 31,lpc -l fwcfg,bhyve
 bad "-f fbsd is not built yet" -f fbsd,userboot.so,disk
 bad "multiboot needs a kernel" -f multiboot
 bad "cannot read the kernel /nonexistent" -f multiboot,/nonexistent
+bad "needs a kernel: -f pvh,KERNEL" -f pvh
+bad "boot.method=fbsd is not built yet" -o boot.method=fbsd -o boot.kernel=k
+bad "has no PVH entry" -f pvh,"$xhyve"
+bad "no multiboot header" -f multiboot,"$xhyve"
+bad "is an ELF file; give the bzImage" -f kexec,"$xhyve"
 bad "use boot.modules" -f multiboot,k -o boot.initrd=i
 bad "nothing to boot" -A
 bad "is not a UUID" -U 1234

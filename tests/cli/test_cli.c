@@ -227,6 +227,11 @@ static void test_firmware(void **state)
     fails("-f|multiboot,k|-o|boot.initrd=i",
           "boot.initrd means nothing to boot.method=multiboot; use boot.modules");
     fails("-f|kexec,k|-o|boot.modules=m", "boot.modules needs boot.method=multiboot");
+    means("-f|pvh,k,i,c,d|vm", "boot.cmdline=c,d\nboot.initrd=i\nboot.kernel=k\n"
+                               "boot.method=pvh\ncpus=1\nmemory.size=256M\nname=vm\n");
+    fails("-f|pvh,,i", "-f pvh needs a kernel: -f pvh,KERNEL[,INITRD[,CMDLINE]]");
+    fails("-f|pvh,k|-o|boot.modules=m", "boot.modules needs boot.method=multiboot");
+    fails("-f|pvh,k|-o|boot.decompress=host", "boot.decompress means nothing to boot.method=pvh");
 }
 
 static void test_variables(void **state)

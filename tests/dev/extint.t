@@ -36,3 +36,27 @@ expect pic 0
 irq 4 0
 writel 0xfec00040 0x34
 expect none
+
+# automatic EOI: INT falls with each INTA, so the request that is left is a new edge, in a poll too
+outb 0x20 0x11
+outb 0x21 0x30
+outb 0x21 0x04
+outb 0x21 0x03
+writel 0xfec00000 0x18
+writel 0xfec00010 0x10034
+irq 4 1
+expect msg delivery=7
+irq 3 1
+irq 5 1
+expect none
+ack = 0x33
+expect msg delivery=7
+ack = 0x34
+expect msg delivery=7
+outb 0x20 0x0c
+inb 0x20 = 0x85
+expect none
+expect pic 0
+irq 3 0
+irq 4 0
+irq 5 0

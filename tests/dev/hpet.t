@@ -225,6 +225,109 @@ expect log guest 1
 readb 0xfed00011 = 0
 readw 0xfed00004 = 0xe100
 
+# A periodic comparator moves on with its interrupt off, but only from a match
+writel 0xfed00010 0
+writeq 0xfed000f0 1000
+writel 0xfed00140 0x0048               # timer 2: periodic, value set, no interrupt
+writeq 0xfed00148 900                  # behind the counter: not before it comes round again
+writeq 0xfed00148 100
+writel 0xfed00010 1
+clock +1ms
+readq 0xfed00148 = 900
+writel 0xfed00140 0x0048
+writeq 0xfed00148 11050                # ahead: at 11050, 11150, ... 21050
+writeq 0xfed00148 100
+clock +1ms
+readq 0xfed000f0 = 21000
+readq 0xfed00148 = 21050
+
+# The accumulator in two halves, each announced; the period in two halves
+writel 0xfed00140 0x0048
+writel 0xfed00148 0x5
+readl 0xfed00140 = 0x8038
+writel 0xfed00140 0x0048
+writel 0xfed0014c 0x1
+readq 0xfed00148 = 0x100000005
+readl 0xfed00140 = 0x8038
+
+# Periodic in 32 bits: over the wrap, the upper half of the counter does not count
+writel 0xfed00010 0
+writeq 0xfed000f0 0x7fffffff0
+writel 0xfed00140 0x2f4c               # pin 23
+writeq 0xfed00148 0xfffffffa
+writeq 0xfed00148 200
+writel 0xfed00010 1
+clock +1us
+expect edges 23 1
+readq 0xfed00148 = 0xc2
+clock +20us
+expect edges 23 1
+readq 0xfed00148 = 0x18a
+writel 0xfed00140 0
+
+# All eight at one tick, each its own status; 1 and 5 share a pin
+expect edges 20 *
+expect edges 21 *
+expect edges 22 *
+expect edges 23 *
+writel 0xfed00010 0
+writeq 0xfed000f0 0
+writel 0xfed00100 0x2806
+writel 0xfed00120 0x2a06
+writel 0xfed00140 0x2c06
+writel 0xfed00160 0x2e06
+writel 0xfed00180 0x2806
+writel 0xfed001a0 0x2a06
+writel 0xfed001c0 0x2c06
+writel 0xfed001e0 0x0002               # no pin, no interrupt: the status alone
+writeq 0xfed00108 30
+writeq 0xfed00128 30
+writeq 0xfed00148 30
+writeq 0xfed00168 30
+writeq 0xfed00188 30
+writeq 0xfed001a8 30
+writeq 0xfed001c8 30
+writeq 0xfed001e8 30
+writel 0xfed00010 1
+clock +2999ns
+readq 0xfed00020 = 0
+clock +1ns
+readq 0xfed00020 = 0xff
+expect edges 20 1
+expect edges 21 1
+expect edges 22 1
+expect edges 23 1
+writel 0xfed00020 0x02
+expect irq 21 1                        # timer 5 still holds it
+writel 0xfed00020 0x20
+expect irq 21 0
+readq 0xfed00020 = 0xdd
+writel 0xfed00010 0                    # halted: what is pending stays until it is cleared
+expect irq 20 1
+writel 0xfed00020 0xff
+expect irq 20 0
+expect irq 22 0
+expect irq 23 0
+
+# Messages win over legacy replacement; the 8254's line is cut off all the same
+writeq 0xfed000f0 0
+writeq 0xfed00110 0xfee0100000000051
+writel 0xfed00100 0x400c
+writeq 0xfed00108 200
+writel 0xfed00010 3
+irq 0 1
+expect irq 0 0
+clock +20us
+expect msi 0xfee01000 0x51
+expect edges 0 0
+writel 0xfed00010 1
+expect irq 0 1
+irq 0 0
+expect edges 0 1
+writel 0xfed00100 0
+expect none
+expect log guest 0
+
 reset
 readl 0xfed00010 = 0
 readq 0xfed000f0 = 0

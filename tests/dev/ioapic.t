@@ -140,6 +140,84 @@ expect none
 expect log guest 1
 irq 17 0
 
+# every index: 0-2 and 24 pairs, and nothing beyond
+writel 0xfec00000 0x3e
+readl 0xfec00010 = 0x00010000
+writel 0xfec00010 0x00010077  # the last pin
+writel 0xfec00000 0x3f
+writel 0xfec00010 0x12345678
+readl 0xfec00010 = 0x12000000
+writel 0xfec00000 0x3e
+readl 0xfec00010 = 0x00010077
+irq 23 1
+expect none
+irq 23 0
+writel 0xfec00010 0x00000077
+irq 23 1
+expect msg vector=0x77 dest=0x12
+irq 23 0
+writel 0xfec00000 0x03
+readl 0xfec00010 = 0
+writel 0xfec00010 1
+expect log guest 1
+writel 0xfec00000 0xff
+readl 0xfec00010 = 0
+writel 0xfec00010 1
+expect log guest 1
+writel 0xfec00000 0xfffffe32  # eight bits of index
+readl 0xfec00000 = 0x32
+readw 0xfec00000 = 0x32
+readq 0xfec00000 = 0x32
+writeb 0xfec00011 1           # nothing inside the window ...
+writel 0xfec00014 1           # ... and nothing beside it
+expect log guest 2
+readl 0xfec00040 = 0          # the EOI register is for writing
+
+# reserved bits of an entry read as zero: the upper half's, and 17-31
+writel 0xfec00010 0xfffeafff
+readl 0xfec00010 = 0x0000afff
+writel 0xfec00010 0x10000
+writel 0xfec00000 0x33
+writel 0xfec00010 0x00ffffff
+readl 0xfec00010 = 0
+writel 0xfec00010 0
+writel 0xfec00000 0x32
+
+# an edge pin: the wire's level does not matter, not after an unmask and not after an EOI
+irq 17 1
+expect none
+writel 0xfec00010 0x54
+expect none
+writel 0xfec00040 0x54
+expect none
+writel 0xfec00010 0x8054      # but as a level it does
+expect msg vector=0x54 level=1
+irq 17 0
+readl 0xfec00010 = 0xc054     # remote IRR waits for the EOI, not for the wire
+writel 0xfec00010 0x18054
+readl 0xfec00010 = 0x1c054
+writel 0xfec00040 0x54
+readl 0xfec00010 = 0x18054
+# a level that comes and goes while masked has no effect
+irq 17 1
+irq 17 0
+writel 0xfec00010 0x8054
+expect none
+irq 17 1
+expect msg vector=0x54
+writel 0xfec00010 0x8055      # another vector meanwhile: the old one's EOI is not for it
+writel 0xfec00040 0x54
+readl 0xfec00010 = 0xc055
+expect none
+writel 0xfec00040 0x55
+expect msg vector=0x55
+# a mode that knows no levels clears remote IRR as edge triggering does
+writel 0xfec00010 0x18400
+readl 0xfec00010 = 0x18400
+irq 17 0
+writel 0xfec00010 0x10000
+expect none
+
 # the ISA timer's line is pin 2
 writel 0xfec00000 0x14
 writel 0xfec00010 0x30

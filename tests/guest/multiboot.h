@@ -61,7 +61,7 @@ static inline void tiny_call(struct tiny *t, uint32_t addr)
 }
 
 /* mov reg32, [base + offset], encoded as modrm with an 8-bit offset */
-static inline void tiny_load(struct tiny *t, uint8_t modrm, uint8_t offset)
+static inline void tiny_mov_load(struct tiny *t, uint8_t modrm, uint8_t offset)
 {
     CODE(t, 0x8B, modrm, offset);
 }
@@ -117,17 +117,17 @@ static inline void multiboot_modules(struct tiny *t, struct multiboot_subs s)
 {
     uint8_t *start, *back;
 
-    tiny_load(t, 0x7E, 24); /* mov edi, [esi + mods_addr] */
-    tiny_load(t, 0x6E, 20); /* mov ebp, [esi + mods_count] */
+    tiny_mov_load(t, 0x7E, 24); /* mov edi, [esi + mods_addr] */
+    tiny_mov_load(t, 0x6E, 20); /* mov ebp, [esi + mods_count] */
     start = t->image + t->at;
     CODE(t, 0x85, 0xED, 0x74, 0); /* test ebp, ebp; jz end */
     back = t->image + t->at - 1;
-    tiny_load(t, 0x5F, 8); /* mov ebx, [edi + string] */
+    tiny_mov_load(t, 0x5F, 8); /* mov ebx, [edi + string] */
     tiny_call(t, s.string);
     tiny_print(t, ": ");
-    tiny_load(t, 0x5F, 0);
-    tiny_load(t, 0x4F, 4); /* ebx, ecx: start and end */
-    CODE(t, 0xF7, 0xC3);   /* test ebx, 0xfff */
+    tiny_mov_load(t, 0x5F, 0);
+    tiny_mov_load(t, 0x4F, 4); /* ebx, ecx: start and end */
+    CODE(t, 0xF7, 0xC3);       /* test ebx, 0xfff */
     tiny_u32(t, 0xFFF);
     tiny_expect(t, 'P');
     tiny_call(t, s.range);
@@ -143,15 +143,15 @@ static inline void multiboot_map(struct tiny *t)
 {
     uint8_t *start;
 
-    tiny_load(t, 0x7E, 48);     /* mov edi, [esi + mmap_addr] */
-    tiny_load(t, 0x4E, 44);     /* mov ecx, [esi + mmap_length] */
+    tiny_mov_load(t, 0x7E, 48); /* mov edi, [esi + mmap_addr] */
+    tiny_mov_load(t, 0x4E, 44); /* mov ecx, [esi + mmap_length] */
     CODE(t, 0x01, 0xF9);        /* add ecx, edi */
     CODE(t, 0x83, 0x7F, 20, 1); /* cmp dword [edi + type], 1 */
     tiny_expect(t, 'T');
     CODE(t, 0x83, 0x7F, 4, 0); /* cmp dword [edi + base], 0 */
     tiny_expect(t, 'B');
     start = t->image + t->at;
-    tiny_load(t, 0x47, 0);        /* mov eax, [edi + size] */
+    tiny_mov_load(t, 0x47, 0);    /* mov eax, [edi + size] */
     CODE(t, 0x8D, 0x7C, 0x07, 4); /* lea edi, [edi + eax + 4] */
     CODE(t, 0x39, 0xCF, 0x72, 0); /* cmp edi, ecx; jb start */
     t->image[t->at - 1] = (uint8_t)(start - (t->image + t->at));
@@ -171,16 +171,16 @@ static inline void multiboot_guest(uint8_t image[TINY_SIZE])
     tiny_put32(image + 104, 0 - (0x1BADB002u + 3));
     multiboot_registers(&t);
     s = multiboot_subs(&t);
-    tiny_load(&t, 0x46, 0); /* mov eax, [esi + flags] */
+    tiny_mov_load(&t, 0x46, 0); /* mov eax, [esi + flags] */
     CODE(&t, 0x25);
     tiny_u32(&t, 0x24D);
     CODE(&t, 0x3D);
     tiny_u32(&t, 0x24D);
     tiny_expect(&t, 'I');
-    tiny_load(&t, 0x5E, 16);
+    tiny_mov_load(&t, 0x5E, 16);
     tiny_call(&t, s.string);
     tiny_print(&t, "\n");
-    tiny_load(&t, 0x5E, 64);
+    tiny_mov_load(&t, 0x5E, 64);
     tiny_call(&t, s.string);
     tiny_print(&t, "\n");
     multiboot_modules(&t, s);

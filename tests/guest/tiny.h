@@ -218,6 +218,55 @@ static inline void tiny_late(struct tiny *t)
     tiny_reset(t);
 }
 
+/* jne -> spin: the value in EAX must be this one. */
+static inline void tiny_expect_eax(struct tiny *t, uint32_t value)
+{
+    CODE(t, 0x3D); /* cmp eax, value */
+    tiny_u32(t, value);
+    CODE(t, 0x74, 0x02); /* je +2 */
+    tiny_stop(t);
+}
+
+/* mov eax, [addr] */
+static inline void tiny_load(struct tiny *t, uint32_t addr)
+{
+    CODE(t, 0xA1);
+    tiny_u32(t, addr);
+}
+
+/*
+ * Moves its local APIC to 0xFE000000, finds it there and nowhere else, and halts until its timer
+ * interrupts; out of the handler a power-off.
+ */
+static inline void tiny_apic(struct tiny *t)
+{
+    uint8_t *over;
+    uint32_t handler;
+
+    CODE(t, 0xEB, 0); /* jmp over the handler */
+    over = t->image + t->at - 1;
+    handler = tiny_here(t);
+    tiny_print(t, "tick\n");
+    tiny_poweroff(t);
+    *over = (uint8_t)(t->image + t->at - (over + 1));
+    tiny_gate(t, 0x40, handler);
+    tiny_lidt(t);
+    CODE(t, 0xB9, 0x1B, 0, 0, 0, 0xB8); /* mov ecx, IA32_APIC_BASE; mov eax */
+    tiny_u32(t, 0xFE000900);
+    CODE(t, 0x31, 0xD2, 0x0F, 0x30); /* xor edx, edx; wrmsr */
+    tiny_load(t, 0xFE000030);
+    tiny_expect_eax(t, 0x01050014);
+    tiny_load(t, 0xFEE00030);
+    tiny_expect_eax(t, 0xFFFFFFFF);
+    CODE(t, 0x0F, 0x32); /* rdmsr */
+    tiny_expect_eax(t, 0xFE000900);
+    tiny_store(t, 0xFE0000F0, 0x1FF);
+    tiny_store(t, 0xFE000320, 0x40);
+    tiny_store(t, 0xFE000380, 10000);
+    CODE(t, 0xFB, 0xF4); /* sti; hlt */
+    tiny_stop(t);
+}
+
 /* Sends back what comes in, a 'q' too, and ends by a reset after it. */
 static inline void tiny_echo(struct tiny *t)
 {
@@ -358,7 +407,7 @@ static const struct {
     {"ticks", tiny_ticks},     {"late", tiny_late},     {"echo", tiny_echo},
     {"flood", tiny_flood},     {"button", tiny_button}, {"work", tiny_work},
     {"pause", tiny_pause},     {"spin", tiny_stop},     {"exit", tiny_exit},
-    {"testdev", tiny_testdev},
+    {"testdev", tiny_testdev}, {"apic", tiny_apic},
 };
 
 static inline void tiny_put16(uint8_t *p, unsigned v)

@@ -291,6 +291,27 @@ static void information(void **state)
     assert_string_equal(text, vm->path[0]);
 }
 
+/* Free low memory as 16-bit code finds it, and nothing there where the kernel itself lies. */
+static void bios_data(void **state)
+{
+    struct vm *vm = *state;
+
+    vm->b.com[0] = vm->b.com[2] = true;
+    loads(vm, NULL, NULL);
+    assert_int_equal(gmem_read32(vm->b.mem, 4 * 0x15), 0x500);
+    assert_int_equal(gmem_read16(vm->b.mem, 0x500), 0x86B4);
+    assert_int_equal(gmem_read32(vm->b.mem, 4 * 8), 0x50A);
+    assert_int_equal(gmem_read32(vm->b.mem, 4 * 0x77), 0x50A);
+    assert_int_equal(gmem_read16(vm->b.mem, 0x50A), 0x00CF);
+    assert_int_equal(gmem_read64(vm->b.mem, 0x400), 0x03E803F8);
+    assert_int_equal(gmem_read16(vm->b.mem, 0x40E), 0x9FC0);
+    assert_int_equal(gmem_read16(vm->b.mem, 0x410), 2u << 9);
+    assert_int_equal(gmem_read16(vm->b.mem, 0x413), 639);
+    put_segment32(&vm->k, 1, TEXT, 0x400, 0x100, 0x100);
+    loads(vm, NULL, NULL);
+    assert_int_equal(gmem_read32(vm->b.mem, 0x40E), 0xA5A5A5A5);
+}
+
 static void modules(void **state)
 {
     struct vm *vm = *state;
@@ -597,6 +618,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(registers, setup, teardown),
         cmocka_unit_test_setup_teardown(bss_is_zero, setup, teardown),
         cmocka_unit_test_setup_teardown(information, setup, teardown),
+        cmocka_unit_test_setup_teardown(bios_data, setup, teardown),
         cmocka_unit_test_setup_teardown(modules, setup, teardown),
         cmocka_unit_test_setup_teardown(symbols, setup, teardown),
         cmocka_unit_test_setup_teardown(elf64, setup, teardown),

@@ -166,7 +166,8 @@ static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, 
             u->disp += off + u->len;
         return;
     }
-    u->len = 1;
+    /* all bytes that were looked at: a store into any of them makes another instruction of it */
+    u->len = len == X86_DECODE_TOOLONG ? INSN_MAX : insn.len;
     u->off = (uint16_t)off;
     u->flags = UOP_END;
     u->fn = len == X86_DECODE_TOOLONG ? op_too_long : op_invalid;
@@ -195,8 +196,8 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
             memcpy(code + avail, second, INSN_MAX - avail);
         avail = INSN_MAX;
     }
-    if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->mode && c->len <= avail &&
-        memcmp(c->bytes, code, c->len) == 0)
+    if (c->block.count == 1 && c->lin == lin && c->block.mode == cpu->block_mode &&
+        c->len <= avail && memcmp(c->bytes, code, c->len) == 0)
         return &c->block;
     memset(c, 0, sizeof(*c));
     make_uop(cpu, code, avail, 0, &c->block.uop[0]);
@@ -205,7 +206,7 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
     memcpy(c->bytes, code, c->len);
     c->block.count = 1;
     c->block.bytes = c->len;
-    c->block.mode = cpu->mode;
+    c->block.mode = cpu->block_mode;
     c->block.pa = UINT64_MAX;
     return &c->block;
 }
@@ -230,7 +231,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
     k = (void *)(b->arena + b->used);
     memset(k, 0, sizeof(*k));
     k->pa = pa;
-    k->mode = cpu->mode;
+    k->mode = cpu->block_mode;
     while (k->count < BLOCK_MAX) {
         struct uop *u = &k->uop[k->count];
         struct x86_insn insn;
@@ -282,7 +283,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     if (single)
         return make_single(cpu, lin, code, have, &b->single);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
-        if (k->pa == gpa && k->mode == cpu->mode)
+        if (k->pa == gpa && k->mode == cpu->block_mode)
             return k;
     }
     k = make_block(cpu, gpa, code, have);

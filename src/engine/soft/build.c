@@ -67,14 +67,15 @@ void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t 
     set_operands(insn, u);
     if (insn->cls == X86_CLASS_BRANCH)
         u->flags |= UOP_END;
-    if (!soft_has(cpu, insn->feature)) {
+    if (!soft_has(cpu, insn->feature) ||
+        ((cpu->block_mode & BLOCK_REAL) && insn->enc == X86_ENC_VEX)) {
         u->fn = op_hidden;
         u->flags |= UOP_END;
         return;
     }
     if (build_alu(insn, u) || build_data(insn, u) || build_bits(insn, u) ||
         build_control(insn, u) || build_string(insn, u) || build_system(insn, u) ||
-        native_prepare(cpu, insn, bytes, u))
+        build_table(insn, u) || build_port(insn, u) || native_prepare(cpu, insn, bytes, u))
         return;
     u->fn = op_missing;
     u->flags |= UOP_END;

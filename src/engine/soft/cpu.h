@@ -77,6 +77,9 @@ enum tlb_mode {
     TLB_MODES
 };
 
+/* In a block's mode: decoded for real or virtual-8086 mode, where VEX prefixes are #UD. */
+#define BLOCK_REAL 8u
+
 struct soft_block;
 struct soft_jump {
     uint64_t lin; /* of the first instruction */
@@ -102,6 +105,7 @@ struct soft_cpu {
     uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
     bool long_code;                  /* 64-bit mode */
     uint8_t mode;                    /* enum x86_mode */
+    uint8_t block_mode;              /* the same, with BLOCK_REAL */
     uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
     uint8_t tlb_mode;                /* of data accesses now */
     struct tlb_entry *tlb;           /* tables[tlb_mode] */

@@ -286,6 +286,19 @@ soft_inline bool has_descriptors(const struct soft_cpu *cpu)
     return in_protected(cpu) && !in_vm86(cpu);
 }
 
+soft_inline void need_cpl0(struct soft_cpu *cpu)
+{
+    if (cpu->cpl != 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+}
+
+/* For instructions that real and virtual-8086 mode do not know. */
+soft_inline void need_descriptors(struct soft_cpu *cpu)
+{
+    if (!has_descriptors(cpu))
+        soft_raise(cpu, X86_EXC_UD);
+}
+
 /* By the paging mode: 57 bits under CR4.LA57, else 48. */
 bool soft_canonical(const struct soft_cpu *cpu, uint64_t lin);
 /* For what registers keep (bases, entry points): by the widest address the processor has. */
@@ -369,7 +382,7 @@ struct soft_block {
     uint64_t pa;
     uint16_t bytes;
     uint16_t count;
-    uint8_t mode; /* enum x86_mode */
+    uint8_t mode; /* soft_cpu's block_mode */
     bool dead;    /* invalidated while it ran; freed when left */
     struct uop uop[];
 };
@@ -403,8 +416,12 @@ bool build_data(const struct x86_insn *insn, struct uop *u);
 bool build_control(const struct x86_insn *insn, struct uop *u);
 bool build_string(const struct x86_insn *insn, struct uop *u);
 bool build_system(const struct x86_insn *insn, struct uop *u);
+bool build_table(const struct x86_insn *insn, struct uop *u);
+bool build_port(const struct x86_insn *insn, struct uop *u);
 
 /* ---- msr.c ---- */
+#define MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define MISC_ENABLE_XD_OFF (1ull << 34)
 #define DEBUGCTL_BTF 2u /* TF traps on branches only */
 void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);

@@ -454,17 +454,20 @@ void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned 
 /* ---- slow halves ---- */
 
 /* An access that leaves the canonical half is refused before its first page is looked at. */
-static void check_crossing(struct soft_cpu *cpu, unsigned seg, uint64_t last)
+static void check_canonical(struct soft_cpu *cpu, unsigned seg, uint64_t lin)
 {
-    if (in_long_mode(cpu) && !soft_canonical(cpu, last))
+    if (in_long_mode(cpu) && !soft_canonical(cpu, lin))
         soft_raise_error(cpu, seg == X86_SS ? X86_EXC_SS : X86_EXC_GP, 0);
 }
 
-static void check_access(struct soft_cpu *cpu, uint64_t lin, unsigned size, bool write)
+static void check_access(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size,
+                         bool write)
 {
     /* numbers at their size, 80-bit ones at 8 bytes, FPU images at 4 */
     unsigned align = size == 10 ? 8 : size > 64 || (size & (size - 1)) != 0 ? 4 : size;
 
+    check_canonical(cpu, seg, lin); /* canonical form comes before alignment */
+    check_canonical(cpu, seg, lin + size - 1);
     if (cpu->check_align && (lin & (align - 1)) != 0)
         soft_raise_error(cpu, X86_EXC_AC, 0);
     for (unsigned i = 0; i < 4; i++) {
@@ -490,12 +493,12 @@ uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigne
 
     cpu->stats.tlb_misses++;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, false);
+        check_access(cpu, seg, lin, size, false);
     if (first >= size) {
         p = mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
         return p != NULL ? host_load(p, size) : phys_load(cpu, gpa, size);
     }
-    check_crossing(cpu, seg, lin + size - 1);
+    check_canonical(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_READ, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_READ, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -511,7 +514,7 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
 
     cpu->stats.tlb_misses++;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, true);
+        check_access(cpu, seg, lin, size, true);
     if (first >= size) {
         p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
         if (p != NULL)
@@ -520,7 +523,7 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
             phys_store(cpu, gpa, size, v);
         return;
     }
-    check_crossing(cpu, seg, lin + size - 1);
+    check_canonical(cpu, seg, lin + size - 1);
     mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa2);
     for (unsigned i = 0; i < size; i++)
@@ -534,9 +537,9 @@ uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned
     uint8_t *p;
 
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, size, true);
+        check_access(cpu, seg, lin, size, true);
     if (first < size)
-        check_crossing(cpu, seg, lin + size - 1);
+        check_canonical(cpu, seg, lin + size - 1);
     p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     if (first < size) {
         mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
@@ -701,10 +704,10 @@ static void copy(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint8_t *buf, 
         return;
     }
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, len, write);
+        check_access(cpu, seg, lin, len, write);
     if (first > len)
         first = len;
-    check_crossing(cpu, seg, lin + len - 1);
+    check_canonical(cpu, seg, lin + len - 1);
     p = mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
         p2 = mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa2);
@@ -734,8 +737,8 @@ static void probe(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len,
     if (first >= len && (write ? e->wtag : e->rtag) == ((lin & PAGE_MASK) | cpu->gen))
         return;
     if (cpu->tlb_mode == TLB_CHECKED)
-        check_access(cpu, lin, len, write);
-    check_crossing(cpu, seg, lin + len - 1);
+        check_access(cpu, seg, lin, len, write);
+    check_canonical(cpu, seg, lin + len - 1);
     mmu_translate(cpu, seg, lin, acc, cpu->tlb_mode, &gpa);
     if (first < len)
         mmu_translate(cpu, seg, lin + first, acc, cpu->tlb_mode, &gpa);

@@ -20,7 +20,6 @@ enum {
     MSR_PLATFORM_INFO = 0xce,
     MSR_MTRR_CAP = 0xfe,
     MSR_ARCH_CAP = 0x10a,
-    MSR_FLUSH_CMD = 0x10b,
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP = 0x175,
     MSR_SYSENTER_EIP = 0x176,
@@ -251,6 +250,8 @@ static void write_efer(struct soft_cpu *cpu, uint64_t v)
 {
     uint64_t mask = cpu->vm->env.cpuid->efer_mask;
 
+    if (cpu->st.misc_enable & MISC_ENABLE_XD_OFF)
+        mask &= ~(uint64_t)X86_EFER_NXE;
     if (v & ~(mask | X86_EFER_LMA))
         gp0(cpu);
     if (((v ^ cpu->st.efer) & X86_EFER_LME) && (cpu->st.cr0 & X86_CR0_PG))
@@ -280,6 +281,20 @@ static void write_lapic(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         cpu->apic_page = (value & 0xc00) == 0x800 ? value & cpu->vm->phys_mask & PAGE_MASK : ~0ull;
         mmu_flush_all(cpu);
     }
+    soft_check_irq(cpu);
+}
+
+/* A deadline that is armed comes sooner or later now: arming it again finds out when. */
+static void tsc_moved(struct soft_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+    uint64_t deadline = 0;
+
+    if (env->lapic == NULL ||
+        env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, &deadline) != 0 ||
+        deadline == 0)
+        return;
+    env->lapic->msr_write(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, deadline);
     soft_check_irq(cpu);
 }
 
@@ -315,10 +330,12 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         delta = value - soft_guest_tsc(cpu);
         cpu->st.tsc_offset += delta;
         cpu->st.tsc_adjust += delta;
+        tsc_moved(cpu);
         return;
     case MSR_TSC_ADJUST:
         cpu->st.tsc_offset += value - cpu->st.tsc_adjust;
         cpu->st.tsc_adjust = value;
+        tsc_moved(cpu);
         return;
     case MSR_EFER:
         write_efer(cpu, value);
@@ -339,14 +356,16 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         mmu_flush_all(cpu);
         return;
     case MSR_PRED_CMD:
-    case MSR_FLUSH_CMD:
         if (value & ~1ull)
             gp0(cpu);
         return;
     case MSR_UCODE_REV:
     case MSR_UCODE_TRIGGER: /* an update that changes nothing */
     case MSR_PERF_CTL:      /* one frequency */
+        return;
     case MSR_MISC_FEATURES: /* no feature to enable */
+        if (value != 0)
+            gp0(cpu);
         return;
     default:
         break;

@@ -279,6 +279,7 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     uint8_t pointers[18];
     uint32_t mxcsr = fx_get32(cpu, FX_MXCSR), mask = MXCSR_DEFAULT;
     uint64_t ea = 0;
+    uint32_t cc = cpu->cc;
     uint8_t ignored = 0;
 
     if ((s->flags & N_MMX) != 0)
@@ -326,6 +327,12 @@ static void run_x87(struct soft_cpu *cpu, const struct uop *u)
     if ((s->flags & N_STORE) != 0)
         soft_write(cpu, u->seg, ea, buf->mem, s->mem_size);
     memcpy(pointers, cpu->st.xsave + FX_FOP, sizeof(pointers));
+    /* An unmasked #IA leaves flags and condition codes as they were; not every host does so. */
+    if (unlikely((buf->fx[FX_FSW] & ~(unsigned)buf->fx[FX_FCW] & 1u) != 0)) {
+        cpu->cc = cc;
+        buf->fx[FX_FSW + 1] =
+            (uint8_t)((buf->fx[FX_FSW + 1] & ~FSW_CODES) | (cpu->st.xsave[FX_FSW + 1] & FSW_CODES));
+    }
     if (unlikely(ignored != 0)) {
         buf->fx[FX_FSW] |= ignored;
         fx_set_es(buf->fx);

@@ -41,6 +41,7 @@
 #define FCW_DEFAULT 0x037fu
 #define FSW_TOP 0x3800u
 #define FSW_ES 0x0080u
+#define FSW_CODES 0x45u /* C0, C2, C3 in the upper byte */
 #define FSW_B 0x8000u
 
 #define XFEATURE_X87 1u

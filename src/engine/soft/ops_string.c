@@ -150,7 +150,8 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
 
 static void repeat(struct soft_cpu *cpu, const struct uop *u, uop_fn one)
 {
-    bool block = u->op == X86_MOVS || u->op == X86_STOS;
+    /* a single step is one element */
+    bool block = (u->op == X86_MOVS || u->op == X86_STOS) && !(cpu->st.rflags & X86_FL_TF);
     bool tests = u->op == X86_CMPS || u->op == X86_SCAS;
     uint64_t count = pointer(cpu, u, X86_RCX);
     uint32_t cc = cpu->cc;

@@ -4,19 +4,6 @@
 
 /* System instructions: flags, descriptor tables, control registers, fast calls, ports. */
 
-static void need_cpl0(struct soft_cpu *cpu)
-{
-    if (cpu->cpl != 0)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-}
-
-/* Instructions that real and virtual-8086 mode do not know. */
-static void need_descriptors(struct soft_cpu *cpu)
-{
-    if (!has_descriptors(cpu))
-        soft_raise(cpu, X86_EXC_UD);
-}
-
 /* Which flag CLI and STI mean: IF, or VIF where the virtual-mode extensions stand in; else #GP. */
 static bool virtual_if(struct soft_cpu *cpu)
 {
@@ -175,168 +162,6 @@ static void op_pause(struct soft_cpu *cpu, const struct uop *u)
     }
 }
 
-/* ---- descriptor tables ---- */
-
-static void op_store_table(struct soft_cpu *cpu, const struct uop *u)
-{
-    const struct x86_dtable *t = u->op == X86_SGDT ? &cpu->st.gdtr : &cpu->st.idtr;
-    unsigned base_size = cpu->long_code ? 8 : 4;
-    uint64_t ea = soft_ea(cpu, u);
-
-    if ((cpu->st.cr4 & X86_CR4_UMIP) && cpu->cpl != 0)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    soft_probe_write(cpu, u->seg, ea, 2 + base_size);
-    mem_store(cpu, u->seg, ea, 2, t->limit);
-    mem_store(cpu, u->seg, ea + 2, base_size, t->base);
-}
-
-static void op_load_table(struct soft_cpu *cpu, const struct uop *u)
-{
-    struct x86_dtable *t = u->op == X86_LGDT ? &cpu->st.gdtr : &cpu->st.idtr;
-    uint64_t ea = soft_ea(cpu, u), base;
-    uint16_t limit;
-
-    need_cpl0(cpu);
-    limit = (uint16_t)mem_load(cpu, u->seg, ea, 2);
-    base = mem_load(cpu, u->seg, ea + 2, cpu->long_code ? 8 : 4);
-    if (u->osize == 2 && !cpu->long_code)
-        base &= 0xffffff;
-    if (cpu->long_code && !soft_canonical_register(cpu, base))
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    t->limit = limit;
-    t->base = base;
-}
-
-/* SLDT, STR, SMSW: 16 bits to memory, the operand size to a register */
-static void store_word(struct soft_cpu *cpu, const struct uop *u, uint64_t v)
-{
-    if ((cpu->st.cr4 & X86_CR4_UMIP) && cpu->cpl != 0)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    if (u->flags & UOP_REG)
-        reg_set(cpu, u->dst, u->osize, v);
-    else
-        mem_store(cpu, u->seg, soft_ea(cpu, u), 2, v);
-}
-
-static void op_sldt(struct soft_cpu *cpu, const struct uop *u)
-{
-    need_descriptors(cpu);
-    store_word(cpu, u, cpu->st.ldtr.selector);
-}
-
-static void op_str(struct soft_cpu *cpu, const struct uop *u)
-{
-    need_descriptors(cpu);
-    store_word(cpu, u, cpu->st.tr.selector);
-}
-
-static void op_smsw(struct soft_cpu *cpu, const struct uop *u)
-{
-    store_word(cpu, u, cpu->st.cr0);
-}
-
-static void op_lldt(struct soft_cpu *cpu, const struct uop *u)
-{
-    need_descriptors(cpu);
-    need_cpl0(cpu);
-    seg_lldt(cpu, (uint16_t)rm_load(cpu, u, 2));
-}
-
-static void op_ltr(struct soft_cpu *cpu, const struct uop *u)
-{
-    need_descriptors(cpu);
-    need_cpl0(cpu);
-    seg_ltr(cpu, (uint16_t)rm_load(cpu, u, 2));
-}
-
-static void op_lmsw(struct soft_cpu *cpu, const struct uop *u)
-{
-    uint64_t v;
-
-    need_cpl0(cpu);
-    v = rm_load(cpu, u, 2) & 0xf;
-    v |= cpu->st.cr0 & X86_CR0_PE; /* LMSW cannot clear PE */
-    cr_write(cpu, 0, (cpu->st.cr0 & ~0xfull) | v);
-}
-
-static void op_arpl(struct soft_cpu *cpu, const struct uop *u)
-{
-    uint64_t d, s;
-
-    need_descriptors(cpu);
-    d = rm_load(cpu, u, 2);
-    s = reg_get(cpu, u->src, 2);
-    if ((d & 3) < (s & 3)) {
-        rm_store(cpu, u, 2, (d & ~3ull) | (s & 3));
-        cpu->cc |= CC_ZF;
-    } else {
-        cpu->cc &= ~CC_ZF;
-    }
-}
-
-/* May this selector be used by LAR, LSL, VERR, VERW? Fills d. */
-static bool probe_selector(struct soft_cpu *cpu, uint16_t sel, struct descriptor *d)
-{
-    uint64_t lin;
-    bool conforming;
-    unsigned dpl;
-
-    if ((sel & 0xfffc) == 0 || !desc_read(cpu, sel, d, &lin))
-        return false;
-    conforming = (d->hi & 0x1c00) == 0x1c00;
-    dpl = (d->hi >> 13) & 3;
-    return conforming || (dpl >= cpu->cpl && dpl >= (sel & 3u));
-}
-
-/* System descriptor types that LAR and LSL accept. */
-static bool system_type_ok(const struct soft_cpu *cpu, unsigned type, bool lsl)
-{
-    unsigned legacy = lsl ? 0x0a0e : 0x1a3e; /* bit n: type n */
-
-    if (in_long_mode(cpu))
-        legacy = lsl ? 0x0a04 : 0x1a04;
-    return (legacy >> type) & 1;
-}
-
-static void op_lar_lsl(struct soft_cpu *cpu, const struct uop *u)
-{
-    bool lsl = u->op == X86_LSL, ok;
-    struct descriptor d;
-    uint16_t sel;
-
-    need_descriptors(cpu);
-    sel = (uint16_t)(u->flags & UOP_REG ? cpu->st.gpr[u->src]
-                                        : mem_load(cpu, u->seg, soft_ea(cpu, u), 2));
-    ok = probe_selector(cpu, sel, &d);
-    if (ok && !(d.hi & 0x1000))
-        ok = system_type_ok(cpu, (d.hi >> 8) & 15, lsl);
-    cpu->cc = (cpu->cc & ~CC_ZF) | (ok ? CC_ZF : 0);
-    if (!ok)
-        return;
-    if (lsl) {
-        struct x86_segment s;
-
-        desc_to_segment(d, sel, &s);
-        reg_set(cpu, u->dst, u->osize, s.limit);
-    } else {
-        reg_set(cpu, u->dst, u->osize, d.hi & 0x00ffff00);
-    }
-}
-
-static void op_verr_verw(struct soft_cpu *cpu, const struct uop *u)
-{
-    struct descriptor d;
-    bool ok;
-
-    need_descriptors(cpu);
-    ok = probe_selector(cpu, (uint16_t)rm_load(cpu, u, 2), &d) && (d.hi & 0x1000);
-    if (ok && u->op == X86_VERW)
-        ok = !(d.hi & 0x800) && (d.hi & 0x200);
-    else if (ok)
-        ok = !(d.hi & 0x800) || (d.hi & 0x200);
-    cpu->cc = (cpu->cc & ~CC_ZF) | (ok ? CC_ZF : 0);
-}
-
 /* ---- control and debug registers ---- */
 
 static void op_mov_from_cr(struct soft_cpu *cpu, const struct uop *u)
@@ -445,17 +270,23 @@ static void op_swapgs(struct soft_cpu *cpu, const struct uop *u)
     cpu->st.kernel_gs_base = base;
 }
 
+/* 66 changes nothing: 32 bits or 64. */
+static unsigned base_size(const struct uop *u)
+{
+    return u->osize == 8 ? 8 : 4;
+}
+
 /* cc: the segment */
 static void op_read_base(struct soft_cpu *cpu, const struct uop *u)
 {
     if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
         soft_raise(cpu, X86_EXC_UD);
-    reg_set(cpu, u->dst, u->osize, cpu->st.seg[u->cc].base);
+    reg_set(cpu, u->dst, base_size(u), cpu->st.seg[u->cc].base);
 }
 
 static void op_write_base(struct soft_cpu *cpu, const struct uop *u)
 {
-    uint64_t v = reg_get(cpu, u->dst, u->osize);
+    uint64_t v = reg_get(cpu, u->dst, base_size(u));
 
     if (!(cpu->st.cr4 & X86_CR4_FSGSBASE))
         soft_raise(cpu, X86_EXC_UD);
@@ -558,16 +389,25 @@ static bool apic_enabled(struct soft_cpu *cpu)
            (base & (1u << 11));
 }
 
+/* Bits of CPUID that registers of the processor turn off. */
+static void cpuid_by_registers(struct soft_cpu *cpu, uint32_t leaf, uint32_t r[4])
+{
+    if (leaf == 0 && (cpu->st.misc_enable & MISC_ENABLE_LIMIT_CPUID))
+        r[0] = 2;
+    if (leaf == 1 && !apic_enabled(cpu))
+        r[3] &= ~(1u << 9);
+    if (leaf == 0x80000001u && (cpu->st.misc_enable & MISC_ENABLE_XD_OFF))
+        r[3] &= ~(1u << 20);
+}
+
 static void op_cpuid(struct soft_cpu *cpu, const struct uop *u)
 {
-    uint32_t r[4];
+    uint32_t leaf = (uint32_t)cpu->st.gpr[X86_RAX], r[4];
 
     (void)u;
-    x86_cpuid_query(cpu->vm->env.cpuid, (uint32_t)cpu->st.gpr[X86_RAX],
-                    (uint32_t)cpu->st.gpr[X86_RCX], cpu->id, cpu->vm->env.cpus, cpu->st.cr4,
-                    cpu->st.xcr0, cpu->st.xss, r);
-    if ((uint32_t)cpu->st.gpr[X86_RAX] == 1 && !apic_enabled(cpu))
-        r[3] &= ~(1u << 9);
+    x86_cpuid_query(cpu->vm->env.cpuid, leaf, (uint32_t)cpu->st.gpr[X86_RCX], cpu->id,
+                    cpu->vm->env.cpus, cpu->st.cr4, cpu->st.xcr0, cpu->st.xss, r);
+    cpuid_by_registers(cpu, leaf, r);
     cpu->st.gpr[X86_RAX] = r[0];
     cpu->st.gpr[X86_RBX] = r[1];
     cpu->st.gpr[X86_RCX] = r[2];
@@ -667,87 +507,6 @@ static void op_pkru(struct soft_cpu *cpu, const struct uop *u)
     }
 }
 
-/* ---- ports ---- */
-
-void port_check(struct soft_cpu *cpu, uint16_t port, unsigned size)
-{
-    const struct x86_segment *tr = &cpu->st.tr;
-    uint32_t map, bits;
-
-    if (!in_protected(cpu) || (!in_vm86(cpu) && cpu->cpl <= ((cpu->st.rflags >> 12) & 3)))
-        return;
-    if ((tr->attr & 15) != 11 || tr->limit < 103)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    map = (uint32_t)sys_load(cpu, tr->base + 102, 2) + port / 8;
-    if (map + 1 > tr->limit)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    bits = (uint32_t)sys_load(cpu, tr->base + map, 2) >> (port & 7);
-    if (bits & ((1u << size) - 1))
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-}
-
-/* CR4.DE: breakpoints of kind 2 are on ports. They trap, as those on data do. */
-static void port_breakpoint(struct soft_cpu *cpu, uint16_t port, unsigned size)
-{
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned kind = (cpu->st.dr7 >> (16 + 4 * i)) & 3, len = (cpu->st.dr7 >> (18 + 4 * i)) & 3;
-        uint64_t at = cpu->st.dr[i] & ~(uint64_t)len;
-
-        if (((cpu->st.dr7 >> (2 * i)) & 3) != 0 && kind == 2 && (cpu->st.cr4 & X86_CR4_DE) &&
-            port < at + len + 1 && at < port + size) {
-            cpu->db_hit |= 1u << i;
-            soft_set_slow(cpu);
-        }
-    }
-}
-
-static void io_unclaimed(struct soft_cpu *cpu, uint16_t port, unsigned size, bool write, uint64_t v)
-{
-    if (!cpu->vm->env.strict_io)
-        return;
-    *cpu->exit = (struct vcpu_exit){.reason = VCPU_EXIT_PIO, .io = {port, (uint8_t)size, write, v}};
-    cpu->exit_wanted = true;
-    atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
-}
-
-uint32_t port_in(struct soft_cpu *cpu, uint16_t port, unsigned size)
-{
-    uint64_t v;
-
-    cpu->stats.pio++;
-    if (unlikely((cpu->st.dr7 & 0xff) != 0))
-        port_breakpoint(cpu, port, size);
-    if (!bus_read(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, &v))
-        io_unclaimed(cpu, port, size, false, v);
-    return (uint32_t)v;
-}
-
-void port_out(struct soft_cpu *cpu, uint16_t port, unsigned size, uint32_t v)
-{
-    cpu->stats.pio++;
-    if (unlikely((cpu->st.dr7 & 0xff) != 0))
-        port_breakpoint(cpu, port, size);
-    if (!bus_write(cpu->vm->env.bus, cpu->id, BUS_PIO, port, size, v))
-        io_unclaimed(cpu, port, size, true, v);
-}
-
-/* cc: operand size; src: 1 = the port is the immediate */
-static void op_in(struct soft_cpu *cpu, const struct uop *u)
-{
-    uint16_t port = (uint16_t)(u->src ? u->imm & 0xff : cpu->st.gpr[X86_RDX]);
-
-    port_check(cpu, port, u->cc);
-    reg_set(cpu, X86_RAX, u->cc, port_in(cpu, port, u->cc));
-}
-
-static void op_out(struct soft_cpu *cpu, const struct uop *u)
-{
-    uint16_t port = (uint16_t)(u->src ? u->imm & 0xff : cpu->st.gpr[X86_RDX]);
-
-    port_check(cpu, port, u->cc);
-    port_out(cpu, port, u->cc, (uint32_t)reg_get(cpu, X86_RAX, u->cc));
-}
-
 /* ---- table ---- */
 
 #define ENDS UOP_END
@@ -786,21 +545,6 @@ static const struct {
     {X86_VMMCALL, ENDS, 0, op_ud},
     {X86_RSM, ENDS, 0, op_ud},
     {X86_HLT, ENDS, 0, op_hlt},
-    {X86_SGDT, 0, 0, op_store_table},
-    {X86_SIDT, 0, 0, op_store_table},
-    {X86_LGDT, 0, 0, op_load_table},
-    {X86_LIDT, 0, 0, op_load_table},
-    {X86_SLDT, 0, 0, op_sldt},
-    {X86_STR, 0, 0, op_str},
-    {X86_SMSW, 0, 0, op_smsw},
-    {X86_LLDT, 0, 0, op_lldt},
-    {X86_LTR, 0, 0, op_ltr},
-    {X86_LMSW, ENDS, 0, op_lmsw},
-    {X86_ARPL, 0, 0, op_arpl},
-    {X86_LAR, 0, 0, op_lar_lsl},
-    {X86_LSL, 0, 0, op_lar_lsl},
-    {X86_VERR, 0, 0, op_verr_verw},
-    {X86_VERW, 0, 0, op_verr_verw},
     {X86_CLTS, ENDS, 0, op_clts},
     {X86_INVLPG, ENDS, 0, op_invlpg},
     {X86_INVPCID, ENDS, 0, op_invpcid},
@@ -845,27 +589,12 @@ static bool build_moves(const struct x86_insn *insn, struct uop *u)
     return true;
 }
 
-static bool build_port(const struct x86_insn *insn, struct uop *u)
-{
-    bool in = insn->op == X86_IN;
-    const struct x86_opnd *port = &insn->opnd[in ? 1 : 0], *data = &insn->opnd[in ? 0 : 1];
-
-    u->cc = (uint8_t)data->size;
-    u->src = port->kind == X86_OPND_IMM;
-    u->fn = in ? op_in : op_out;
-    u->flags |= UOP_END;
-    return true;
-}
-
 bool build_system(const struct x86_insn *insn, struct uop *u)
 {
     switch (insn->op) {
     case X86_MOVCR:
     case X86_MOVDR:
         return build_moves(insn, u);
-    case X86_IN:
-    case X86_OUT:
-        return build_port(insn, u);
     default:
         break;
     }

@@ -33,6 +33,7 @@ void soft_mode_changed(struct soft_cpu *cpu)
         cpu->rip_mask = big ? 0xffffffff : 0xffff;
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
+    cpu->block_mode = (uint8_t)(cpu->mode | (has_descriptors(cpu) ? 0 : BLOCK_REAL));
     for (unsigned i = 0; i < X86_SEG_COUNT; i++)
         cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
     mmu_update_mode(cpu);
@@ -323,7 +324,7 @@ static void run_single(struct soft_cpu *cpu)
 static struct soft_block *next_block(struct soft_cpu *cpu)
 {
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip;
-    uint64_t key = cpu->gen << 8 | (uint64_t)cpu->mode << 2 | (cpu->cpl == 3 ? 2u : 0u) | 1u;
+    uint64_t key = cpu->gen << 8 | (uint64_t)cpu->block_mode << 2 | (cpu->cpl == 3 ? 2u : 0u) | 1u;
     struct soft_jump *j =
         &cpu->jumps[(lin ^ (lin >> SOFT_JUMP_BITS)) & ((1u << SOFT_JUMP_BITS) - 1)];
     struct soft_block *k;

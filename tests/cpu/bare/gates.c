@@ -1,656 +1,442 @@
-/* Far transfers in 32-bit protected mode: direct, through call gates, back by RETF. */
+/*
+ * Interrupts through the IDT: gates, stacks, the frame, faults on the way, double faults, and IRET
+ * back.
+ */
 #include "bare.h"
 
-#define DIRECT "SDM Vol.3, direct calls or jumps to code segments"
-#define GATES "SDM Vol.3, call gates"
-#define STACKS "SDM Vol.3, stack switching"
-#define RETURNS "SDM Vol.3, returning from a called procedure"
+#define GATES "SDM Vol.3, exception and interrupt handling in 64-bit mode"
+#define STACKS "SDM Vol.3, stack switching in IA-32e mode"
+#define INTN "SDM Vol.2, INT n, 64-bit mode exceptions"
+#define DOUBLE "SDM Vol.3, conditions for generating a double fault"
+#define EXT "SDM Vol.3, error code, external event bit"
+#define IRET "SDM Vol.2, IRET, 64-bit mode exceptions"
 
-enum {
-    GATE = 0xa0,
-    CODE0 = 0xa8,
-    CODE1 = 0xb0,
-    CODE3 = 0xb8,
-    CONF0 = 0xc0,
-    CONF3 = 0xc8,
-    ABSENT = 0xd0,
-    SMALL = 0xd8, /* code, DPL 0, limit 0xff */
-    EXECUTE = 0xe0,
-    DATA = 0xe8,
-    LOCAL = 0xf0, /* an LDT descriptor */
-    STACK = 0xf8,
-    BASED = 0x100, /* code whose base is the target fragment */
-    BASED3 = 0x108,
-    EMPTY = 0x1f8,
-    OUTSIDE = 0x208
-};
+#define VECTOR 0x81 /* a gate for tests */
+#define ABSENT 0x0e /* an interrupt gate that is not present */
+#define UNMAPPED 0x7000000000ul
+#define OUTSIDE 0x8000000000000000ul
 
-static USER_DATA struct {
-    uint32_t offset;
-    uint16_t selector;
-} far_pointer;
-
-static void put(unsigned offset, uint32_t v)
+static void set_ist(unsigned n, word top)
 {
-    *(volatile uint32_t *)(word)(tss + offset) = v;
+    *(volatile uint32_t *)(tss + 28 + 8 * n) = (uint32_t)top;
+    *(volatile uint32_t *)(tss + 32 + 8 * n) = (uint32_t)(top >> 32);
 }
 
-static uint32_t peek(word at)
+static void set_rsp(unsigned level, word top)
 {
-    return *(volatile uint32_t *)at;
+    *(volatile uint32_t *)(tss + 4 + 8 * level) = (uint32_t)top;
+    *(volatile uint32_t *)(tss + 8 + 8 * level) = (uint32_t)(top >> 32);
 }
 
-static uint16_t peek16(word at)
-{
-    return *(volatile uint16_t *)at;
-}
-
-static uint64_t gate(unsigned selector, word offset, unsigned access, unsigned params)
-{
-    return (offset & 0xffff) | selector << 16 |
-           (uint64_t)((offset & 0xffff0000) | access << 8 | params) << 32;
-}
-
-static void tables(void)
+static void reset(void)
 {
     gdt_reset();
-    gdt_set(CODE0, descriptor(0, 0xfffff, 0x9a, 0xc));
-    gdt_set(CODE1, descriptor(0, 0xfffff, 0xba, 0xc));
-    gdt_set(CODE3, descriptor(0, 0xfffff, 0xfa, 0xc));
-    gdt_set(CONF0, descriptor(0, 0xfffff, 0x9e, 0xc));
-    gdt_set(CONF3, descriptor(0, 0xfffff, 0xfe, 0xc));
-    gdt_set(ABSENT, descriptor(0, 0xfffff, 0x1a, 0xc));
-    gdt_set(SMALL, descriptor(0, 0xff, 0x9a, 4));
-    gdt_set(EXECUTE, descriptor(0, 0xfffff, 0x98, 0xc));
-    gdt_set(DATA, descriptor(0, 0xfffff, 0x92, 0xc));
-    gdt_set(LOCAL, descriptor(0, 0xfffff, 0x82, 0xc));
-    put(12, (word)trap_stack_top - 2048); /* ESP1, SS1 */
-    put(16, S_DATA_1);
+    idt_reset();
+    test_pages_reset();
 }
 
-/* What a transfer arrives at; emitted once. */
-static __attribute__((noinline)) struct code target(void)
-{
-    return UCODE("mov eax, cs\n mov ecx, ss\n mov edx, esp");
-}
+/* ---- where the frame goes ---- */
 
-static void load_tr(unsigned selector)
+static void frames(void)
 {
-    struct cpu c = kernel(CODE("ltr ax"));
+    struct code code = CODE("int 0x81\n 9: nop"), ucode = UCODE("int 0x81\n 9: nop");
+    struct cpu c;
 
-    c.ax = selector;
+    idt_usual(VECTOR, GATE_INT | GATE_DPL3, 0);
+    c = kernel(code);
+    c.sp -= 0x100;
+    run_fault("frame.same-level", GATES, &c, VECTOR, NO_ERROR);
+    check("frame.same-stack", STACKS, c.frame, (word)fragment_stack_top - 0x100 - 40);
+    check("frame.rsp", STACKS, c.sp, (word)fragment_stack_top - 0x100);
+    check("frame.ss", STACKS, c.ss, S_DATA);
+    check("frame.cs", STACKS, c.cs, S_CODE);
+    for (unsigned i = 1; i < 16; i += 7) {
+        static const char *const names[] = {"frame.aligned-1", "frame.aligned-8",
+                                            "frame.aligned-15"};
+
+        c = kernel(code);
+        c.sp -= 0x100 + i;
+        run(&c);
+        check(names[i / 7], STACKS, c.frame, (word)fragment_stack_top - 0x110 - 40);
+    }
+    c = user(ucode);
+    c.flags |= FL_IF;
+    run_fault("frame.user", GATES, &c, VECTOR, NO_ERROR);
+    check("frame.rsp0", STACKS, c.frame, (word)trap_stack_top - 40);
+    check("frame.user-flags", GATES, c.flags & ~FL_RF, 2 | FL_IF);
+    set_rsp(0, (word)trap_stack_top - 8);
+    c = user(ucode);
     run(&c);
+    check("frame.rsp0-aligned", STACKS, c.frame, (word)trap_stack_top - 16 - 40);
+    reset();
+    idt_usual(VECTOR, GATE_INT, 2);
+    set_ist(2, (word)trap_stack_top);
+    c = kernel(code);
+    run_fault("frame.ist", STACKS, &c, VECTOR, NO_ERROR);
+    check("frame.ist-stack", STACKS, c.frame, (word)trap_stack_top - 40);
+    set_ist(7, (word)trap_stack_top - 3);
+    idt_usual(VECTOR, GATE_INT, 7);
+    c = kernel(code);
+    run(&c);
+    check("frame.ist-aligned", STACKS, c.frame, (word)trap_stack_top - 16 - 40);
+    idt_usual(V_GP, GATE_INT, 0);
+    c = at_level(CODE("hlt"), 1);
+    run(&c);
+    check("frame.error-code", GATES, c.frame, (word)trap_stack_top - 48);
+    reset();
 }
 
-static struct cpu transfer(unsigned cpl, bool call, unsigned selector, word offset)
+/* What a handler finds; each ends in the usual one. */
+static void handlers(void)
 {
-    struct code kernels = call ? CODE("call fword ptr [edi]") : CODE("jmp fword ptr [edi]");
-    struct code users = call ? UCODE("call fword ptr [edi]") : UCODE("jmp fword ptr [edi]");
-    struct cpu c = at_level(cpl == 3 ? users : kernels, cpl);
+    struct code flags = CODE("pushfq\n pop rax"), level1 = UCODE("mov eax, ss\n mov ecx, cs");
+    struct code ucode = UCODE("int 0x81");
+    struct cpu c;
 
-    far_pointer.offset = offset;
-    far_pointer.selector = (uint16_t)selector;
-    c.di = (word)&far_pointer;
+    idt_gate(VECTOR, S_CODE, flags.start, GATE_INT | GATE_DPL3, 0);
+    c = kernel(CODE("push 0x47202\n popfq\n int 0x81")); /* AC, NT, IOPL 3, IF */
+    run(&c);
+    check("gate.interrupt-clears-if", GATES, c.ax & FL_IF, 0);
+    check("gate.clears-nt", GATES, c.ax & FL_NT, 0);
+    check("gate.keeps-ac", GATES, c.ax & FL_AC, FL_AC);
+    check("gate.keeps-iopl", GATES, c.ax & FL_IOPL, FL_IOPL);
+    idt_gate(VECTOR, S_CODE, flags.start, GATE_TRAP | GATE_DPL3, 0);
+    c = kernel(CODE("push 0x202\n popfq\n int 0x81"));
+    run(&c);
+    check("gate.trap-keeps-if", GATES, c.ax & FL_IF, FL_IF);
+    c = kernel(CODE("int 0x81"));
+    c.flags |= FL_TF;
+    idt_gate(VECTOR, S_CODE, flags.start, GATE_TRAP, 0);
+    run(&c);
+    check("gate.clears-tf", GATES, c.vector == V_DONE ? c.ax & FL_TF : 1, 0);
+    {
+        struct code ss = CODE("mov eax, ss");
+
+        idt_gate(VECTOR, S_CODE, ss.start, GATE_INT | GATE_DPL3, 0);
+        c = user(ucode);
+        run(&c);
+        check("gate.ss-null-at-cpl0", STACKS, c.vector == V_DONE ? c.ax : 0xbad, 0);
+        c = kernel(CODE("int 0x81"));
+        run(&c);
+        check("gate.ss-kept-at-same-level", STACKS, c.ax, S_DATA);
+    }
+    set_rsp(1, (word)user_page[1] + 0x800);
+    idt_gate(VECTOR, S_CODE_1, level1.start, GATE_INT | GATE_DPL3, 0);
+    c = user(ucode);
+    run(&c);
+    check("gate.to-cpl1-ss", STACKS, c.vector == V_DONE ? c.ax : 0xbad, 1);
+    check("gate.to-cpl1-cs", STACKS, c.cx, S_CODE_1);
+    check("gate.to-cpl1-rsp", STACKS, c.sp, (word)user_page[1] + 0x800 - 40);
+    idt_gate(VECTOR, S_CONF, level1.start, GATE_INT | GATE_DPL3, 0);
+    c = user(ucode);
+    run(&c);
+    check("gate.conforming-keeps-cpl", GATES, c.vector == V_DONE ? c.cs & 3 : 0xbad, 3);
+    check("gate.conforming-keeps-ss", GATES, c.ax, S_UDATA);
+    idt_gate(VECTOR, S_CODE | 3, flags.start, GATE_INT | GATE_DPL3, 0);
+    c = user(ucode);
+    run(&c);
+    check("gate.rpl-ignored", GATES, c.vector == V_DONE ? c.cs : 0xbad, S_CODE);
+    reset();
+}
+
+/* ---- gates that do not lead anywhere ---- */
+
+static void refused(const char *name, int vector, uint32_t error)
+{
+    struct cpu c = kernel(CODE("int 0x81"));
+
+    run(&c);
+    check_fault(name, INTN, &c, vector, error);
+}
+
+static void bad_gates(void)
+{
+    static const struct {
+        const char *name;
+        uint8_t type;
+    } types[] = {
+        {"gate.type-0", 0},       {"gate.type-286-call", 4}, {"gate.type-task", 5},
+        {"gate.type-286-int", 6}, {"gate.type-286-trap", 7}, {"gate.type-tss", 9},
+        {"gate.type-call", 0xc},  {"gate.type-code", 0x1a},
+    };
+    const uint32_t self = VECTOR * 8 + 2;
+    struct descriptor_table shorter = {VECTOR * 16 + 14, (word)idt};
+    struct cpu c;
+
+    for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        idt_usual(VECTOR, 0x80 | types[i].type, 0);
+        refused(types[i].name, V_GP, self);
+    }
+    idt_usual(VECTOR, ABSENT, 0);
+    refused("gate.absent", V_NP, self);
+    idt_usual(VECTOR, GATE_INT, 0);
+    c = user(UCODE("int 0x81"));
+    run_fault("gate.dpl0-from-user", INTN, &c, V_GP, self);
+    idt_usual(VECTOR, GATE_INT | 2 << 5, 0);
+    c = user(UCODE("int 0x81"));
+    run_fault("gate.dpl2-from-user", INTN, &c, V_GP, self);
+    c = at_level(CODE("int 0x81"), 2);
+    run(&c);
+    check("gate.dpl2-from-cpl2", INTN, c.vector, VECTOR);
+    idt_usual(VECTOR, ABSENT, 0);
+    c = user(UCODE("int 0x81"));
+    run_fault("gate.dpl-before-present", INTN, &c, V_GP, self);
+    if (!skipping())
+        __asm__ volatile("lidt %0" : : "m"(shorter));
+    refused("gate.beyond-limit", V_GP, self);
+    idt_reset();
+    idt_gate(VECTOR, 0, 0x100000, GATE_INT, 0);
+    refused("gate.null-cs", V_GP, 0);
+    idt_gate(VECTOR, 3, 0x100000, GATE_INT, 0);
+    refused("gate.null-cs-rpl3", V_GP, 0);
+    idt_gate(VECTOR, sizeof(gdt), 0x100000, GATE_INT, 0);
+    refused("gate.cs-beyond-gdt", V_GP, sizeof(gdt));
+    idt_gate(VECTOR, 0xc, 0x100000, GATE_INT, 0);
+    refused("gate.cs-in-absent-ldt", V_GP, 0xc);
+    idt_gate(VECTOR, S_DATA, 0x100000, GATE_INT, 0);
+    refused("gate.cs-is-data", V_GP, S_DATA);
+    idt_gate(VECTOR, S_TSS, 0x100000, GATE_INT, 0);
+    refused("gate.cs-is-tss", V_GP, S_TSS);
+    idt_gate(VECTOR, S_CODE32, 0x100000, GATE_INT, 0);
+    refused("gate.cs-is-32-bit", V_GP, S_CODE32);
+    idt_gate(VECTOR, S_CODE_1, 0x100000, GATE_INT, 0);
+    refused("gate.cs-of-outer-level", V_GP, S_CODE_1 & ~3u);
+    gdt_set(S_FREE, descriptor(0, 0xfffff, 0x9b, 0xe)); /* L and D */
+    idt_gate(VECTOR, S_FREE, 0x100000, GATE_INT, 0);
+    refused("gate.cs-l-and-d", V_GP, S_FREE);
+    gdt_set(S_FREE, descriptor(0, 0xfffff, 0x1b, 0xa));
+    refused("gate.cs-absent", V_NP, S_FREE);
+    idt_gate(VECTOR, S_CODE, OUTSIDE, GATE_INT, 0);
+    refused("gate.offset-non-canonical", V_GP, 0);
+    reset();
+    idt_usual(VECTOR, GATE_INT, 3);
+    set_ist(3, OUTSIDE);
+    refused("gate.ist-non-canonical", V_SS, 0);
+    reset();
+}
+
+/* ---- faults during delivery ---- */
+
+enum first { BY_UD, BY_GP, BY_DE, BY_PF, BY_DB, BY_NP, BY_SS, BY_BP, BY_INTN, FIRSTS };
+
+static const struct {
+    const char *name;
+    uint8_t vector;
+    bool external; /* the processor's own, not INT n */
+} first_of[] = {
+    {"ud", V_UD, true}, {"gp", V_GP, true},  {"de", V_DE, true},
+    {"pf", V_PF, true}, {"db", V_DB, true},  {"np", V_NP, true},
+    {"ss", V_SS, true}, {"bp", V_BP, false}, {"int", VECTOR, false},
+};
+
+static struct cpu raise(enum first kind)
+{
+    struct cpu c = kernel(kind == BY_UD   ? CODE("ud2")
+                          : kind == BY_GP ? CODE("mov rdi, 0x8000000000000000\n mov al, [rdi]")
+                          : kind == BY_DE ? CODE("xor ecx, ecx\n div ecx")
+                          : kind == BY_PF ? CODE("mov rdi, 0x7000000000\n mov al, [rdi]")
+                          : kind == BY_DB ? CODE(".byte 0xf1")
+                          : kind == BY_NP ? CODE("mov eax, 0xa0\n mov fs, eax")
+                          : kind == BY_SS ? CODE("mov rbp, 0x8000000000000000\n mov al, [rbp]")
+                          : kind == BY_BP ? CODE("int3")
+                                          : CODE("int 0x81"));
+
+    gdt_set(S_FREE, descriptor(0, 0xfffff, 0x13, 0xc)); /* absent, for #NP */
     run(&c);
     return c;
 }
 
-/* c arrived at target(). */
-static void check_arrived(const char *name, const char *topic, const struct cpu *c)
+/* The event's own vector has a gate that raises #NP, then #GP, then (its stack) #PF. */
+static void second_faults(void)
 {
-    check_event(name, topic, c, V_DONE, NO_ERROR, target().end);
-}
-
-/* ---- direct ---- */
-
-struct direct {
-    const char *name;
-    unsigned cpl, selector;
-    int vector;
-    unsigned error, cs; /* or the CS one arrives with */
-};
-
-static const struct direct directs[] = {
-    {"same-level", 0, CODE0, V_DONE, 0, CODE0},
-    {"execute-only", 0, EXECUTE, V_DONE, 0, EXECUTE},
-    {"rpl-above-cpl", 0, CODE0 | 3, V_GP, CODE0, 0},
-    {"rpl-below-cpl", 3, CODE3, V_DONE, 0, CODE3 | 3},
-    {"inner", 3, CODE0 | 3, V_GP, CODE0, 0},
-    {"outer", 0, CODE3, V_GP, CODE3, 0},
-    {"cpl1", 1, CODE1, V_DONE, 0, CODE1 | 1},
-    {"conforming-same", 0, CONF0, V_DONE, 0, CONF0},
-    {"conforming-inner", 3, CONF0 | 3, V_DONE, 0, CONF0 | 3},
-    {"conforming-rpl-low", 3, CONF0, V_DONE, 0, CONF0 | 3},
-    {"conforming-rpl-high", 0, CONF0 | 3, V_DONE, 0, CONF0},
-    {"conforming-outer", 0, CONF3, V_GP, CONF3, 0},
-    {"absent", 0, ABSENT, V_NP, ABSENT, 0},
-    {"absent-inner", 3, ABSENT | 3, V_GP, ABSENT, 0},
-    {"data", 0, DATA, V_GP, DATA, 0},
-    {"ldt", 0, LOCAL, V_GP, LOCAL, 0},
-    {"empty", 0, EMPTY, V_GP, EMPTY, 0},
-    {"beyond-gdt", 0, OUTSIDE, V_GP, OUTSIDE, 0},
-    {"no-ldt", 0, CODE0 | 4, V_GP, CODE0 | 4, 0},
-    {"null", 0, 0, V_GP, 0, 0},
-    {"null-rpl3", 3, 3, V_GP, 0, 0},
-    {"offset-beyond", 0, SMALL, V_GP, 0, 0},
-    {"busy-tss", 0, S_TSS, V_GP, S_TSS, 0},
-};
-
-static void direct(void)
-{
-    for (unsigned i = 0; i < 2 * sizeof(directs) / sizeof(directs[0]); i++) {
-        const struct direct *d = &directs[i / 2];
-        const char *insn = i & 1 ? "far-call." : "far-jmp.";
-        struct cpu c;
-        word sp;
-
-        tables();
-        c = transfer(d->cpl, i & 1, d->selector, target().start);
-        sp = at_level(c.code, d->cpl).sp;
-        if (d->vector != V_DONE) {
-            check_fault(joined(insn, d->name, ""), DIRECT, &c, d->vector, d->error);
-            check(joined(insn, d->name, "-sp"), DIRECT, c.sp, sp);
-            continue;
-        }
-        check_arrived(joined(insn, d->name, ""), DIRECT, &c);
-        check(joined(insn, d->name, "-cs"), DIRECT, c.ax, d->cs);
-        check(joined(insn, d->name, "-accessed"), DIRECT, gdt[d->selector / 8] >> 40 & 1, 1);
-        if (i & 1)
-            check(joined(insn, d->name, "-frame"), DIRECT,
-                  peek(c.dx) == c.code.end - 2 && c.dx == sp - 8 ? peek16(c.dx + 4) : 0xbad,
-                  at_level(c.code, d->cpl).cs);
-    }
-}
-
-/* 16-bit forms, whose offsets and frames are 16 bits wide. */
-static void direct16(void)
-{
-    struct cpu c;
-    word sp = (word)fragment_stack_top;
-
-    tables();
-    gdt_set(BASED, descriptor(target().start, 0xffff, 0x9a, 4));
-    c = kernel(CODE(".byte 0x66, 0xff, 0x2f"));
-    far_pointer.offset = BASED << 16;
-    c.di = (word)&far_pointer;
-    run(&c);
-    check_event("far-jmp.16-bit", DIRECT, &c, V_DONE, NO_ERROR, target().end - target().start);
-    c = kernel(CODE(".byte 0x66, 0xff, 0x1f"));
-    c.cs = BASED + 0x10;
-    gdt_set(BASED + 0x10, descriptor(c.code.start, 0xffff, 0x9a, 4));
-    c.ip = 0;
-    c.di = (word)&far_pointer;
-    run(&c);
-    check("far-call.16-bit-sp", DIRECT, c.dx, sp - 4);
-    check("far-call.16-bit-frame", DIRECT, peek(sp - 4), (BASED + 0x10) << 16 | 3);
-    c = kernel(CODE("push ecx\n .byte 0x66\n retf"));
-    c.cx = BASED << 16;
-    run(&c);
-    check_event("retf.16-bit", RETURNS, &c, V_DONE, NO_ERROR, target().end - target().start);
-    check("retf.16-bit-sp", RETURNS, c.dx, sp);
-    c = kernel(CODE(".byte 0x66, 0xea, 0, 0, 0, 1")); /* ptr16:16, BASED is 0x100 */
-    run(&c);
-    check_event("far-jmp.ptr16-16", DIRECT, &c, V_DONE, NO_ERROR, target().end - target().start);
-}
-
-/* ---- call gates ---- */
-
-struct gate_row {
-    const char *name;
-    unsigned cpl, rpl, access, target;
-    int vector;
-    unsigned error, cs;
-    bool jump_too; /* JMP does the same */
-};
-
-static const struct gate_row gate_rows[] = {
-    {"same-level", 0, 0, 0x8c, CODE0, V_DONE, 0, CODE0, true},
-    {"target-rpl-ignored", 0, 0, 0x8c, CODE0 | 3, V_DONE, 0, CODE0, true},
-    {"dpl-below-cpl", 3, 3, 0x8c, CODE0, V_GP, GATE, 0, true},
-    {"dpl2-cpl3", 3, 3, 0xcc, CODE0, V_GP, GATE, 0, true},
-    {"dpl-below-rpl", 0, 3, 0x8c, CODE0, V_GP, GATE, 0, true},
-    {"dpl-and-rpl", 0, 3, 0xec, CODE0, V_DONE, 0, CODE0, true},
-    {"absent", 0, 0, 0x0c, CODE0, V_NP, GATE, 0, true},
-    {"absent-dpl", 3, 3, 0x0c, CODE0, V_GP, GATE, 0, true},
-    {"absent-bad-target", 3, 3, 0x6c, 0, V_NP, GATE, 0, true},
-    {"to-null", 3, 3, 0xec, 0, V_GP, 0, 0, true},
-    {"to-null-rpl3", 3, 3, 0xec, 3, V_GP, 0, 0, true},
-    {"to-data", 3, 3, 0xec, DATA, V_GP, DATA, 0, true},
-    {"to-ldt", 3, 3, 0xec, LOCAL, V_GP, LOCAL, 0, true},
-    {"to-gate", 3, 3, 0xec, GATE, V_GP, GATE, 0, true},
-    {"to-outer", 0, 0, 0x8c, CODE3, V_GP, CODE3, 0, true},
-    {"to-outer-conforming", 0, 0, 0x8c, CONF3, V_GP, CONF3, 0, true},
-    {"to-absent", 3, 3, 0xec, ABSENT, V_NP, ABSENT, 0, false},
-    {"to-absent-same", 0, 0, 0x8c, ABSENT, V_NP, ABSENT, 0, true},
-    {"to-empty", 3, 3, 0xec, EMPTY, V_GP, EMPTY, 0, true},
-    {"to-outside", 3, 3, 0xec, OUTSIDE, V_GP, OUTSIDE, 0, true},
-    {"to-outside-rpl", 3, 3, 0xec, OUTSIDE | 3, V_GP, OUTSIDE, 0, true},
-    {"to-no-ldt", 3, 3, 0xec, CODE0 | 4, V_GP, CODE0 | 4, 0, true},
-    {"offset-beyond", 0, 0, 0x8c, SMALL, V_GP, 0, 0, true},
-    {"offset-beyond-inner", 3, 3, 0xec, SMALL, V_GP, 0, 0, false},
-    {"to-conforming", 3, 3, 0xec, CONF0, V_DONE, 0, CONF0 | 3, true},
-    {"to-same-cpl3", 3, 3, 0xec, CODE3, V_DONE, 0, CODE3 | 3, true},
-    {"to-inner", 3, 3, 0xec, CODE0 | 3, V_DONE, 0, CODE0, false},
-    {"to-inner1", 3, 0, 0xec, CODE1, V_DONE, 0, CODE1 | 1, false},
-    {"type6", 0, 0, 0x8e, CODE0, V_GP, GATE, 0, true},
-    {"type7", 0, 0, 0x8f, CODE0, V_GP, GATE, 0, true},
-    {"type14-16", 0, 0, 0x86, CODE0, V_GP, GATE, 0, true},
-};
-
-static void gate_table(void)
-{
-    for (unsigned i = 0; i < 2 * sizeof(gate_rows) / sizeof(gate_rows[0]); i++) {
-        const struct gate_row *g = &gate_rows[i / 2];
-        const char *insn = i & 1 ? "gate-call." : "gate-jmp.";
+    for (unsigned i = 0; i < FIRSTS; i++) {
+        unsigned v = first_of[i].vector;
+        bool contributory = i == BY_GP || i == BY_DE || i == BY_NP || i == BY_SS;
         struct cpu c;
 
-        if (!(i & 1) && !g->jump_too)
+        if (i != BY_NP) { /* else the gate of the second is the same again */
+            idt_usual(v, ABSENT, 1);
+            c = raise(i);
+            if (contributory || i == BY_PF)
+                check(joined("double.", first_of[i].name, "-then-np"), DOUBLE,
+                      c.vector << 16 | c.error, V_DF << 16);
+            else
+                check(joined("double.", first_of[i].name, "-then-np"), EXT,
+                      c.vector << 16 | c.error, V_NP << 16 | (8 * v + 2 + first_of[i].external));
+            reset();
+        }
+        if (i != BY_GP) {
+            idt_gate(v, S_DATA, 0x100000, GATE_INT, 1);
+            c = raise(i);
+            if (contributory || i == BY_PF)
+                check(joined("double.", first_of[i].name, "-then-gp"), DOUBLE,
+                      c.vector << 16 | c.error, V_DF << 16);
+            else
+                check(joined("double.", first_of[i].name, "-then-gp"), EXT,
+                      c.vector << 16 | c.error, V_GP << 16 | (S_DATA + first_of[i].external));
+            reset();
+        }
+        if (i == BY_PF)
             continue;
-        tables();
-        gdt_set(GATE, gate(g->target, target().start, g->access, 0));
-        c = transfer(g->cpl, i & 1, GATE | g->rpl, 0xdeadbeef); /* the offset means nothing */
-        if (g->vector != V_DONE) {
-            check_fault(joined(insn, g->name, ""), GATES, &c, g->vector, g->error);
-            check(joined(insn, g->name, "-sp"), GATES, c.sp, at_level(c.code, g->cpl).sp);
-            check(joined(insn, g->name, "-level"), GATES, c.cs & 3, g->cpl);
-            continue;
-        }
-        check_arrived(joined(insn, g->name, ""), GATES, &c);
-        check(joined(insn, g->name, "-cs"), GATES, c.ax, g->cs);
-    }
-    for (unsigned i = 0; i < 3; i++) {
-        static const char *const names[] = {"gate-jmp.to-inner", "gate-jmp.to-inner-absent",
-                                            "gate-jmp.to-inner-small"};
-        static const uint16_t to[] = {CODE0, ABSENT, SMALL};
-        struct cpu c;
-
-        tables();
-        gdt_set(GATE, gate(to[i], target().start, 0xec, 0));
-        c = transfer(3, false, GATE | 3, 0);
-        check_fault(names[i], GATES, &c, V_GP, to[i]);
+        set_ist(5, UNMAPPED);
+        idt_usual(v, GATE_INT, 5);
+        c = raise(i);
+        check(joined("double.", first_of[i].name, "-then-pf"), DOUBLE,
+              (c.vector << 16 | c.error) ^ (c.cr2 & ~0xffful),
+              (V_PF << 16 | 2) ^ (UNMAPPED - 0x1000));
+        reset();
     }
 }
 
-/* The new stack: parameters, SS:ESP, CS:EIP. */
-static void parameters(void)
-{
-    struct cpu c;
-    word top = (word)trap_stack_top;
-    static const char *const names[] = {"gate.params0", "gate.params1", "gate.params3",
-                                        "gate.params31"};
-    static const unsigned counts[] = {0, 1, 3, 31};
-
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned n = counts[i];
-        uint32_t *p = (uint32_t *)((word)user_stack_top - 160);
-
-        tables();
-        for (unsigned k = 0; k < 40; k++)
-            p[k] = 0x11110000 + k;
-        gdt_set(GATE, gate(CODE0, target().start, 0xec, n));
-        far_pointer.selector = GATE;
-        c = user(UCODE("call fword ptr [edi]"));
-        c.di = (word)&far_pointer;
-        c.sp = (word)p;
-        run(&c);
-        check(joined(names[i], "-sp", ""), STACKS, c.dx, top - 16 - 4 * n);
-        check(joined(names[i], "-ss", ""), STACKS, c.cx, S_DATA);
-        check(joined(names[i], "-eip", ""), STACKS, peek(c.dx), c.code.end - 2);
-        check(joined(names[i], "-cs", ""), STACKS, peek16(c.dx + 4), S_UCODE32);
-        check(joined(names[i], "-old-sp", ""), STACKS, peek(top - 8), (word)p);
-        check(joined(names[i], "-old-ss", ""), STACKS, peek16(top - 4), S_UDATA);
-        if (n != 0) {
-            check(joined(names[i], "-first", ""), STACKS, peek(c.dx + 8), 0x11110000);
-            check(joined(names[i], "-last", ""), STACKS, peek(top - 12), 0x11110000 + n - 1);
-        }
-    }
-    /* the bits above the count mean nothing; the same level copies nothing */
-    tables();
-    gdt_set(GATE, gate(CODE0, target().start, 0xec, 0xe1));
-    c = transfer(3, true, GATE, 0);
-    check("gate.params-5-bits", STACKS, c.dx, top - 20);
-    gdt_set(GATE, gate(CODE0, target().start, 0x8c, 3));
-    c = transfer(0, true, GATE, 0);
-    check("gate.params-same-level", STACKS, c.dx, (word)fragment_stack_top - 8);
-}
-
-static void gate16(void)
-{
-    struct cpu c;
-    word top = (word)trap_stack_top;
-    uint16_t *p = (uint16_t *)((word)user_stack_top - 16);
-
-    tables();
-    for (unsigned k = 0; k < 8; k++)
-        p[k] = (uint16_t)(0x2200 + k);
-    gdt_set(BASED, descriptor(target().start, 0xffff, 0x9a, 4));
-    gdt_set(GATE, gate(BASED, 0xffff0000, 0xe4, 2)); /* bits 63:48 mean nothing */
-    far_pointer.selector = GATE;
-    c = user(UCODE("call fword ptr [edi]"));
-    gdt_set(BASED3, descriptor(c.code.start, 0xffff, 0xfa, 4));
-    c.cs = BASED3 | 3;
-    c.ip = 0;
-    c.di = (word)&far_pointer;
-    c.sp = (word)p;
-    run(&c);
-    check_event("gate16.inner", GATES, &c, V_DONE, NO_ERROR, target().end - target().start);
-    check("gate16.inner-sp", STACKS, c.dx, top - 12);
-    check("gate16.inner-return", STACKS, peek(c.dx), (BASED3 | 3) << 16 | 2);
-    check("gate16.inner-params", STACKS, peek(c.dx + 4), 0x22012200);
-    check("gate16.inner-stack", STACKS, peek(c.dx + 8), S_UDATA << 16 | ((word)p & 0xffff));
-    gdt_set(GATE, gate(BASED, 0, 0x84, 2));
-    c = kernel(CODE("call fword ptr [edi]"));
-    gdt_set(BASED3, descriptor(c.code.start, 0xffff, 0x9a, 4));
-    c.cs = BASED3;
-    c.ip = 0;
-    c.di = (word)&far_pointer;
-    run(&c);
-    check("gate16.same-sp", GATES, c.dx, (word)fragment_stack_top - 4);
-    check("gate16.same-return", GATES, peek(c.dx), BASED3 << 16 | 2);
-    /* the size of the instruction does not matter for a gate */
-    gdt_set(GATE, gate(CODE0, target().start, 0xec, 0));
-    c = user(UCODE(".byte 0x66, 0xff, 0x1f"));
-    far_pointer.offset = GATE << 16 | 0x1234;
-    c.di = (word)&far_pointer;
-    run(&c);
-    check_arrived("gate.by-16-bit-call", GATES, &c);
-    check("gate.by-16-bit-call-sp", GATES, c.dx, top - 16);
-}
-
-/* ---- the stack that the TSS names for level 1 ---- */
-
-struct stack_row {
-    const char *name;
-    unsigned access, rpl; /* of STACK; access 0: as selector says */
-    uint32_t selector, limit, esp;
-    int vector;
-    unsigned error;
-};
-
-static const struct stack_row stack_rows[] = {
-    {"good", 0xb2, 1, 0, 0xffff, 0x1000, V_DONE, 0},
-    {"null", 0, 0, 0, 0, 0x1000, V_TS, 0},
-    {"null-rpl1", 0, 0, 1, 0, 0x1000, V_TS, 0},
-    {"rpl", 0xb2, 0, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"rpl3", 0xb2, 3, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"dpl0", 0x92, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"dpl3", 0xf2, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"read-only", 0xb0, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"code", 0xba, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"system", 0xa2, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"absent", 0x32, 1, 0, 0xffff, 0x1000, V_SS, STACK},
-    {"absent-dpl", 0x12, 1, 0, 0xffff, 0x1000, V_TS, STACK},
-    {"beyond-gdt", 0, 0, OUTSIDE | 1, 0, 0x1000, V_TS, OUTSIDE},
-    {"no-ldt", 0, 0, 8 | 5, 0, 0x1000, V_TS, 8 | 4},
-    {"room-exact", 0xb2, 1, 0, 0xffff, 16, V_DONE, 0},
-    {"room-short", 0xb2, 1, 0, 0xffff, 15, V_SS, STACK},
-    {"room-short-top", 0xb2, 1, 0, 0xff, 0x102, V_SS, STACK},
-};
-
-static void stack_table(void)
-{
-    for (unsigned i = 0; i < sizeof(stack_rows) / sizeof(stack_rows[0]); i++) {
-        const struct stack_row *s = &stack_rows[i];
-        struct cpu c;
-
-        tables();
-        gdt_set(GATE, gate(CODE1, target().start, 0xec, 0));
-        gdt_set(STACK, descriptor((word)user_page, s->limit, s->access, 4));
-        put(12, s->esp);
-        put(16, s->access != 0 ? STACK | s->rpl : s->selector);
-        c = transfer(3, true, GATE | 3, 0);
-        if (s->vector == V_DONE) {
-            check_arrived(joined("gate-stack.", s->name, ""), STACKS, &c);
-            check(joined("gate-stack.", s->name, "-sp"), STACKS, c.dx, s->esp - 16);
-            continue;
-        }
-        check_fault(joined("gate-stack.", s->name, ""), STACKS, &c, s->vector, s->error);
-        check(joined("gate-stack.", s->name, "-sp"), STACKS, c.sp, (word)user_stack_top);
-        check(joined("gate-stack.", s->name, "-not-accessed"), STACKS,
-              s->access == 0 || s->esp < 16 || s->limit < s->esp ? 0 : gdt[STACK / 8] >> 40 & 1, 0);
-    }
-}
-
-static void short_tss(void)
-{
-    static const char *const names[] = {"gate-stack.tss-exact", "gate-stack.tss-short"};
-    struct cpu c;
-
-    for (unsigned i = 0; i < 2; i++) {
-        tables();
-        gdt_set(GATE, gate(CODE1, target().start, 0xec, 0));
-        gdt_set(S_TSS, descriptor((word)tss, 17 - i, 0x89, 0));
-        load_tr(S_TSS);
-        c = transfer(3, true, GATE | 3, 0);
-        if (i == 0)
-            check_arrived(names[i], STACKS, &c);
-        else
-            check_fault(names[i], STACKS, &c, V_TS, S_TSS);
-    }
-    /* a 16-bit TSS holds 16-bit pointers */
-    tables();
-    gdt_set(GATE, gate(CODE1, target().start, 0xec, 0));
-    gdt_set(S_TSS, descriptor((word)tss, 9, 0x81, 0));
-    put(0, 0xf000u << 16); /* SP0 */
-    put(4, S_DATA | 0xe800u << 16);
-    put(8, S_DATA_1);
-    load_tr(S_TSS);
-    c = transfer(3, true, GATE | 3, 0);
-    check_arrived("gate-stack.tss16", STACKS, &c);
-    check("gate-stack.tss16-sp", STACKS, c.dx, 0xe800 - 16);
-    tables();
-    gdt_set(GATE, gate(CODE1, target().start, 0xec, 0));
-    gdt_set(S_TSS, descriptor((word)tss, 8, 0x81, 0));
-    put(0, 0xf000u << 16);
-    put(4, S_DATA | 0xe800u << 16);
-    put(8, S_DATA_1);
-    load_tr(S_TSS);
-    c = transfer(3, true, GATE | 3, 0);
-    check_fault("gate-stack.tss16-short", STACKS, &c, V_TS, S_TSS);
-    tables();
-}
-
-/* The caller's own stack has no room, or its parameters lie beyond its limit. */
-static void caller_stack(void)
+static void double_faults(void)
 {
     struct cpu c;
 
-    tables();
-    gdt_set(STACK, descriptor((word)user_page, 0xff, 0xf2, 4));
-    gdt_set(GATE, gate(CODE3, target().start, 0xec, 0));
-    far_pointer.selector = GATE;
-    c = user(UCODE("call fword ptr [edi]"));
-    c.ss = STACK | 3;
-    c.sp = 4;
-    c.di = (word)&far_pointer;
-    run_fault("gate.no-room", GATES, &c, V_SS, 0);
-    far_pointer.selector = CODE3;
-    far_pointer.offset = target().start;
-    c = user(UCODE("call fword ptr [edi]"));
-    c.ss = STACK | 3;
-    c.sp = 4;
-    c.di = (word)&far_pointer;
-    run_fault("far-call.no-room", DIRECT, &c, V_SS, 0);
-    tables();
+    second_faults();
+    /* a page fault on the way to the page fault's handler */
+    set_ist(5, UNMAPPED);
+    idt_usual(V_PF, GATE_INT, 5);
+    c = raise(BY_PF);
+    check("double.pf-then-pf", DOUBLE, c.vector << 16 | c.error, V_DF << 16);
+    check("double.has-an-error-code", DOUBLE, c.has_error, 1);
+    reset();
+    /* a page fault after a benign event, whose handler cannot be reached: double */
+    set_ist(5, UNMAPPED);
+    idt_usual(V_UD, GATE_INT, 5);
+    idt_usual(V_PF, ABSENT, 1);
+    c = raise(BY_UD);
+    check("double.ud-pf-np", DOUBLE, c.vector << 16 | c.error, V_DF << 16);
+    reset();
+    /* #GP, serially #PF, then a contributory one: double */
+    set_ist(5, UNMAPPED);
+    idt_usual(V_GP, GATE_INT, 5);
+    idt_gate(V_PF, S_DATA, 0x100000, GATE_INT, 1);
+    c = raise(BY_GP);
+    check("double.gp-pf-gp", DOUBLE, c.vector << 16 | c.error, V_DF << 16);
+    reset();
+    idt_usual(V_AC, ABSENT, 1);
+    set_cr0(cr0() | CR0_AM);
+    c = user(UCODE("mov eax, [rdi]"));
+    c.di = (word)user_page[0] + 1;
+    c.flags |= FL_AC;
+    run(&c);
+    check("double.ac-then-np", DOUBLE, c.vector << 16 | c.error, V_NP << 16 | (8 * V_AC + 3));
+    set_cr0(cr0() & ~CR0_AM);
+    reset();
+    /* the stack of the same level, at which nothing can be pushed */
+    idt_usual(V_UD, GATE_INT, 0);
+    c = kernel(CODE("ud2"));
+    c.sp = OUTSIDE;
+    run(&c);
+    check("double.stack-non-canonical", GATES, c.vector << 16 | c.error, V_SS << 16 | 1);
+    idt_usual(VECTOR, GATE_INT, 0);
+    c = kernel(CODE("int 0x81"));
+    c.sp = OUTSIDE;
+    run(&c);
+    check("gate.stack-non-canonical", INTN, c.vector << 16 | c.error, V_SS << 16);
+    reset();
 }
 
-/* ---- RETF ---- */
+/* ---- IRET ---- */
 
-struct ret_row {
-    const char *name;
-    unsigned cpl, cs, ss;
-    int vector;
-    unsigned error;
-};
-
-static const struct ret_row ret_rows[] = {
-    {"same", 0, CODE0, 0, V_DONE, 0},
-    {"outer", 0, CODE3 | 3, S_UDATA, V_DONE, 0},
-    {"outer1", 0, CODE1 | 1, S_DATA_1, V_DONE, 0},
-    {"rpl-below-cpl", 3, CODE3, S_UDATA, V_GP, CODE3},
-    {"inner", 3, CODE0, S_DATA, V_GP, CODE0},
-    {"rpl-not-dpl", 0, CODE0 | 3, S_UDATA, V_GP, CODE0},
-    {"same-other-dpl", 0, CODE3, 0, V_GP, CODE3},
-    {"null", 0, 0, 0, V_GP, 0},
-    {"null-rpl3", 0, 3, 0, V_GP, 0},
-    {"data", 0, DATA, 0, V_GP, DATA},
-    {"system", 0, LOCAL, 0, V_GP, LOCAL},
-    {"absent", 0, ABSENT, 0, V_NP, ABSENT},
-    {"empty", 0, EMPTY, 0, V_GP, EMPTY},
-    {"outside", 0, OUTSIDE, 0, V_GP, OUTSIDE},
-    {"outside-rpl3", 0, OUTSIDE | 3, 0, V_GP, OUTSIDE},
-    {"no-ldt", 0, CODE0 | 4, 0, V_GP, CODE0 | 4},
-    {"conforming-same", 0, CONF0, 0, V_DONE, 0},
-    {"conforming-outer", 0, CONF0 | 3, S_UDATA, V_DONE, 0},
-    {"conforming-dpl-above-rpl", 0, CONF3, 0, V_GP, CONF3},
-    {"offset-beyond", 0, SMALL, 0, V_GP, 0},
-    {"outer-ss-null", 0, CODE3 | 3, 0, V_GP, 0},
-    {"outer-ss-null-rpl3", 0, CODE3 | 3, 3, V_GP, 0},
-    {"outer-ss-rpl", 0, CODE3 | 3, S_UDATA & ~3u, V_GP, S_UDATA & ~3u},
-    {"outer-ss-dpl", 0, CODE3 | 3, S_DATA | 3, V_GP, S_DATA},
-    {"outer-ss-code", 0, CODE3 | 3, CODE3 | 3, V_GP, CODE3},
-    {"outer-ss-absent", 0, CODE3 | 3, STACK | 3, V_SS, STACK},
-    {"outer-ss-outside", 0, CODE3 | 3, OUTSIDE | 3, V_GP, OUTSIDE},
-    {"outer-cs-before-ss", 0, ABSENT | 3, 0, V_GP, ABSENT},
-};
-
-static void returns(void)
+static struct cpu frame_for(struct cpu c, word cs, word ss)
 {
-    for (unsigned i = 0; i < sizeof(ret_rows) / sizeof(ret_rows[0]); i++) {
-        const struct ret_row *r = &ret_rows[i];
-        struct code kernels = CODE("push edx\n push ebx\n push ecx\n push eax\n 9: retf");
-        struct code users = UCODE("push edx\n push ebx\n push ecx\n push eax\n 9: retf");
-        struct cpu c = at_level(r->cpl == 3 ? users : kernels, r->cpl);
-        word sp = c.sp;
-
-        tables();
-        gdt_set(STACK, descriptor(0, 0xfffff, 0x72, 0xc));
-        c.ax = target().start;
-        c.cx = 0x12340000 | r->cs; /* the upper half is not looked at */
-        c.bx = (word)user_stack_top - 256;
-        c.dx = 0x56780000 | r->ss;
-        run(&c);
-        if (r->vector != V_DONE) {
-            check_fault(joined("retf.", r->name, ""), RETURNS, &c, r->vector, r->error);
-            check(joined("retf.", r->name, "-sp"), RETURNS, c.sp, sp - 16);
-            check(joined("retf.", r->name, "-ss"), RETURNS, c.ss, at_level(kernels, r->cpl).ss);
-            continue;
-        }
-        check_arrived(joined("retf.", r->name, ""), RETURNS, &c);
-        check(joined("retf.", r->name, "-cs"), RETURNS, c.ax, r->cs);
-        if ((r->cs & 3) != 0) {
-            check(joined("retf.", r->name, "-sp"), RETURNS, c.dx, (word)user_stack_top - 256);
-            check(joined("retf.", r->name, "-ss"), RETURNS, c.cx, r->ss);
-        } else {
-            check(joined("retf.", r->name, "-sp"), RETURNS, c.dx, sp - 8);
-        }
-    }
+    c.cs = cs;
+    c.ss = ss;
+    run(&c);
+    return c;
 }
 
-/* Data registers that an outer level may not have are emptied. */
-static void dropped(void)
+static void iret_fault(const char *name, word cs, word ss, int vector, uint32_t error)
 {
-    struct cpu c = kernel(CODE("push edx\n push ebx\n push ecx\n push eax\n retf"));
-    struct code users;
+    struct cpu c = frame_for(kernel(CODE("nop")), cs, ss);
 
-    tables();
-    gdt_set(STACK, descriptor(0, 0xfffff, 0xb2, 0xc));
-    c.ax = target().start;
-    c.cx = CODE3 | 3;
-    c.bx = (word)user_stack_top;
-    c.dx = S_UDATA;
-    c.es = CONF0; /* conforming: stays */
-    c.ds = S_DATA;
-    c.fs = STACK | 1;
-    c.gs = S_UDATA & ~3u;
-    run(&c);
-    check_arrived("retf.drops", RETURNS, &c);
-    check("retf.drops-dpl0", RETURNS, c.ds, 0);
-    check("retf.drops-dpl1", RETURNS, c.fs, 0);
-    check("retf.keeps-conforming", RETURNS, c.es, CONF0);
-    check("retf.keeps-dpl3", RETURNS, c.gs, S_UDATA & ~3u);
-    c = kernel(CODE("push edx\n push ebx\n push ecx\n push eax\n retf"));
-    users = UCODE("mov cl, fs:[edi]");
-    c.ax = users.start;
-    c.cx = CODE3 | 3;
-    c.bx = (word)user_stack_top;
-    c.dx = S_UDATA;
-    c.fs = S_DATA;
-    run(&c);
-    check_event("retf.dropped-faults", RETURNS, &c, V_GP, 0, users.start);
-    c = kernel(CODE("push edx\n push ebx\n push ecx\n push eax\n retf"));
-    c.ax = target().start;
-    c.cx = CODE1 | 1;
-    c.bx = (word)trap_stack_top - 1024;
-    c.dx = S_DATA_1;
-    c.fs = STACK | 1;
-    c.gs = CODE0;
-    run(&c);
-    check("retf.level1-keeps-dpl1", RETURNS, c.fs, STACK | 1);
-    check("retf.level1-drops-code0", RETURNS, c.gs, 0);
+    check_event(name, IRET, &c, vector, error, (word)bare_iret);
 }
 
-/* RETF n takes the parameters from both stacks. */
-static void ret_parameters(void)
+static void iret_faults(void)
 {
-    struct cpu c = kernel(CODE("push edx\n push ebx\n push 1\n push 2\n push ecx\n push eax\n"
-                               "9: retf 8"));
-
-    tables();
-    c.ax = target().start;
-    c.cx = CODE3 | 3;
-    c.bx = (word)user_stack_top - 256;
-    c.dx = S_UDATA;
-    run(&c);
-    check_arrived("retf-n.outer", RETURNS, &c);
-    check("retf-n.outer-sp", RETURNS, c.dx, (word)user_stack_top - 248);
-    check("retf-n.outer-ss", RETURNS, c.cx, S_UDATA);
-    c = kernel(CODE("push 1\n push 2\n push ecx\n push eax\n 9: retf 8"));
-    c.ax = target().start;
-    c.cx = CODE0;
-    run(&c);
-    check_arrived("retf-n.same", RETURNS, &c);
-    check("retf-n.same-sp", RETURNS, c.dx, (word)fragment_stack_top);
-    /* a call through a gate and its return */
-    gdt_set(GATE, gate(CODE0, UCODE("mov ebx, [esp + 8]\n retf 4").start, 0xec, 1));
-    far_pointer.selector = GATE;
-    c = user(UCODE("push 0x1234\n call fword ptr [edi]\n mov eax, esp"));
-    c.di = (word)&far_pointer;
-    run_done("gate.round-trip", RETURNS, &c);
-    check("gate.round-trip-parameter", RETURNS, c.bx, 0x1234);
-    check("gate.round-trip-sp", RETURNS, c.ax, (word)user_stack_top);
-    check("gate.round-trip-flags", RETURNS, c.flags, 2);
+    gdt_set(S_FREE, descriptor(0, 0xfffff, 0x1b, 0xa));      /* absent code */
+    gdt_set(S_FREE + 8, descriptor(0, 0xfffff, 0x9b, 0xe));  /* L and D */
+    gdt_set(S_FREE + 16, descriptor(0, 0xfffff, 0x73, 0xc)); /* absent data, DPL 3 */
+    gdt_set(S_FREE + 24, descriptor(0, 0xfffff, 0xf1, 0xc)); /* data, read-only, DPL 3 */
+    gdt_set(S_FREE + 32, descriptor(0, 0xfffff, 0xfb, 0xa)); /* code, DPL 3 */
+    iret_fault("iret.null-cs", 0, S_DATA, V_GP, 0);
+    iret_fault("iret.null-cs-rpl3", 3, S_UDATA, V_GP, 0);
+    iret_fault("iret.data-cs", S_DATA, S_DATA, V_GP, S_DATA);
+    iret_fault("iret.tss-cs", S_TSS, S_DATA, V_GP, S_TSS);
+    iret_fault("iret.cs-beyond-gdt", 0x1008, S_DATA, V_GP, 0x1008);
+    iret_fault("iret.cs-in-absent-ldt", 0xc, S_DATA, V_GP, 0xc);
+    iret_fault("iret.absent-cs", S_FREE, S_DATA, V_NP, S_FREE);
+    iret_fault("iret.cs-l-and-d", S_FREE + 8, S_DATA, V_GP, S_FREE + 8);
+    iret_fault("iret.cs-dpl-not-rpl", S_UCODE64 & ~3ul, S_DATA, V_GP, S_UCODE64 & ~3u);
+    iret_fault("iret.cs-dpl0-rpl3", S_CODE | 3, S_UDATA, V_GP, S_CODE);
+    iret_fault("iret.user-null-ss", S_UCODE64, 0, V_GP, 0);
+    iret_fault("iret.user-null-ss-rpl3", S_UCODE64, 3, V_GP, 0);
+    iret_fault("iret.ss-rpl", S_UCODE64, S_UDATA & ~3ul, V_GP, S_UDATA & ~3u);
+    iret_fault("iret.ss-dpl", S_UCODE64, S_DATA | 3, V_GP, S_DATA);
+    iret_fault("iret.ss-absent", S_UCODE64, (S_FREE + 16) | 3, V_SS, S_FREE + 16);
+    iret_fault("iret.ss-read-only", S_UCODE64, (S_FREE + 24) | 3, V_GP, S_FREE + 24);
+    iret_fault("iret.ss-is-code", S_UCODE64, (S_FREE + 32) | 3, V_GP, S_FREE + 32);
+    iret_fault("iret.ss-beyond-gdt", S_UCODE64, 0x1003, V_GP, 0x1000);
+    iret_fault("iret.user32-null-ss", S_UCODE32, 3, V_GP, 0);
+    gdt_reset();
 }
 
-/* A descriptor's D bit decides about the code behind a jump. */
-static void sizes(void)
+static void iret_levels(void)
 {
-    struct cpu c;
-    struct code code = UCODE("mov eax, 0x11112222"); /* 16 bits: mov ax, 0x2222; adc [bx+di], dx */
+    struct code ucode = UCODE("mov eax, cs\n mov ecx, ss");
+    struct cpu c = frame_for(kernel(ucode), S_CODE, 0);
 
-    tables();
-    gdt_set(BASED, descriptor(code.start, 0xffff, 0x9a, 0));
-    c = transfer(0, false, BASED, 0);
-    check_event("far-jmp.to-16-bit", DIRECT, &c, V_DONE, NO_ERROR, code.end - code.start);
-    check("far-jmp.to-16-bit-ax", DIRECT, c.ax, 0x2222);
-    gdt_set(BASED, descriptor(code.start, 0xffff, 0x9a, 4));
-    c = transfer(0, false, BASED, 0);
-    check("far-jmp.to-32-bit-ax", DIRECT, c.ax, 0x11112222);
+    check("iret.null-ss-at-cpl0", IRET, c.vector == V_DONE ? c.cx : 0xbad, 0);
+    c = frame_for(kernel(ucode), S_CODE_1, 1);
+    check("iret.null-ss-at-cpl1", IRET, c.vector == V_DONE ? c.cx : 0xbad, 1);
+    c = frame_for(kernel(ucode), S_CODE_2, 2);
+    check("iret.null-ss-at-cpl2", IRET, c.vector == V_DONE ? c.cx : 0xbad, 2);
+    c = frame_for(kernel(UCODE32("mov eax, cs")), S_UCODE32, S_UDATA);
+    check("iret.to-compat-user", IRET, c.vector == V_DONE ? c.ax : 0, S_UCODE32);
+    c = frame_for(kernel(ucode), S_CONF | 3, S_UDATA);
+    check("iret.to-conforming", IRET, c.vector == V_DONE ? c.ax : 0, S_CONF | 3);
+    /* from CPL 3 */
+    c = user(UCODE("push 0x10\n push rsp\n push 2\n push 8\n push 0\n 9: iretq"));
+    run_fault("iret.to-inner-level", IRET, &c, V_GP, S_CODE);
+    c = user(UCODE("mov rax, rsp\n lea rdx, [rip + 1f]\n push 0x23\n push rax\n push 0x3202\n"
+                   "push 0x2b\n push rdx\n iretq\n 1: pushfq\n pop rax"));
+    run(&c);
+    check("iret.user-keeps-iopl", IRET, c.vector == V_DONE ? c.ax & FL_IOPL : 1, 0);
+    check("iret.user-keeps-if", IRET, c.ax & FL_IF, 0);
+    c = kernel(CODE("mov rax, rsp\n lea rdx, [rip + 1f]\n push 0x10\n push rax\n push 2\n push 8\n"
+                    "push rdx\n pushfq\n or dword ptr [rsp], 0x4000\n popfq\n 9: iretq\n 1: nop"));
+    run_fault("iret.nt", IRET, &c, V_GP, 0);
+    c = kernel(CODE("mov rax, rsp\n lea rdx, [rip + 1f]\n push 0x10\n push rax\n push 0x243cd7\n"
+                    "push 8\n push rdx\n iretq\n 1: pushfq\n pop rax"));
+    run(&c);
+    check("iret.flags", IRET, c.ax, 0x243cd7);
+    c = kernel(
+        CODE("mov rax, rsp\n lea rdx, [rip + 1f]\n sub rsp, 20\n mov [rsp], edx\n"
+             "mov dword ptr [rsp + 4], 8\n mov dword ptr [rsp + 8], 2\n mov [rsp + 12], eax\n"
+             "mov dword ptr [rsp + 16], 0x10\n iretd\n 1: nop"));
+    run_done("iret.32-bit-operands", IRET, &c);
+    check("iret.32-bit-rsp", IRET, c.sp, (word)fragment_stack_top);
+    /* segments that CPL 3 may not keep become null */
+    c = kernel(CODE("mov eax, 0x10\n mov fs, eax\n mov eax, 0x23\n mov gs, eax\n mov rax, rsp\n"
+                    "push 0x23\n push rdi\n push 2\n push 0x2b\n push rsi\n iretq"));
+    c.di = (word)user_stack_top;
+    c.si = UCODE("mov eax, fs\n mov ecx, gs").start;
+    run(&c);
+    check("iret.nulls-inner-segments", IRET, c.vector == V_DONE ? c.ax : 0xbad, 0);
+    check("iret.keeps-outer-segments", IRET, c.cx, S_UDATA);
+    c = kernel(CODE("xor eax, eax\n mov fs, eax\n mov gs, eax"));
+    run(&c);
+    gdt_reset();
 }
 
 void test(void)
 {
-    direct();
-    direct16();
-    gate_table();
-    parameters();
-    gate16();
-    stack_table();
-    short_tss();
-    caller_stack();
-    returns();
-    dropped();
-    ret_parameters();
-    sizes();
-    gdt_reset();
+    frames();
+    handlers();
+    bad_gates();
+    double_faults();
+    iret_faults();
+    iret_levels();
 }
