@@ -610,6 +610,9 @@ static void iret16(void)
 
 void test(void)
 {
+    struct cpu c = kernel(CODE("lldt ax"));
+
+    run(&c);          /* after a reset the LDT is at 0, and large */
     outb(0x21, 0xff); /* some flags have IF */
     outb(0xa1, 0xff);
     gate_table();

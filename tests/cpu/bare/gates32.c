@@ -640,6 +640,9 @@ static void sizes(void)
 
 void test(void)
 {
+    struct cpu c = kernel(CODE("lldt ax"));
+
+    run(&c); /* after a reset the LDT is at 0, and large */
     direct();
     direct16();
     gate_table();

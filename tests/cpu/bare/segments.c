@@ -868,6 +868,9 @@ static void code_limits(void)
 
 void test(void)
 {
+    struct cpu c = kernel(CODE("lldt ax"));
+
+    run(&c); /* after a reset the LDT is at 0, and large */
     limits();
     operands();
     repeated();
