@@ -68,6 +68,18 @@ oracle() {
     [ "$failed" -eq 0 ]
 }
 
+# Waits for the run that was started beside the others, and says what it said.
+memtest() {
+    waited=0
+    while [ ! -f build/memtest.rc ]; do
+        sleep 5
+        waited=$((waited + 5))
+        [ $((waited % 60)) -ne 0 ] || echo "memtest86+: waiting, $waited s"
+    done
+    cat build/memtest.txt
+    return "$(cat build/memtest.rc)"
+}
+
 case $what in
 cpu)
     part "instructions" oracle
@@ -78,8 +90,16 @@ cpu)
     fi
     ;;
 boot)
+    # memtest86+ takes a core for a quarter of an hour, beside the boots
+    rm -f build/memtest.rc
+    (
+        rc=0
+        tools/boot-test.sh --long memtest >build/memtest.txt 2>&1 || rc=$?
+        echo $rc >build/memtest.rc
+    ) &
     part "boot, briefly" tools/boot-test.sh --quick
     part "boot" tools/boot-test.sh --long boot
+    part "memtest86+" memtest
     ;;
 *)
     if grep -q "^long $what\$" tests/boot/*.boot; then

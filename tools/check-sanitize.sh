@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tests of units, devices, tables and the command line, built with clang's sanitizers:
+# The tests of units, devices, tables, the command line and the bare-metal images, built with clang's sanitizers:
 #     tools/check-sanitize.sh address,undefined|thread
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,4 +23,5 @@ CC=clang tools/build.sh "$dir" -Db_sanitize="$kind" -Db_lundef=false -Dbuildtype
 export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
-tools/meson-test.sh "$dir" --timeout-multiplier 5 --suite unit --suite dev --suite golden --suite cli
+tools/meson-test.sh "$dir" --timeout-multiplier 5 --suite unit --suite dev --suite golden --suite cli \
+    --suite bare

@@ -1,13 +1,16 @@
 #!/bin/sh
 # Makes the guest's initramfs:
-#     tools/initramfs.sh BUSYBOX_ROOT KERNEL_ROOT OUTPUT
+#     tools/initramfs.sh BUSYBOX_ROOT KERNEL_ROOT OUTPUT [OWN_BUSYBOX_ROOT]
 # from two unpacked packages: busybox, the modules the machine's devices need, and an /init that ends
-# in a shell on the console. It is not compressed: the guest would have to unpack it.
+# in a shell on the console. It is not compressed: the guest would have to unpack it. The guest's
+# busybox may be of another architecture; the last one runs here and says what applets there are.
 set -eu
 busybox=$1
 kernel=$2
 out=$3
+own=${4:-$busybox}
 [ -x "$busybox/bin/busybox" ] && busybox=$busybox/bin/busybox || busybox=$busybox/usr/bin/busybox
+[ -x "$own/bin/busybox" ] && own=$own/bin/busybox || own=$own/usr/bin/busybox
 
 tree=$out.tree
 rm -rf "$tree"
@@ -15,7 +18,7 @@ trap 'rm -rf "$tree" "$out.new"' EXIT
 mkdir -p "$tree/bin" "$tree/dev" "$tree/proc" "$tree/sys" "$tree/tmp" "$tree/root" \
     "$tree/var/run" "$tree/var/log" "$tree/etc/acpi/PWRF" "$tree/lib/modules"
 cp "$busybox" "$tree/bin/busybox"
-for applet in $("$busybox" --list); do
+for applet in $("$own" --list); do
     case $applet in
     busybox) ;;
     *) ln -s busybox "$tree/bin/$applet" ;;

@@ -17,6 +17,7 @@
  * register's four ports is the reset register's. A doubleword at 0xCF8 begins in our range and so
  * comes to us whole.
  */
+#define SMALL_BAR (32 * MIB)
 #define CONFIG_PRIORITY (-1)
 
 /* ---- functions ---- */
@@ -407,7 +408,43 @@ static int assign_bar(struct window *w, struct pci_bar *b, struct error *err)
 }
 
 /* Large ones first, so that alignment wastes nothing. */
-static int assign_window(struct pci *p, struct window *w, unsigned types, struct error *err)
+/* 32-bit kernels reach nothing above 4 GiB: small 64-bit BARs lie below, if that leaves room. */
+static bool small_fit(const struct pci *p)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < p->func_count; i++) {
+        for (unsigned n = 0; n < PCI_BAR_SLOTS; n++) {
+            const struct pci_bar *b = &p->funcs[i]->bars[n];
+
+            if (b->type == PCI_BAR_MEM64 && b->size <= SMALL_BAR)
+                sum += b->size;
+        }
+    }
+    return sum <= (p->config.mem32_end - p->config.mem32_base) / 2;
+}
+
+enum place { PLACE_IO, PLACE_LOW, PLACE_HIGH, PLACE_NONE };
+
+static enum place bar_place(const struct pci *p, const struct pci_bar *b, bool small_low)
+{
+    switch (b->type) {
+    case PCI_BAR_IO:
+        return PLACE_IO;
+    case PCI_BAR_MEM32:
+    case PCI_BAR_ROM:
+        return PLACE_LOW;
+    case PCI_BAR_MEM64:
+        return p->config.mem64_size == 0 || (small_low && b->size <= SMALL_BAR) ? PLACE_LOW
+                                                                                : PLACE_HIGH;
+    case PCI_BAR_NONE:
+        break;
+    }
+    return PLACE_NONE;
+}
+
+static int assign_window(struct pci *p, struct window *w, enum place place, bool small_low,
+                         struct error *err)
 {
     for (unsigned shift = 40; shift >= 2; shift--) {
         for (unsigned i = 0; i < p->func_count; i++) {
@@ -415,7 +452,7 @@ static int assign_window(struct pci *p, struct window *w, unsigned types, struct
                 struct pci_bar *b = &p->funcs[i]->bars[n];
                 int rc;
 
-                if ((types >> b->type & 1) == 0 || b->size != 1ull << shift)
+                if (bar_place(p, b, small_low) != place || b->size != 1ull << shift)
                     continue;
                 rc = assign_bar(w, b, err);
                 if (rc != 0)
@@ -432,16 +469,13 @@ int pci_assign(struct pci *p, struct error *err)
     struct window io = {c->io_base, 0x10000, "I/O"};
     struct window low = {c->mem32_base, c->mem32_end, "32-bit memory"};
     struct window high = {c->mem64_base, c->mem64_base + c->mem64_size, "64-bit memory"};
-    unsigned low_types = 1u << PCI_BAR_MEM32 | 1u << PCI_BAR_ROM;
-    int rc;
+    bool small_low = small_fit(p);
+    int rc = assign_window(p, &io, PLACE_IO, small_low, err);
 
-    if (c->mem64_size == 0)
-        low_types |= 1u << PCI_BAR_MEM64;
-    rc = assign_window(p, &io, 1u << PCI_BAR_IO, err);
     if (rc == 0)
-        rc = assign_window(p, &low, low_types, err);
-    if (rc == 0 && c->mem64_size != 0)
-        rc = assign_window(p, &high, 1u << PCI_BAR_MEM64, err);
+        rc = assign_window(p, &low, PLACE_LOW, small_low, err);
+    if (rc == 0)
+        rc = assign_window(p, &high, PLACE_HIGH, small_low, err);
     if (rc != 0)
         return rc;
     for (unsigned i = 0; i < p->func_count; i++) {

@@ -5,12 +5,14 @@
  *     boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] SCENARIO
  *
  * A scenario is a text file; '#' begins a comment line. What machine:
- *     guest NAME          GUESTS/NAME/vmlinuz and GUESTS/NAME/initrd; cloud by default
+ *     guest NAME          GUESTS/NAME/vmlinuz, and GUESTS/NAME/initrd if there is one; cloud by
+ *                         default
  *     flags FLAGS         instead of "-A -m 1G"
  *     cmdline WORDS       after console=ttyS0
  *     boot METHOD         pvh, or multiboot: then no initrd and no console=ttyS0; kexec by default
  *     terminal            a pseudo-terminal instead of pipes
- *     quick, long PART    which test command plays it (read by tools/boot-test.sh)
+ *     quick, long PART    which test command plays it (read by tools/boot-test.sh); memtest is
+ *                         played beside boot
  * What happens, in order:
  *     expect [SECONDS] TEXT   TEXT appears after the last match
  *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no
@@ -262,6 +264,8 @@ static void exec_vm(struct play *p)
     snprintf(kernel, sizeof(kernel), "%s/%s/vmlinuz", p->guests, p->guest);
     snprintf(initrd, sizeof(initrd), "%s/%s/initrd", p->guests, p->guest);
     snprintf(cmdline, sizeof(cmdline), "%s%s", multiboot ? "" : "console=ttyS0 ", p->cmdline);
+    if (access(initrd, R_OK) != 0)
+        initrd[0] = '\0';
     if (p->qemu) {
         static char program[] = "qemu-system-x86_64", kernel_flag[] = "-kernel",
                     initrd_flag[] = "-initrd", append_flag[] = "-append", m_flag[] = "-m";
@@ -274,7 +278,7 @@ static void exec_vm(struct play *p)
         argv[n++] = boot;
         argv[n++] = kernel_flag;
         argv[n++] = kernel;
-        if (!multiboot) {
+        if (!multiboot && initrd[0] != '\0') {
             argv[n++] = initrd_flag;
             argv[n++] = initrd;
         }

@@ -375,8 +375,44 @@ static void check_cpuid(struct machine *m)
            0x20100800);
 }
 
+CODE(r_misc_cpuid, 64, "wrmsr\nmov %esi, %eax\ncpuid\n" DONE);
+CODE(r_misc_efer, 64, "wrmsr\nmov $0xc0000080, %ecx\nrdmsr\nwrmsr\n" DONE);
+
+/* IA32_MISC_ENABLE: what its bits take away, and those that cannot be written. */
+static void check_misc_enable(struct machine *m)
+{
+    m_long(m);
+    m->st.gpr[X86_RCX] = 0x1a0;
+    m->st.gpr[X86_RAX] = 1u << 22;
+    m->st.gpr[X86_RDX] = 0;
+    m->st.gpr[X86_RSI] = 0;
+    RUN(m, r_misc_cpuid);
+    expect("MISC_ENABLE: CPUID limited to leaf 2", m->st.gpr[X86_RAX], 2);
+    expect("MISC_ENABLE: BTS and PEBS stay unavailable", m->st.misc_enable, 1u << 22 | 0x1800);
+    m_long(m);
+    m->st.gpr[X86_RCX] = 0x1a0;
+    m->st.gpr[X86_RAX] = 0;
+    m->st.gpr[X86_RDX] = 4;
+    m->st.gpr[X86_RSI] = 0x80000001;
+    RUN(m, r_misc_cpuid);
+    expect("MISC_ENABLE: XD off hides NX", m->st.gpr[X86_RDX] >> 20 & 1, 0);
+    m_long(m);
+    m->st.gpr[X86_RCX] = 0x1a0;
+    m->st.gpr[X86_RAX] = 0;
+    m->st.gpr[X86_RDX] = 4;
+    RUN(m, r_misc_efer);
+    expect_event(m, "MISC_ENABLE: XD off refuses EFER.NXE", X86_EXC_GP, 0, A_CODE + 9);
+    m_long(m);
+    m->st.gpr[X86_RCX] = 0x1a0;
+    m->st.gpr[X86_RAX] = 2;
+    m->st.gpr[X86_RDX] = 0;
+    RUN(m, r_wrmsr);
+    expect_event(m, "MISC_ENABLE: a reserved bit", X86_EXC_GP, 0, A_CODE);
+}
+
 void test_registers(struct machine *m)
 {
+    check_misc_enable(m);
     check_control(m);
     check_msrs(m);
     check_xcr(m);

@@ -420,6 +420,8 @@ bool build_table(const struct x86_insn *insn, struct uop *u);
 bool build_port(const struct x86_insn *insn, struct uop *u);
 
 /* ---- msr.c ---- */
+#define MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define MISC_ENABLE_XD_OFF (1ull << 34)
 #define DEBUGCTL_BTF 2u /* TF traps on branches only */
 void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);

@@ -250,6 +250,8 @@ static void write_efer(struct soft_cpu *cpu, uint64_t v)
 {
     uint64_t mask = cpu->vm->env.cpuid->efer_mask;
 
+    if (cpu->st.misc_enable & MISC_ENABLE_XD_OFF)
+        mask &= ~(uint64_t)X86_EFER_NXE;
     if (v & ~(mask | X86_EFER_LMA))
         gp0(cpu);
     if (((v ^ cpu->st.efer) & X86_EFER_LME) && (cpu->st.cr0 & X86_CR0_PG))

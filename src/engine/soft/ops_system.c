@@ -389,16 +389,25 @@ static bool apic_enabled(struct soft_cpu *cpu)
            (base & (1u << 11));
 }
 
+/* Bits of CPUID that registers of the processor turn off. */
+static void cpuid_by_registers(struct soft_cpu *cpu, uint32_t leaf, uint32_t r[4])
+{
+    if (leaf == 0 && (cpu->st.misc_enable & MISC_ENABLE_LIMIT_CPUID))
+        r[0] = 2;
+    if (leaf == 1 && !apic_enabled(cpu))
+        r[3] &= ~(1u << 9);
+    if (leaf == 0x80000001u && (cpu->st.misc_enable & MISC_ENABLE_XD_OFF))
+        r[3] &= ~(1u << 20);
+}
+
 static void op_cpuid(struct soft_cpu *cpu, const struct uop *u)
 {
-    uint32_t r[4];
+    uint32_t leaf = (uint32_t)cpu->st.gpr[X86_RAX], r[4];
 
     (void)u;
-    x86_cpuid_query(cpu->vm->env.cpuid, (uint32_t)cpu->st.gpr[X86_RAX],
-                    (uint32_t)cpu->st.gpr[X86_RCX], cpu->id, cpu->vm->env.cpus, cpu->st.cr4,
-                    cpu->st.xcr0, cpu->st.xss, r);
-    if ((uint32_t)cpu->st.gpr[X86_RAX] == 1 && !apic_enabled(cpu))
-        r[3] &= ~(1u << 9);
+    x86_cpuid_query(cpu->vm->env.cpuid, leaf, (uint32_t)cpu->st.gpr[X86_RCX], cpu->id,
+                    cpu->vm->env.cpus, cpu->st.cr4, cpu->st.xcr0, cpu->st.xss, r);
+    cpuid_by_registers(cpu, leaf, r);
     cpu->st.gpr[X86_RAX] = r[0];
     cpu->st.gpr[X86_RBX] = r[1];
     cpu->st.gpr[X86_RCX] = r[2];

@@ -335,8 +335,8 @@ static void addresses(void)
     };
 
     for (unsigned i = 0; i < sizeof(msrs) / sizeof(msrs[0]); i++) {
-        check(joined(msrs[i].name, "-canonical", ""), MSRS,
-              wrmsr_faults(msrs[i].index, 0x0000800000000000), 1);
+        check(joined(msrs[i].name, "-canonical", ""), MSRS, wrmsr_faults(msrs[i].index, 1ull << 63),
+              1);
         wrmsr(msrs[i].index, 0xffff800000000000);
         check(joined(msrs[i].name, "-reads-back", ""), MSRS, rdmsr(msrs[i].index),
               0xffff800000000000);

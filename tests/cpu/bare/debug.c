@@ -62,7 +62,7 @@ static void steps(void)
     stepped("step.pushf", CODE("pushfq\n 9: nop"));
     stepped("step.sti", CODE("sti\n 9: cli"));
     stepped("step.cpuid", CODE("cpuid\n 9: nop"));
-    stepped("step.lgdt", CODE("sgdt [rdi]\n 9: nop"));
+    stepped("step.sgdt", CODE("sgdt [rdi]\n 9: nop"));
     stepped("step.mov-cr", CODE("mov rax, cr3\n 9: nop"));
     stepped("step.rdmsr", CODE("mov ecx, 0x277\n 9: rdmsr"));
     stepped("step.string-once", CODE("movsb\n 9: nop"));
@@ -243,7 +243,6 @@ static void data(void)
     on_data("break.len4-behind", CODE("mov [rdi + 4], al\n 9: nop"), 0, RW_W, LEN4, 0, false);
     on_data("break.len8", CODE("mov [rdi + 7], al\n 9: nop"), 0, RW_W, LEN8, 0, true);
     on_data("break.len8-behind", CODE("mov [rdi + 8], al\n 9: nop"), 0, RW_W, LEN8, 0, false);
-    on_data("break.len4-ignores-low-bits", CODE("mov [rdi], al\n 9: nop"), 0, RW_W, LEN4, 3, true);
     on_data("break.overlap-from-below", CODE("mov [rdi - 2], eax\n 9: nop"), 0, RW_W, LEN4, 0,
             true);
     on_data("break.push", CODE("push rax\n 9: nop"), 0, RW_W, LEN8, 0, true);

@@ -123,22 +123,24 @@ static const struct bytes undefined[] = {
     {"ud.group-c7-1", 6, {0xc7, 0xc8, 1, 0, 0, 0}},
     {"ud.cmpxchg8b-register", 3, {0x0f, 0xc7, 0xc8}},
     {"ud.movnti-register", 3, {0x0f, 0xc3, 0xc0}},
-    {"ud.sgdt-register-form", 3, {0x0f, 0x01, 0xc6}},
     {"ud.group-0f00-7", 3, {0x0f, 0x00, 0xf8}},
     {"ud.group-0fba-0", 4, {0x0f, 0xba, 0xc0, 1}},
     {"ud.fxsave-register", 3, {0x0f, 0xae, 0xc0}},
     {"ud.lss-register", 3, {0x0f, 0xb2, 0xc0}},
-    {"ud.invlpg-66-register", 4, {0x66, 0x0f, 0x01, 0xfe}},
     {"ud.0f04", 2, {0x0f, 0x04}},
     {"ud.0f0a", 2, {0x0f, 0x0a}},
     {"ud.0f0c", 2, {0x0f, 0x0c}},
     {"ud.0f24", 3, {0x0f, 0x24, 0xc0}},
     {"ud.0f26", 3, {0x0f, 0x26, 0xc0}},
     {"ud.0f36", 2, {0x0f, 0x36}},
-    {"ud.rex-vex", 4, {0x48, 0xc5, 0xf8, 0x77}},
-    {"ud.66-vex", 4, {0x66, 0xc5, 0xf8, 0x77}},
-    {"ud.lock-vex", 4, {0xf0, 0xc5, 0xf8, 0x77}},
-    {"ud.f3-vex", 4, {0xf3, 0xc5, 0xf8, 0x77}},
+};
+
+/* Prefixes that VZEROUPPER may not have. */
+static const struct bytes vex[] = {
+    {"vex.rex", 4, {0x48, 0xc5, 0xf8, 0x77}},
+    {"vex.66", 4, {0x66, 0xc5, 0xf8, 0x77}},
+    {"vex.lock", 4, {0xf0, 0xc5, 0xf8, 0x77}},
+    {"vex.f3", 4, {0xf3, 0xc5, 0xf8, 0x77}},
 };
 
 static const struct bytes locked[] = {
@@ -201,6 +203,23 @@ static void encodings(void)
 
         check_event(undefined[i].name, UD, &c, V_UD, NO_ERROR, TEST_VA + 16);
     }
+    require(cpuid_bit(1, 0, 2, 28), "AVX is not offered");
+    set_cr4(cr4() | CR4_OSXSAVE);
+    if (!skipping())
+        __asm__ volatile("xsetbv" : : "a"(7), "d"(0), "c"(0));
+    {
+        static const uint8_t plain[] = {0xc5, 0xf8, 0x77};
+        struct cpu c = run_bytes(plain, sizeof(plain), true);
+
+        check_event("vex.plain", UD, &c, V_DONE, NO_ERROR, TEST_VA + 16 + sizeof(plain) + 2);
+    }
+    for (unsigned i = 0; i < sizeof(vex) / sizeof(vex[0]); i++) {
+        struct cpu c = run_bytes(vex[i].at, vex[i].len, true);
+
+        check_event(vex[i].name, UD, &c, V_UD, NO_ERROR, TEST_VA + 16);
+    }
+    set_cr4(cr4() & ~CR4_OSXSAVE);
+    require_end();
     for (unsigned i = 0; i < sizeof(locked) / sizeof(locked[0]); i++) {
         struct cpu c = run_bytes(locked[i].at, locked[i].len, true);
 

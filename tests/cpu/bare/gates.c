@@ -405,7 +405,8 @@ static void iret_levels(void)
     run(&c);
     check("iret.user-keeps-iopl", IRET, c.vector == V_DONE ? c.ax & FL_IOPL : 1, 0);
     check("iret.user-keeps-if", IRET, c.ax & FL_IF, 0);
-    c = kernel(CODE("pushfq\n or dword ptr [rsp], 0x4000\n popfq\n 9: iretq"));
+    c = kernel(CODE("mov rax, rsp\n lea rdx, [rip + 1f]\n push 0x10\n push rax\n push 2\n push 8\n"
+                    "push rdx\n pushfq\n or dword ptr [rsp], 0x4000\n popfq\n 9: iretq\n 1: nop"));
     run_fault("iret.nt", IRET, &c, V_GP, 0);
     c = kernel(CODE("mov rax, rsp\n lea rdx, [rip + 1f]\n push 0x10\n push rax\n push 0x243cd7\n"
                     "push 8\n push rdx\n iretq\n 1: pushfq\n pop rax"));

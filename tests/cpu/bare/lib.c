@@ -293,6 +293,8 @@ _Noreturn void bare_unexpected(void)
 void bare_main(void)
 {
     console_init();
+    outb(0x21, 0xff); /* whatever firmware has left on: fragments may set IF */
+    outb(0xa1, 0xff);
     bare_setup();
     test();
     require_end();

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs bare-metal test images and says whether all their checks passed:
-#     run.sh [--engine soft|kvm|qemu] IMAGE...
+#     run.sh [--engine soft|kvm|qemu] [--set KEY=VALUE] IMAGE...
 # An image passes if its last line counts no failure and it ends with code 0 at port 0xF4. XHYVE names
 # the program (build/xhyve of this tree if not set); "qemu" is the peer, to see whether a check or the
 # CPU is wrong.
@@ -8,12 +8,17 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 xhyve=${XHYVE:-$here/../../../build/xhyve}
 engine=soft
-if [ "${1-}" = --engine ]; then
-    engine=$2
+set=cpu.model=host
+while :; do
+    case ${1-} in
+    --engine) engine=$2 ;;
+    --set) set=$2 ;;
+    *) break ;;
+    esac
     shift 2
-fi
+done
 [ $# -gt 0 ] || {
-    echo "usage: run.sh [--engine soft|kvm|qemu] IMAGE..." >&2
+    echo "usage: run.sh [--engine soft|kvm|qemu] [--set KEY=VALUE] IMAGE..." >&2
     exit 2
 }
 out=$(mktemp)
@@ -29,12 +34,12 @@ for image; do
     rc=0
     case $engine in
     qemu)
-        timeout 60 qemu-system-x86_64 -kernel "$image" -device isa-debug-exit,iobase=0xf4,iosize=4 \
+        timeout 20 qemu-system-x86_64 -kernel "$image" -device isa-debug-exit,iobase=0xf4,iosize=4 \
             -device pc-testdev -serial stdio -display none -no-reboot -cpu max \
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
     *)
-        timeout 60 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -l com1,stdio \
+        timeout 20 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -o "$set" -l com1,stdio \
             -l pc-testdev -s 0:0,hostbridge -s 31,lpc -f multiboot,"$image" \
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;

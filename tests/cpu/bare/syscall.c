@@ -234,7 +234,7 @@ static void base_instructions(void)
     c.ax = OUTSIDE;
     run_fault("fsgsbase.fs-non-canonical", BASES, &c, V_GP, 0);
     c = user(UCODE("wrgsbase rax"));
-    c.ax = 0x0000800000000000;
+    c.ax = OUTSIDE;
     run_fault("fsgsbase.gs-non-canonical", BASES, &c, V_GP, 0);
     c = kernel(CODE32(".byte 0xf3, 0x0f, 0xae, 0xc0"));
     c.cs = S_CODE32;
