@@ -95,12 +95,18 @@ prepare() {
 
 # Builds what these tests need, and runs them: 0 green, 125 does not compile, else red.
 try() {
-    timeout 300 meson test -C "$work/build" "$@" >"$work/test.txt" 2>&1
+    timeout 300 meson test -C "$work/build" "$@" >"$work/test.txt" 2>&1 9>&-
 }
 
 run() {
     caught=0 survived=0 n=0
     total=$#
+    mkdir -p "$work"
+    exec 9>"$work/lock"
+    flock -n 9 || {
+        echo "mutants: another run works in build/mutants" >&2
+        exit 1
+    }
     prepare
     # by file: then the next fault's file is often the one that has to be compiled anyway
     list=$(for patch; do header "$patch" && echo "$file $patch"; done | sort)
