@@ -28,6 +28,7 @@ extern const struct engine_ops engine_soft;
 #define G_SYS 0x8000ull /* handlers, tables, stack: 4 pages */
 #define G_DATA 0x10000ull
 #define G_RO 0x12000ull
+#define G_PROG 0x14000ull
 #define G_CODE 0x1000000ull
 #define G_SIZE 0x2000000ull
 
@@ -47,6 +48,8 @@ extern const struct engine_ops engine_soft;
 #define PTE_NX (1ull << 63)
 
 #define BUDGET 1000u
+#define BUDGET_PROGRAM 3000000u /* a change may have made a long loop */
+#define TRACE_MAX 500000u
 
 struct oracle_soft {
     struct x86_cpuid cpuid;
@@ -81,6 +84,9 @@ static void make_tables(struct oracle_soft *s)
     put64(s, G_PT_DATA, G_DATA | table | PTE_NX);
     put64(s, G_PT_DATA + 8, (G_DATA + 0x1000) | table | PTE_NX);
     put64(s, G_PT_DATA + 24, G_RO | PTE_P | PTE_U | PTE_AD | PTE_NX);
+    for (i = 0; i < ORACLE_PROG_SIZE >> 12; i++)
+        put64(s, G_PT_DATA + 8 * (((ORACLE_PROG - ORACLE_DATA) >> 12) + i),
+              (G_PROG + (i << 12)) | table);
     put64(s, G_PD1, G_PT_SYS | table);
     for (i = 0; i < 4; i++)
         put64(s, G_PT_SYS + 8 * i, (G_SYS + (i << 12)) | PTE_P | PTE_W | PTE_AD);
@@ -116,7 +122,8 @@ static void make_state(struct x86_state *st)
     st->cr0 =
         X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
     st->cr3 = G_PML4;
-    st->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    st->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE |
+              X86_CR4_FSGSBASE;
     st->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     st->xcr0 = 7;
     st->dr6 = 0xffff0ff0;
@@ -167,6 +174,11 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
     return s;
 }
 
+const bool *oracle_soft_features(const struct oracle_soft *s)
+{
+    return s->cpuid.feature;
+}
+
 void oracle_soft_close(struct oracle_soft *s)
 {
     engine_soft.vcpu_destroy(s->vcpu);
@@ -185,6 +197,8 @@ void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsign
     unsigned i;
 
     for (i = 0; i < n; i++) {
+        if (c[i].program)
+            continue;
         memset(code, 0xcc, sizeof(code));
         memcpy(code + (c[i].addr - c[i].slot), c[i].code, c[i].len);
         gmem_write(s->env.mem, G_CODE + (c[i].slot - ORACLE_CODE), code, sizeof(code));
@@ -197,18 +211,24 @@ static void load(struct oracle_soft *s, const struct oracle_case *c)
 
     gmem_fill(s->env.mem, G_DATA, 0, ORACLE_DATA_SIZE);
     gmem_write(s->env.mem, G_DATA + ORACLE_WINDOW, c->window, ORACLE_WINDOW_SIZE);
+    gmem_write(s->env.mem, G_PROG, c->prog, ORACLE_PROG_SIZE);
     s->state = s->base;
     if (c->compat) {
         s->state.seg[X86_CS].selector = ORACLE_CS32;
         s->state.seg[X86_CS].attr = 0xc0fb;
     }
     if (c->small) {
-        s->state.seg[X86_CS] = (struct x86_segment){
-            .selector = ORACLE_CS16, .attr = 0x00fb, .limit = 0xffff, .base = c->cs_base};
+        s->state.seg[X86_CS] =
+            (struct x86_segment){.selector = c->program ? ORACLE_CSP16 : ORACLE_CS16,
+                                 .attr = 0x00fb,
+                                 .limit = 0xffff,
+                                 .base = c->cs_base};
         s->state.seg[X86_DS] = (struct x86_segment){
             .selector = ORACLE_DS16, .attr = 0x00f3, .limit = 0xffff, .base = c->ds_base};
         s->state.seg[X86_ES] = s->state.seg[X86_SS] = s->state.seg[X86_DS];
     }
+    s->state.seg[X86_FS].base = c->in.fs_base;
+    s->state.seg[X86_GS].base = c->in.gs_base;
     memcpy(s->state.gpr, c->in.gpr, sizeof(c->in.gpr));
     s->state.rip = c->in.rip;
     s->state.rflags = c->in.rflags;
@@ -227,9 +247,12 @@ static void store(struct oracle_soft *s, struct oracle_result *r)
     uint64_t frame[6] = {0};
 
     memcpy(r->out.gpr, s->state.gpr, sizeof(r->out.gpr));
+    r->out.fs_base = s->state.seg[X86_FS].base;
+    r->out.gs_base = s->state.seg[X86_GS].base;
     memcpy(r->out.fx, s->state.xsave, 512);
     memcpy(r->out.ymm, s->state.xsave + X86_XSAVE_YMM, 256);
     gmem_read(s->env.mem, G_DATA, r->data, ORACLE_DATA_SIZE);
+    gmem_read(s->env.mem, G_PROG, r->prog, ORACLE_PROG_SIZE);
     r->cr2 = s->state.cr2;
     if (s->state.rip < L_HANDLERS || s->state.rip > L_HANDLERS + 32 * 16) {
         r->vector = ORACLE_FAILED;
@@ -258,8 +281,12 @@ void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct 
         r->vector = ORACLE_FAILED;
         return;
     }
-    engine_soft.run(s->vcpu, BUDGET, &exit);
+    engine_soft.run(s->vcpu, c->program ? BUDGET_PROGRAM : BUDGET, &exit);
     engine_soft.get(s->vcpu, &s->state);
+    if (exit.reason == VCPU_EXIT_BUDGET) {
+        r->vector = ORACLE_TIMEOUT;
+        return;
+    }
     if (exit.reason != VCPU_EXIT_HLT) {
         printf("  soft engine stopped: reason %d, rip %#llx %s\n", (int)exit.reason,
                (unsigned long long)s->state.rip, exit.reason == VCPU_EXIT_FAIL ? exit.text : "");
@@ -268,4 +295,54 @@ void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct 
         return;
     }
     store(s, r);
+}
+
+/* ---- step by step ---- */
+
+static uint64_t gpa_of(uint64_t lin)
+{
+    if (lin - ORACLE_CODE < ORACLE_CODE_SIZE)
+        return G_CODE + (lin - ORACLE_CODE);
+    if (lin - ORACLE_PROG < ORACLE_PROG_SIZE)
+        return G_PROG + (lin - ORACLE_PROG);
+    return UINT64_MAX;
+}
+
+/* The instruction at RIP, or as much of it as there is. */
+static bool fetch(struct oracle_soft *s, const struct oracle_case *c, struct x86_insn *in)
+{
+    uint64_t lin = s->state.rip + c->cs_base, gpa = gpa_of(lin);
+    uint8_t code[15];
+    unsigned n = 0;
+
+    while (n < sizeof(code) && gpa_of(lin + n) == gpa + n)
+        n++;
+    return gpa != UINT64_MAX && gmem_read(s->env.mem, gpa, code, n) == 0 &&
+           x86_decode(code, n, oracle_mode(c), in) > 0;
+}
+
+bool oracle_soft_trace(struct oracle_soft *s, const struct oracle_case *c, oracle_step step,
+                       void *ctx)
+{
+    struct vcpu_exit exit = {.reason = VCPU_EXIT_BUDGET};
+    struct x86_insn in;
+    struct error err = {0};
+    unsigned k;
+
+    load(s, c);
+    if (engine_soft.set(s->vcpu, &s->state, &err) < 0)
+        return false;
+    for (k = 0; k < TRACE_MAX && exit.reason == VCPU_EXIT_BUDGET; k++) {
+        engine_soft.get(s->vcpu, &s->state);
+        if (s->state.rip >= L_SYS)
+            return true;
+        if (gpa_of(s->state.rip + c->cs_base) == UINT64_MAX)
+            return true; /* nothing can be executed there */
+        if (!fetch(s, c, &in))
+            return false;
+        if (!step(ctx, &in, &s->state))
+            return true;
+        engine_soft.run(s->vcpu, 1, &exit);
+    }
+    return k < TRACE_MAX;
 }

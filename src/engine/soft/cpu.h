@@ -101,7 +101,7 @@ struct soft_cpu {
      * are always a block's last instruction.
      */
     uint64_t next_rip;
-    uint64_t rip_mask;               /* IP width: 64-bit, or what CS.D says */
+    uint64_t rip_mask;               /* IP width: 64 or 32 bits */
     uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
     bool long_code;                  /* 64-bit mode */
     uint8_t mode;                    /* enum x86_mode */

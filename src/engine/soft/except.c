@@ -281,6 +281,7 @@ static void deliver_protected(struct soft_cpu *cpu, uint8_t vector, enum event_t
             soft_raise_error(cpu, X86_EXC_TS, sel & 0xfffcu);
         if (!(d.hi & 0x8000))
             soft_raise_error(cpu, X86_EXC_SS, sel & 0xfffcu);
+        desc_mark_accessed(cpu, &d, lin);
         desc_to_segment(d, sel, &ss);
         for (unsigned i = 0; vm86 && i < 4; i++)
             frame[n++] = cpu->st.seg[vm86_segs[i]].selector;

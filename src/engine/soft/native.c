@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/endian.h"
 #include "base/error.h"
 #include "host/memory.h"
 
@@ -145,26 +146,51 @@ static void call_stub(struct soft_cpu *cpu, struct native_buf *buf, const struct
                   base + 8u * u->rep);
 }
 
+/*
+ * VCVTPS2PH takes no notice of flush to zero, so tiny results that are exact are found by looking
+ * at the sources: multiples of 2^-24 below 2^-14. u->osize: how many there are.
+ */
+static bool exact_tiny_half(const struct soft_cpu *cpu, const struct uop *u)
+{
+    size_t at = 8u * u->dst; /* ModRM.reg comes first: the low half, in struct soft_cpu */
+    size_t reg = (at - offsetof(struct soft_cpu, st.xsave) - FX_XMM) / 16;
+    const uint8_t *low = (const uint8_t *)cpu + at;
+    const uint8_t *high = cpu->st.xsave + X86_XSAVE_YMM + 16 * reg;
+
+    for (unsigned i = 0; i < u->osize; i++) {
+        uint32_t v = le32_load(i < 4 ? low + 4 * i : high + 4 * (i - 4)) & 0x7fffffff;
+        unsigned exponent = v >> 23; /* 103: 2^-24; 113: 2^-14 */
+
+        if (exponent >= 103 && exponent < 113 && (v & ((1u << (126 - exponent)) - 1)) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void call_fp(struct soft_cpu *cpu, struct native_buf *buf, const struct uop *u)
 {
-    uint32_t flags;
+    uint32_t flags, unmasked;
+    bool tiny;
 
     mxcsr_begin(cpu, buf);
+    unmasked = buf->stop;
+    tiny = u->op == X86_VCVTPS2PH && (unmasked & MXCSR_UE) != 0 && exact_tiny_half(cpu, u);
+    if (unlikely(tiny))
+        buf->stop = UINT32_MAX; /* store nothing */
     call_stub(cpu, buf, u);
-    flags = buf->mxcsr_out & MXCSR_FLAGS;
+    buf->stop = unmasked;
+    flags = (buf->mxcsr_out & MXCSR_FLAGS) | (tiny ? MXCSR_UE : 0);
     if (likely((flags & buf->stop) == 0)) {
         fx_set32(cpu, FX_MXCSR, fx_get32(cpu, FX_MXCSR) | flags);
         return;
     }
-    if ((flags & 0x10u) != 0 && (buf->stop & 0x10u) != 0) {
+    if ((flags & MXCSR_UE) != 0 && (buf->stop & MXCSR_UE) != 0) {
         /* Once more without flushing, to learn whether the tiny result is inexact. */
-        uint32_t unmasked = buf->stop;
-
         buf->mxcsr_in &= ~MXCSR_FTZ;
         buf->stop = UINT32_MAX; /* store nothing */
         call_stub(cpu, buf, u);
         buf->stop = unmasked;
-        flags = (buf->mxcsr_out & MXCSR_FLAGS) | 0x10u;
+        flags = (buf->mxcsr_out & MXCSR_FLAGS) | MXCSR_UE;
     }
     mxcsr_raise(cpu, flags, buf->stop);
 }
@@ -579,6 +605,8 @@ bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uin
     u->src = code.slot[1];
     u->cc = code.slot[2];
     u->rep = code.slot[3];
+    if (insn->op == X86_VCVTPS2PH)
+        u->osize = (uint8_t)(insn->opnd[1].size / 4);
     u->native = stub_get(n, &code, &like);
     u->fn = u->native != NULL ? pick_handler(insn, u->native) : no_memory;
     return true;

@@ -36,6 +36,7 @@
 
 #define MXCSR_DEFAULT 0x1f80u
 #define MXCSR_FLAGS 0x3fu
+#define MXCSR_UE 0x0010u
 #define MXCSR_UM 0x0800u
 #define MXCSR_FTZ 0x8000u
 #define FCW_DEFAULT 0x037fu

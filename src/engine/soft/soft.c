@@ -30,7 +30,7 @@ void soft_mode_changed(struct soft_cpu *cpu)
         bool big = (cs->attr & X86_SEG_DB) && !in_vm86(cpu);
 
         cpu->mode = big ? X86_MODE_32 : X86_MODE_16;
-        cpu->rip_mask = big ? 0xffffffff : 0xffff;
+        cpu->rip_mask = 0xffffffff; /* in 16-bit code too: only branches truncate to IP */
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
     cpu->block_mode = (uint8_t)(cpu->mode | (has_descriptors(cpu) ? 0 : BLOCK_REAL));
