@@ -46,7 +46,7 @@ check() {
             *) why="names the test $test, which is not there" ;;
             esac
         done
-        patch --dry-run -p1 -s -f <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
+        patch --dry-run -p1 -s -f --no-backup-if-mismatch <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
         if [ -z "$why" ]; then
             good=$((good + 1))
         else
@@ -58,27 +58,25 @@ check() {
     [ "$bad" -eq 0 ]
 }
 
-# What a patch changes.
-files() {
-    sed -n 's|^+++ b/||p' "$1"
-}
-
-# A file that had a fault last is as old as in the tree again now, but its object still has the fault.
-freshen() {
-    [ -f "$work/broken" ] || return 0
-    while IFS= read -r file; do
-        [ ! -f "$work/tree/$file" ] || touch "$work/tree/$file"
-    done <"$work/broken"
-    rm "$work/broken"
+# Makes the copy equal to the tree. What differs gets the time of now, also what a run left with a
+# fault when it was interrupted: ninja goes by times alone.
+copy_tree() {
+    mkdir -p "$work/tree"
+    git ls-files >"$work/files.new"
+    while IFS= read -r path; do
+        [ -f "$path" ] || continue # deleted, and git has not been told
+        cmp -s "$path" "$work/tree/$path" || cp --parents --preserve=mode "$path" "$work/tree"
+    done <"$work/files.new"
+    if [ -f "$work/files" ]; then
+        LC_ALL=C comm -23 "$work/files" "$work/files.new" | while IFS= read -r path; do
+            rm -f "$work/tree/$path"
+        done
+    fi
 }
 
 prepare() {
-    rm -rf "$work/tree"
-    mkdir -p "$work/tree"
-    git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$work/tree"
-    freshen
+    copy_tree
     # as little optimisation as the tests can bear: most of the time goes into compiling
-    git ls-files >"$work/files.new"
     if [ ! -f "$work/build/build.ninja" ]; then
         set -- env CFLAGS="-O1 -g0" meson setup
     elif ! cmp -s "$work/files" "$work/files.new"; then
@@ -123,16 +121,14 @@ run() {
         n=$((n + 1))
         name=$(basename "$patch" .patch)
         header "$patch"
-        files "$patch" >>"$work/broken"
         why=
-        if ! patch -d "$work/tree" -p1 -s -f <"$top/$patch" >"$work/patch.txt"; then
+        if ! patch -d "$work/tree" -p1 -s -f --no-backup-if-mismatch <"$top/$patch" >"$work/patch.txt"; then
             why="does not apply"
         else
             rc=0
             # shellcheck disable=SC2086
             try $tests || rc=$?
-            patch -d "$work/tree" -p1 -R -s -f <"$top/$patch" >"$work/patch.txt"
-            [ "$rc" -eq 125 ] || files "$patch" >"$work/broken" # the one before is compiled again
+            patch -d "$work/tree" -p1 -R -s -f --no-backup-if-mismatch <"$top/$patch" >"$work/patch.txt"
             case $rc in
             0) why="$tests stays green ($fault)" ;;
             125) why="does not compile: $(grep -m 1 error: "$work/test.txt" || :)" ;;
