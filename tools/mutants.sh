@@ -12,8 +12,19 @@ top=$PWD
 work=$PWD/build/mutants
 start=$(date +%s)
 
-field() {
-    sed -n "s/^$1: //p; /^---/q" "$2" | head -n 1
+# What stands above the diff: $fault, $tests; and the first file that it changes: $file.
+header() {
+    fault='' tests='' file=''
+    while IFS= read -r line; do
+        case $line in
+        "Fault: "*) fault=${line#Fault: } ;;
+        "Test: "*) tests=${line#Test: } ;;
+        "+++ b/"*)
+            file=${line#+++ b/}
+            break
+            ;;
+        esac
+    done <"$1"
 }
 
 elapsed() {
@@ -23,15 +34,19 @@ elapsed() {
 # Every patch says what it is, changes something, and fits the tree as it stands.
 check() {
     bad=0 good=0
-    names=$(meson test -C build --list 2>/dev/null | sed 's|.*/ ||')
+    names=" $(meson test -C build --list 2>/dev/null | sed 's|.*/ ||' | tr '\n' ' ')"
     for patch in tests/mutants/*.patch; do
+        header "$patch"
         why=
-        [ -n "$(field Fault "$patch")" ] || why="has no line 'Fault:'"
-        [ -n "$(field Test "$patch")" ] || why="has no line 'Test:'"
-        for test in $(field Test "$patch"); do
-            echo "$names" | grep -qx -e "$test" || why="names the test $test, which is not there"
+        [ -n "$fault" ] || why="has no line 'Fault:'"
+        [ -n "$tests" ] || why="has no line 'Test:'"
+        for test in $tests; do
+            case $names in
+            *" $test "*) ;;
+            *) why="names the test $test, which is not there" ;;
+            esac
         done
-        patch --dry-run -p1 -s -f <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
+        patch --dry-run -p1 -s -f --no-backup-if-mismatch <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
         if [ -z "$why" ]; then
             good=$((good + 1))
         else
@@ -43,64 +58,89 @@ check() {
     [ "$bad" -eq 0 ]
 }
 
-prepare() {
-    rm -rf "$work/tree"
+# Makes the copy equal to the tree. What differs gets the time of now, also what a run left with a
+# fault when it was interrupted: ninja goes by times alone.
+copy_tree() {
     mkdir -p "$work/tree"
-    git ls-files -z | xargs -0 tar -cf - | tar -xf - -C "$work/tree"
-    # as little optimisation as the tests can bear: most of the time goes into compiling
-    if [ ! -f "$work/build/build.ninja" ]; then
-        CFLAGS=-O1 meson setup "$work/build" "$work/tree" >"$work/setup.txt" 2>&1 || {
-            cat "$work/setup.txt"
-            exit 1
-        }
+    git ls-files >"$work/files.new"
+    while IFS= read -r path; do
+        [ -f "$path" ] || continue # deleted, and git has not been told
+        cmp -s "$path" "$work/tree/$path" || cp --parents --preserve=mode "$path" "$work/tree"
+    done <"$work/files.new"
+    if [ -f "$work/files" ]; then
+        LC_ALL=C comm -23 "$work/files" "$work/files.new" | while IFS= read -r path; do
+            rm -f "$work/tree/$path"
+        done
     fi
-    echo "mutants: building the tree without a fault"
-    ninja -C "$work/build" >"$work/build.txt" 2>&1 || {
-        tail -n 30 "$work/build.txt"
-        exit 1
-    }
 }
 
-# True if the tests pass.
-green() {
-    timeout 300 meson test -C "$work/build" "$@" >"$work/test.txt" 2>&1
+prepare() {
+    copy_tree
+    # as little optimisation as the tests can bear: most of the time goes into compiling
+    if [ ! -f "$work/build/build.ninja" ]; then
+        set -- env CFLAGS="-O1 -g0" meson setup
+    elif ! cmp -s "$work/files" "$work/files.new"; then
+        set -- meson setup --reconfigure # it lists the tests when it configures
+    else
+        return 0
+    fi
+    "$@" "$work/build" "$work/tree" >"$work/setup.txt" 2>&1 || {
+        cat "$work/setup.txt"
+        exit 1
+    }
+    mv "$work/files.new" "$work/files"
+}
+
+# Builds what these tests need, and runs them: 0 green, 125 does not compile, else red.
+try() {
+    timeout 300 meson test -C "$work/build" "$@" >"$work/test.txt" 2>&1 9>&-
 }
 
 run() {
     caught=0 survived=0 n=0
     total=$#
+    mkdir -p "$work"
+    exec 9>"$work/lock"
+    flock -n 9 || {
+        echo "mutants: another run works in build/mutants" >&2
+        exit 1
+    }
     prepare
-    tests=$(for patch; do field Test "$patch"; done | tr ' ' '\n' | sort -u)
-    echo "mutants: $(echo "$tests" | wc -l) tests without a fault"
+    # by file: then the next fault's file is often the one that has to be compiled anyway
+    list=$(for patch; do header "$patch" && echo "$file $patch"; done | sort)
+    all=$(for patch; do header "$patch" && echo "$tests"; done | tr ' ' '\n' | sort -u)
+    echo "mutants: $(echo "$all" | wc -l) tests without a fault"
     # shellcheck disable=SC2086
-    green $tests || {
-        grep -E "FAIL|TIMEOUT|ERROR" "$work/test.txt"
+    try $all || {
+        grep -E "FAIL|TIMEOUT|ERROR|error" "$work/test.txt" || cat "$work/test.txt"
         echo "mutants: these tests fail without any fault; mend them first"
         echo "0 passed, 1 failed, 0 skipped"
         exit 1
     }
-    for patch; do
+    for patch in $(echo "$list" | sed 's/.* //'); do
         n=$((n + 1))
         name=$(basename "$patch" .patch)
-        test=$(field Test "$patch")
-        patch -d "$work/tree" -p1 -s -f <"$top/$patch" >"$work/patch.txt" || {
-            echo "FAIL $name: does not apply"
-            survived=$((survived + 1))
-            continue
-        }
-        # shellcheck disable=SC2086
-        if ! ninja -C "$work/build" >"$work/build.txt" 2>&1; then
-            echo "FAIL $name: does not compile:"
-            grep -m 3 error "$work/build.txt" || :
-            survived=$((survived + 1))
-        elif green $test; then
-            echo "FAIL $name: $test stays green ($(field Fault "$patch"))"
-            survived=$((survived + 1))
+        header "$patch"
+        why=
+        if ! patch -d "$work/tree" -p1 -s -f --no-backup-if-mismatch <"$top/$patch" >"$work/patch.txt"; then
+            why="does not apply"
         else
-            echo "[$n/$total] $name: $test is red ($(elapsed))"
-            caught=$((caught + 1))
+            rc=0
+            # shellcheck disable=SC2086
+            try $tests || rc=$?
+            patch -d "$work/tree" -p1 -R -s -f --no-backup-if-mismatch <"$top/$patch" >"$work/patch.txt"
+            case $rc in
+            0) why="$tests stays green ($fault)" ;;
+            125) why="does not compile: $(grep -m 1 error: "$work/test.txt" || :)" ;;
+            esac
         fi
-        patch -d "$work/tree" -p1 -R -s -f <"$top/$patch" >"$work/patch.txt"
+        if [ -z "$why" ]; then
+            echo "[$n/$total] $name: $tests is red ($(elapsed))"
+            caught=$((caught + 1))
+        else
+            echo "FAIL $name: $why"
+            survived=$((survived + 1))
+        fi
     done
     echo "mutants: $total faults in $(elapsed)"
     echo "$caught passed, $survived failed, 0 skipped"
@@ -117,7 +157,6 @@ case ${1-} in
     run tests/mutants/*.patch
     ;;
 *)
-    set -- "$@"
     list=
     for name; do
         [ -f "tests/mutants/$name.patch" ] || {

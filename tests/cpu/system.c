@@ -589,6 +589,7 @@ int main(int argc, char **argv)
         {"keys", test_keys},
         {"la57", test_la57},
         {"vme", test_vme},
+        {"protection", test_protection},
     };
     struct machine *m = m_create(NULL);
     unsigned failed, count;

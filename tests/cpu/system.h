@@ -165,5 +165,6 @@ void test_tasks(struct machine *m);
 void test_keys(struct machine *m);
 void test_la57(struct machine *m);
 void test_vme(struct machine *m);
+void test_protection(struct machine *m);
 
 #endif

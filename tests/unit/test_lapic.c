@@ -850,6 +850,17 @@ static void test_concurrent_posts(void **state)
         assert_int_equal(rd(f, 1, IRR + 16 * i), 0);
 }
 
+static void test_x2apic_cluster(void **state)
+{
+    struct fixture *f = *state;
+
+    remake(f, true);
+    enable_x2apic(f);
+    wrmsr(f, 1, 0x830, 0x10001ull << 32 | 0x850); /* member 0 of cluster 1, not of cluster 0 */
+    assert_true(pending(f, 16));
+    assert_false(pending(f, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -880,6 +891,7 @@ int main(void)
         T(test_hostile_state),
         T(test_level_through_ioapic),
         T(test_concurrent_posts),
+        T(test_x2apic_cluster),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

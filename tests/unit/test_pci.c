@@ -559,6 +559,52 @@ static void test_threads(void **state)
     machine_stop(&m);
 }
 
+/* A write that begins in the last entry and ends behind it changes nothing. */
+static void test_msix_end(void **state)
+{
+    struct machine m;
+    uint32_t bar;
+
+    (void)state;
+    start(&m);
+    bar = cfgr(&m, 3, 0, 0x20, 4);
+    cfgw(&m, 3, 0, 4, 2, 7);
+    mmio_out(&m, bar + 44, 4, 0);
+    assert_int_equal(mmio_in(&m, bar + 44, 4), 0);
+    mmio_out(&m, bar + 44, 8, ~0ull);
+    assert_int_equal(mmio_in(&m, bar + 44, 4), 0);
+    machine_stop(&m);
+}
+
+/* Each vector has a mask bit of its own. */
+static void test_msi_mask(void **state)
+{
+    struct machine m;
+    struct pci_func *f;
+    unsigned cap;
+
+    (void)state;
+    start(&m);
+    f = toy_of[1]->f;
+    cap = find_cap(&m, 3, 5, 0);
+    cfgw(&m, 3, 0, 4, 2, 7);
+    cfgw(&m, 3, 0, cap + 4, 4, 0xFEE01000);
+    cfgw(&m, 3, 0, cap + 12, 2, 0x40);
+    cfgw(&m, 3, 0, cap + 2, 2, 0x0021); /* four vectors */
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned before = m.messages;
+
+        cfgw(&m, 3, 0, cap + 16, 4, 1u << i);
+        for (unsigned v = 0; v < 4; v++)
+            pci_msi_send(f, v);
+        assert_int_equal(m.messages - before, 3);
+        assert_int_equal(cfgr(&m, 3, 0, cap + 20, 4), 1u << i);
+        cfgw(&m, 3, 0, cap + 16, 4, 0);
+        assert_int_equal(m.last.vector, 0x40 + i);
+    }
+    machine_stop(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -567,7 +613,8 @@ int main(void)
         cmocka_unit_test(test_bars_full),    cmocka_unit_test(test_no_lpc),
         cmocka_unit_test(test_msi),          cmocka_unit_test(test_msix),
         cmocka_unit_test(test_load_hostile), cmocka_unit_test(test_random),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_msix_end),
+        cmocka_unit_test(test_msi_mask),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -481,6 +481,21 @@ static void test_two_threads(void **state)
     pthread_join(driver, NULL);
 }
 
+/* Where used entries go, once round the ring. */
+static void test_used_entries(void **state)
+{
+    struct rig *r = *state;
+
+    desc(r, 0, DATA, 4, WRITE, 0);
+    for (unsigned i = 0; i < r->q.size; i++) {
+        offer(r, 0);
+        assert_int_equal(virtq_pop(&r->q, &r->c), 1);
+        virtq_push(&r->q, 0, 100 + i);
+    }
+    for (unsigned i = 0; i < r->q.size; i++)
+        assert_int_equal(gmem_read32(r->mem, USED + 8 + 8 * i), 100 + i);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +508,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hostile_setup, start, stop),
         cmocka_unit_test_setup_teardown(test_random, start, stop),
         cmocka_unit_test_setup_teardown(test_two_threads, start, stop),
+        cmocka_unit_test_setup_teardown(test_used_entries, start, stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
