@@ -46,7 +46,7 @@ check() {
             *) why="names the test $test, which is not there" ;;
             esac
         done
-        patch --dry-run -p1 -s -f --no-backup-if-mismatch <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
+        patch --dry-run -p1 -s -f <"$patch" >/dev/null 2>&1 || why="does not apply to the tree"
         if [ -z "$why" ]; then
             good=$((good + 1))
         else
