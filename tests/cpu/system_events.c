@@ -144,6 +144,15 @@ static void check_protected_frames(struct machine *m)
     RUN(m, ev_int40_32);
     expect("SS0 of another privilege or absent shuts down", m->exit.reason, VCPU_EXIT_SHUTDOWN);
     m_protected(m);
+    m_gate(m, 0x40, S_CODE32, 0xee, 0);
+    m_user(m);
+    m_desc(m, S_FREE, 0x00409300c0000017ull); /* base 0xc000, 24 bytes */
+    m_put16(m, A_TSS + 8, S_FREE);
+    m_put32(m, A_TSS + 4, 16); /* the fifth word of the frame has no room */
+    m_put32(m, 0xc00c, 0x5a5a5a5a);
+    RUN(m, ev_int40_32);
+    expect("no room on the inner stack: nothing is written", m_get32(m, 0xc00c), 0x5a5a5a5a);
+    m_protected(m);
     m->st.rflags |= X86_FL_OF;
     RUN(m, ev_into);
     expect_event(m, "INTO with OF", X86_EXC_OF, NO_ERROR, A_CODE + 1);

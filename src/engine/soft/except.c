@@ -231,16 +231,16 @@ static void deliver_long(struct soft_cpu *cpu, uint8_t vector, enum event_type t
 
 /* Writes a protected-mode frame below sp on a stack segment; returns the new pointer. */
 static uint64_t push_frame(struct soft_cpu *cpu, const struct x86_segment *ss, uint64_t sp,
-                           unsigned size, const uint64_t *frame, unsigned n, bool user)
+                           unsigned size, const uint64_t *frame, unsigned n, bool inner)
 {
     uint64_t mask = ss->attr & X86_SEG_DB ? 0xffffffff : 0xffff;
+    bool user = cpu->cpl == 3 && !inner;
 
+    stack_room(cpu, ss, sp, size, n, inner ? ss->selector & 0xfffcu : 0);
     for (unsigned i = 0; i < n; i++) {
         uint64_t lin;
 
         sp = (sp - size) & mask;
-        if (ss->attr & 4 ? sp <= ss->limit || sp + size - 1 > mask : sp + size - 1 > ss->limit)
-            soft_raise_error(cpu, X86_EXC_SS, user ? 0 : ss->selector & 0xfffcu);
         lin = (uint32_t)(ss->base + sp);
         if (user)
             mem_store_lin(cpu, X86_SS, lin, size, frame[i]);
@@ -295,7 +295,7 @@ static void deliver_protected(struct soft_cpu *cpu, uint8_t vector, enum event_t
         frame[n++] = error;
     if (g.off > cs.limit)
         soft_raise_error(cpu, X86_EXC_GP, 0);
-    sp = push_frame(cpu, &ss, sp, size, frame, n, cpl == 3);
+    sp = push_frame(cpu, &ss, sp, size, frame, n, inner);
     if (inner) {
         cpu->st.seg[X86_SS] = ss;
         for (unsigned i = 0; vm86 && i < 4; i++)

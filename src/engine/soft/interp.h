@@ -348,6 +348,10 @@ void far_return(struct soft_cpu *cpu, unsigned osize, unsigned drop);
 void soft_iret(struct soft_cpu *cpu, unsigned osize);
 /* SS:SP of a more privileged level from the TSS. */
 void tss_stack(struct soft_cpu *cpu, unsigned cpl, uint16_t *ss, uint64_t *sp);
+/* #SS(error) unless n values of this size fit below sp on a stack segment; before any is written.
+ */
+void stack_room(struct soft_cpu *cpu, const struct x86_segment *ss, uint64_t sp, unsigned size,
+                unsigned n, uint32_t error);
 void set_cpl(struct soft_cpu *cpu, unsigned cpl);
 /* 64-bit flat code/stack segments as SYSCALL and friends load them. */
 void seg_flat_code(struct soft_cpu *cpu, uint16_t sel, unsigned dpl, bool l);

@@ -414,6 +414,18 @@ void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
     commit_code(cpu, &s, cpu->cpl, off);
 }
 
+void stack_room(struct soft_cpu *cpu, const struct x86_segment *ss, uint64_t sp, unsigned size,
+                unsigned n, uint32_t error)
+{
+    uint64_t mask = ss->attr & X86_SEG_DB ? 0xffffffff : 0xffff;
+
+    for (unsigned i = 0; i < n; i++) {
+        sp = (sp - size) & mask;
+        if (ss->attr & 4 ? sp <= ss->limit || sp + size - 1 > mask : sp + size - 1 > ss->limit)
+            soft_raise_error(cpu, X86_EXC_SS, error);
+    }
+}
+
 /* Pushes on a stack that is not current yet. */
 struct new_stack {
     struct x86_segment ss;
@@ -424,9 +436,6 @@ static void new_push(struct soft_cpu *cpu, struct new_stack *st, unsigned size, 
 {
     uint64_t sp = (st->sp - size) & st->mask;
 
-    if (!in_long_mode(cpu) && (st->ss.attr & 4 ? sp <= st->ss.limit || sp + size - 1 > st->mask
-                                               : sp + size - 1 > st->ss.limit))
-        soft_raise_error(cpu, X86_EXC_SS, st->ss.selector & 0xfffcu);
     sys_store(cpu, in_long_mode(cpu) ? sp : (uint32_t)(st->ss.base + sp), size, v);
     st->sp = sp;
 }
@@ -466,6 +475,8 @@ static void call_inner(struct soft_cpu *cpu, const struct gate *g, struct x86_se
         st.mask = st.ss.attr & X86_SEG_DB ? 0xffffffff : 0xffff;
     }
     st.sp = sp;
+    if (!in_long_mode(cpu))
+        stack_room(cpu, &st.ss, sp, g->size, 4 + g->params, st.ss.selector & 0xfffcu);
     for (unsigned i = 0; i < g->params; i++)
         params[i] = stack_peek(cpu, g->size, i * g->size);
     new_push(cpu, &st, g->size, cpu->st.seg[X86_SS].selector);
