@@ -30,6 +30,7 @@ uint32_t rule_visible_error(const struct oracle_result *r);
 uint64_t rule_cr2_mask(const struct oracle_case *c, const struct oracle_result *r);
 uint32_t rule_fsw_mask(const struct oracle_case *c, const struct oracle_result *host);
 bool rule_flags_by_x87(const struct x86_insn *in);
+bool rule_reads_status(const struct x86_insn *in);
 uint32_t rule_mxcsr_mask(const struct oracle_case *c, const struct oracle_result *r);
 /* Does the outcome belong to the processor at hand? */
 bool rule_unspecified(const struct oracle_case *c, const struct oracle_result *host,

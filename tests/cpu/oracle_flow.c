@@ -79,12 +79,6 @@ static bool invalid_waits(const struct x86_state *st)
     return (st->xsave[0] & 1) == 0 && (st->xsave[2] & 1) != 0;
 }
 
-static bool reads_status(const struct x86_insn *in)
-{
-    return in->op == X86_FNSTSW || in->op == X86_FNSTENV || in->op == X86_FNSAVE ||
-           oracle_classify(in) == OC_STATE;
-}
-
 bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
 {
     struct flow *f = ctx;
@@ -96,7 +90,7 @@ bool flow_step(void *ctx, const struct x86_insn *in, const struct x86_state *st)
     if (f->started && rule_flags_by_x87(&f->last) && invalid_waits(st))
         f->undefined |= X86_FL_ARITH;
     f->codes |= invalid_waits(st);
-    if (reads_status(in) && f->codes)
+    if (rule_reads_status(in) && f->codes)
         f->unclear = true;
     f->started = true;
     f->last = *in;

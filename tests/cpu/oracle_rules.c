@@ -83,15 +83,34 @@ uint32_t rule_undefined_flags(const struct oracle_case *c, const struct oracle_r
     return mask;
 }
 
+bool rule_reads_status(const struct x86_insn *in)
+{
+    return in->op == X86_FNSTSW || in->op == X86_FNSTENV || in->op == X86_FNSAVE ||
+           oracle_classify(in) == OC_STATE;
+}
+
+/* Can #IA be unmasked when the last instruction runs? */
+static bool may_unmask(const struct oracle_case *c)
+{
+    unsigned k;
+
+    for (k = 0; k < c->count; k++)
+        if (c->insn[k].op == X86_FLDCW || c->insn[k].op == X86_FLDENV ||
+            c->insn[k].op == X86_FRSTOR)
+            return true;
+    return (c->in.fx[0] & 1) == 0;
+}
+
 bool oracle_meaningful(const struct oracle_case *c)
 {
     uint32_t mask = 0;
+    bool unmask = may_unmask(c), codes = false;
     unsigned k;
 
     for (k = 0; k < c->count; k++) {
         const struct x86_insn *in = &c->insn[k];
 
-        if ((in->flags_read & mask) != 0)
+        if ((in->flags_read & mask) != 0 || (codes && rule_reads_status(in)))
             return false;
         /* Misaligned operands of SHA fault in Intel's manual, and do not on AMD's processors. */
         if (in->feature == X86_FEAT_SHA && in->modrm < 0xc0 &&
@@ -99,6 +118,9 @@ bool oracle_meaningful(const struct oracle_case *c)
              (in->index != X86_REG_NONE && (in->base == X86_REG_NONE || in->base == in->index))))
             return false;
         mask = (mask & ~in->flags_written) | in->flags_undefined;
+        if (unmask && rule_flags_by_x87(in)) /* see rule_fsw_mask */
+            mask |= X86_FL_ARITH;
+        codes |= unmask && oracle_classify(in) == OC_X87;
     }
     return c->count > 0;
 }
