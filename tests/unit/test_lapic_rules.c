@@ -4,6 +4,7 @@
  */
 #include "lapic_fixture.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -369,6 +370,60 @@ static void test_lint0_polarity(void **state)
     assert_false(pending(f, 0));
     wr(f, 0, LINT0, 0x700);
     assert_true(pending(f, 0));
+}
+
+/* The wire moves on one thread while its entry is written and ended on another: none is lost. */
+struct toggler {
+    struct fixture *f;
+    atomic_bool done;
+};
+
+static void *toggle(void *ctx)
+{
+    struct toggler *t = ctx;
+
+    for (unsigned i = 0; i < 40000; i++)
+        pic(t->f, i & 1); /* ends high */
+    t->done = true;
+    return NULL;
+}
+
+static void unheard(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+}
+
+static void test_lint0_race(void **state)
+{
+    struct fixture *f = *state;
+    struct vcpu_signal_ops silent = signals; /* the fixture's counters are not atomic */
+    struct lapic_config cfg = {.cpus = 1, .phys_bits = 40, .signals = &silent, .signals_ctx = f};
+    struct toggler t = {.f = f};
+    pthread_t thread;
+
+    silent.interrupt = unheard;
+    lapics_destroy(f->l);
+    assert_int_equal(lapics_create(&f->env, &cfg, &f->l, NULL), 0);
+    wr(f, 0, LINT0, 0x8048);
+    assert_int_equal(pthread_create(&thread, NULL, toggle, &t), 0);
+    for (unsigned i = 0; !t.done; i++) {
+        wr(f, 0, LINT0, i & 1 ? MASKED | 0x8048 : 0x8048);
+        if (ack(f, 0) == 0x48)
+            wr(f, 0, EOI, 0);
+    }
+    pthread_join(thread, NULL);
+    wr(f, 0, LINT0, 0x8048);
+    for (unsigned i = 0; i < 10; i++) { /* asks again as long as the wire is high */
+        assert_int_equal(rd(f, 0, LINT0), 0xC048);
+        assert_int_equal(ack(f, 0), 0x48);
+        wr(f, 0, EOI, 0);
+    }
+    pic(f, false);
+    assert_int_equal(ack(f, 0), 0x48);
+    wr(f, 0, EOI, 0);
+    assert_int_equal(rd(f, 0, LINT0), 0x8048);
+    assert_int_equal(ack(f, 0), -1);
 }
 
 /* What each delivery mode makes of the pins. */
@@ -795,6 +850,7 @@ int main(void)
         T(test_redirectable_ipi),
         T(test_lint0_level),
         T(test_lint0_polarity),
+        T(test_lint0_race),
         T(test_lint_deliveries),
         T(test_init_levels),
         T(test_lowest_without_sender),
