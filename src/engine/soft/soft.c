@@ -344,9 +344,10 @@ static struct soft_block *next_block(struct soft_cpu *cpu)
 
 static void take_pins(struct soft_cpu *cpu)
 {
-    bool masked = atomic_load(&cpu->vm->a20_masked);
+    bool masked;
 
-    atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_PINS);
+    atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_PINS); /* first: a change after it comes again */
+    masked = atomic_load(&cpu->vm->a20_masked);
     if (atomic_exchange(&cpu->ignne_wanted, false) && cpu->st.ferr)
         cpu->st.ignne = true;
     if (cpu->st.a20_masked != masked) {
