@@ -410,8 +410,65 @@ static void check_misc_enable(struct machine *m)
     expect_event(m, "MISC_ENABLE: a reserved bit", X86_EXC_GP, 0, A_CODE);
 }
 
+CODE(r_rdmsr_any, 64, "rdmsr\n" DONE);
+
+/* Registers that systems read without asking CPUID first, or that CPUID here offers. */
+static void check_touched(struct machine *m)
+{
+    static const struct {
+        const char *name;
+        uint32_t index, count;
+    } touched[] = {
+        {"everyone: TSC", 0x10, 1},
+        {"Xen, FreeBSD, OpenBSD, Windows: PLATFORM_ID, before looking for microcode", 0x17, 1},
+        {"BSD on old models: EBL_CR_POWERON", 0x2a, 1},
+        {"Windows: SMI_COUNT", 0x34, 1},
+        {"Windows: CORE_THREAD_COUNT", 0x35, 1},
+        {"everyone: FEATURE_CONTROL, TSC_ADJUST", 0x3a, 2},
+        {"Linux: SPEC_CTRL", 0x48, 1},
+        {"everyone: BIOS_SIGN_ID", 0x8b, 1},
+        {"Linux, FreeBSD, Windows: PLATFORM_INFO", 0xce, 1},
+        {"firmware and everyone: MTRRCAP", 0xfe, 1},
+        {"Linux: ARCH_CAPABILITIES", 0x10a, 1},
+        {"Linux: MISC_FEATURES_ENABLES", 0x140, 1},
+        {"everyone: SYSENTER_CS, _ESP, _EIP", 0x174, 3},
+        {"everyone: MCG_CAP, MCG_STATUS", 0x179, 2},
+        {"FreeBSD, Windows: PERF_STATUS, PERF_CTL", 0x198, 2},
+        {"everyone: MISC_ENABLE", 0x1a0, 1},
+        {"FreeBSD, bhyve's guests: TURBO_RATIO_LIMIT", 0x1ad, 1},
+        {"Linux, Windows: DEBUGCTL", 0x1d9, 1},
+        {"Windows: last branch and exception records", 0x1db, 4},
+        {"firmware and everyone: variable MTRRs", 0x200, 2 * X86_MTRR_VAR},
+        {"firmware and everyone: fixed MTRR of 64 KiB", 0x250, 1},
+        {"firmware and everyone: fixed MTRRs of 16 KiB", 0x258, 2},
+        {"firmware and everyone: fixed MTRRs of 4 KiB", 0x268, 8},
+        {"everyone: PAT", 0x277, 1},
+        {"firmware and everyone: MTRR_DEF_TYPE", 0x2ff, 1},
+        {"Linux, bhyve's guests: RAPL units", 0x606, 1},
+        {"bhyve's guests: package energy", 0x611, 1},
+        {"bhyve's guests: memory's energy", 0x619, 1},
+        {"bhyve's guests: cores' energy", 0x639, 1},
+        {"bhyve's guests: graphics' energy", 0x641, 1},
+        {"Linux: XSS", 0xda0, 1},
+        {"everyone: EFER, STAR, LSTAR, CSTAR, SFMASK", 0xc0000080, 5},
+        {"everyone: FS, GS and KERNEL_GS bases, TSC_AUX", 0xc0000100, 4},
+    };
+
+    for (size_t i = 0; i < countof(touched); i++) {
+        unsigned there = 0;
+
+        for (uint32_t n = 0; n < touched[i].count; n++) {
+            m_long(m);
+            m->st.gpr[X86_RCX] = touched[i].index + n;
+            there += RUN(m, r_rdmsr_any) == 0x80;
+        }
+        expect(touched[i].name, there, touched[i].count);
+    }
+}
+
 void test_registers(struct machine *m)
 {
+    check_touched(m);
     check_misc_enable(m);
     check_control(m);
     check_msrs(m);

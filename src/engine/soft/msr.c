@@ -10,6 +10,7 @@ enum {
     MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
     MSR_POWER_ON = 0x2a,
+    MSR_SMI_COUNT = 0x34,
     MSR_CORE_THREAD_COUNT = 0x35,
     MSR_FEATURE_CONTROL = 0x3a,
     MSR_TSC_ADJUST = 0x3b,
@@ -29,6 +30,7 @@ enum {
     MSR_PERF_STATUS = 0x198,
     MSR_PERF_CTL = 0x199,
     MSR_MISC_ENABLE = 0x1a0,
+    MSR_TURBO_RATIO_LIMIT = 0x1ad,
     MSR_DEBUGCTL = 0x1d9,
     MSR_LAST_BRANCH = 0x1db, /* to 0x1de: last branch and exception, from and to */
     MSR_MTRR_PHYS = 0x200,
@@ -38,6 +40,11 @@ enum {
     MSR_PAT = 0x277,
     MSR_MTRR_DEF = 0x2ff,
     MSR_MC0_CTL = 0x400,
+    MSR_RAPL_UNIT = 0x606,
+    MSR_PKG_ENERGY = 0x611,
+    MSR_DRAM_ENERGY = 0x619,
+    MSR_PP0_ENERGY = 0x639,
+    MSR_PP1_ENERGY = 0x641,
     MSR_TSC_DEADLINE = 0x6e0,
     MSR_PKRS = 0x6e1,
     MSR_X2APIC = 0x800,
@@ -226,6 +233,13 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     case MSR_MCG_CAP: /* no banks */
     case MSR_PLATFORM_ID:
     case MSR_POWER_ON:
+    case MSR_SMI_COUNT: /* there are none */
+    case MSR_TURBO_RATIO_LIMIT:
+    case MSR_RAPL_UNIT: /* energy is not measured */
+    case MSR_PKG_ENERGY:
+    case MSR_DRAM_ENERGY:
+    case MSR_PP0_ENERGY:
+    case MSR_PP1_ENERGY:
     case MSR_PERF_STATUS:
     case MSR_PERF_CTL:
     case MSR_LAST_BRANCH:
