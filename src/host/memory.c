@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -196,4 +197,51 @@ int host_code_seal(void *p, size_t size, struct error *err)
 int host_code_unseal(void *p, size_t size, struct error *err)
 {
     return code_protect(p, size, PROT_READ | PROT_WRITE, "writable", err);
+}
+
+#ifdef __linux__
+static int code_file(void)
+{
+    return memfd_create("xhyve-code", MFD_CLOEXEC);
+}
+#else
+static int code_file(void)
+{
+    char name[32];
+    int fd;
+
+    snprintf(name, sizeof(name), "/xhyve-code-%d", (int)getpid());
+    fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd >= 0)
+        shm_unlink(name);
+    return fd;
+}
+#endif
+
+int host_code_views(size_t size, void **rw, void **rx, struct error *err)
+{
+    int fd = code_file(), code;
+
+    *rw = *rx = MAP_FAILED;
+    size = round_pages(size);
+    if (fd >= 0 && ftruncate(fd, (off_t)size) == 0) {
+        *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (*rw != MAP_FAILED)
+            *rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    code = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (*rx != MAP_FAILED)
+        return 0;
+    if (*rw != MAP_FAILED)
+        munmap(*rw, size);
+    return error_set(err, code, "the host refuses memory for translated code: %s", strerror(-code));
+}
+
+void host_code_views_free(void *rw, void *rx, size_t size)
+{
+    size = round_pages(size);
+    munmap(rw, size);
+    munmap(rx, size);
 }

@@ -19,4 +19,11 @@ void *host_code_alloc(size_t size, struct error *err);
 int host_code_seal(void *p, size_t size, struct error *err);
 int host_code_unseal(void *p, size_t size, struct error *err);
 
+/*
+ * Code memory seen twice: through *rw it can be written, through *rx executed, and neither view is
+ * ever both. Zeroed, lazily backed. -errno: the host does not allow it.
+ */
+int host_code_views(size_t size, void **rw, void **rx, struct error *err);
+void host_code_views_free(void *rw, void *rx, size_t size);
+
 #endif

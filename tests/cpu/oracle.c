@@ -2,7 +2,7 @@
  * The soft engine against the host CPU.
  *
  *   oracle [--seed N] [--count N] [--jobs N] [--only CLASS] [--case SEED [--slot N]] [--max N]
- *          [--small 0|1] [--tests FILE --source FOLDER]
+ *          [--small 0|1] [--interpret] [--tests FILE --source FOLDER]
  *
  * Every case has a seed of its own; a mismatch prints the command that runs just that one. Two
  * cases of three are single instructions or a few, the third is a program.
@@ -25,7 +25,7 @@
 struct options {
     uint64_t seed, count, one;
     unsigned slot, max, jobs;
-    bool have_one, small;
+    bool have_one, small, interpret;
     const char *tests, *source;
     enum oracle_class only;
 };
@@ -59,6 +59,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"slot", required_argument, NULL, 'l'},
         {"small", required_argument, NULL, 'w'},
         {"tests", required_argument, NULL, 't'},
+        {"interpret", no_argument, NULL, 'i'},
         {"source", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
@@ -84,6 +85,9 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'j':
             o->jobs = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'i':
+            o->interpret = true;
             break;
         case 'l':
             o->slot = (unsigned)strtoul(optarg, NULL, 0);
@@ -272,7 +276,7 @@ static int run_job(const struct options *o, struct totals *t, unsigned first)
 
     oracle_features(j.feature);
     j.host = oracle_host_open(BATCH);
-    j.soft = oracle_soft_open(j.feature);
+    j.soft = oracle_soft_open(j.feature, o->interpret);
     j.cases = calloc(BATCH, sizeof(*j.cases));
     if (j.soft == NULL || j.cases == NULL)
         return 2;

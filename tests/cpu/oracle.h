@@ -144,7 +144,8 @@ struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle
 
 /* The soft engine. */
 struct oracle_soft;
-struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1]);
+struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1], bool interpret);
+bool oracle_soft_interprets(const struct oracle_soft *s);
 const bool *oracle_soft_features(const struct oracle_soft *s);
 void oracle_soft_load(struct oracle_soft *s, const struct oracle_case *c, unsigned n);
 void oracle_soft_run(struct oracle_soft *s, const struct oracle_case *c, struct oracle_result *r);

@@ -142,7 +142,7 @@ static void make_state(struct x86_state *st)
     st->mp_state = X86_MP_RUNNING;
 }
 
-struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
+struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1], bool interpret)
 {
     struct oracle_soft *s = calloc(1, sizeof(*s));
     struct error err = {0};
@@ -159,6 +159,7 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
     s->cpuid.efer_mask = UINT64_MAX;
     s->env.cpuid = &s->cpuid;
     s->env.cpus = 1;
+    s->env.interpret = interpret;
     s->env.log = log_create(2, LOG_WARN);
     s->env.mem = gmem_create(G_SIZE, &err);
     s->env.bus = bus_create(s->env.log);
@@ -172,6 +173,11 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1])
     make_descriptors(s);
     make_state(&s->base);
     return s;
+}
+
+bool oracle_soft_interprets(const struct oracle_soft *s)
+{
+    return s->env.interpret;
 }
 
 const bool *oracle_soft_features(const struct oracle_soft *s)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/interp.h"
+#include "engine/soft/jit/jit.h"
 #include "host/memory.h"
 
 /*
@@ -127,7 +128,7 @@ static unsigned kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
 
 void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len)
 {
-    if (kill_range(cpu, gpa, gpa + len) == 0)
+    if (kill_range(cpu, gpa, gpa + len) + jit_kill_range(cpu, gpa, gpa + len) == 0)
         gmem_unmark_code(cpu->vm->env.mem, gpa & PAGE_MASK);
     /* after the mark: who decodes in between sees the new bytes or is told */
     soft_tell_others(cpu, gpa & PAGE_MASK, false);
@@ -136,6 +137,7 @@ void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len)
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page)
 {
     kill_range(cpu, gpa_page, gpa_page + PAGE_SIZE);
+    jit_kill_range(cpu, gpa_page, gpa_page + PAGE_SIZE);
 }
 
 static void op_invalid(struct soft_cpu *cpu, const struct uop *u)
@@ -151,7 +153,7 @@ static void op_too_long(struct soft_cpu *cpu, const struct uop *u)
 }
 
 /* The instruction at offset off of its block; what cannot be decoded becomes one that faults. */
-static void make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, unsigned off,
+void block_make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, unsigned off,
                      struct uop *u)
 {
     struct x86_insn insn;
@@ -186,9 +188,8 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
 
     memcpy(code, first, avail);
     if (avail < INSN_MAX && x86_decode(code, avail, cpu->mode, &insn) == X86_DECODE_MORE) {
-        enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
         uint64_t gpa, next = cpu->long_code ? lin + avail : (uint32_t)(lin + avail);
-        const uint8_t *second = mmu_translate(cpu, X86_CS, next, ACC_EXEC, mode, &gpa);
+        const uint8_t *second = mmu_fetch(cpu, next, &gpa);
 
         if (second == NULL)
             mmu_fetch_device(cpu, gpa, code + avail, INSN_MAX - avail);
@@ -200,7 +201,7 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
         c->len <= avail && memcmp(c->bytes, code, c->len) == 0)
         return &c->block;
     memset(c, 0, sizeof(*c));
-    make_uop(cpu, code, avail, 0, &c->block.uop[0]);
+    block_make_uop(cpu, code, avail, 0, &c->block.uop[0]);
     c->lin = lin;
     c->len = c->block.uop[0].len;
     memcpy(c->bytes, code, c->len);
@@ -209,6 +210,15 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
     c->block.mode = cpu->block_mode;
     c->block.pa = UINT64_MAX;
     return &c->block;
+}
+
+void block_protect(struct soft_cpu *cpu, uint64_t gpa_page)
+{
+    if (gmem_is_code(cpu->vm->env.mem, gpa_page))
+        return;
+    gmem_mark_code(cpu->vm->env.mem, gpa_page);
+    mmu_protect_code(cpu, gpa_page);
+    soft_tell_others(cpu, gpa_page, true);
 }
 
 /* Decodes from `code` (have bytes to the page's end) into the arena; NULL if the first crosses. */
@@ -222,12 +232,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
 
     if (ARENA_SIZE - b->used < most)
         block_flush_all(cpu);
-    /* marked before the bytes are read: a write after this is noticed */
-    if (!gmem_is_code(cpu->vm->env.mem, pa & PAGE_MASK)) {
-        gmem_mark_code(cpu->vm->env.mem, pa & PAGE_MASK);
-        mmu_protect_code(cpu, pa & PAGE_MASK);
-        soft_tell_others(cpu, pa & PAGE_MASK, true);
-    }
+    block_protect(cpu, pa & PAGE_MASK);
     k = (void *)(b->arena + b->used);
     memset(k, 0, sizeof(*k));
     k->pa = pa;
@@ -239,7 +244,7 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
         if (have - off < INSN_MAX &&
             x86_decode(code + off, have - off, cpu->mode, &insn) == X86_DECODE_MORE)
             break;
-        make_uop(cpu, code + off, have - off, off, u);
+        block_make_uop(cpu, code + off, have - off, off, u);
         off += u->len;
         k->count++;
         if ((u->flags & UOP_END) || off >= have)
@@ -259,7 +264,6 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
 struct soft_block *block_get(struct soft_cpu *cpu, bool single)
 {
     struct blocks *b = cpu->blocks;
-    enum tlb_mode mode = cpu->cpl == 3 ? TLB_USER : TLB_KERNEL;
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip, gpa;
     uint8_t device[INSN_MAX];
     const uint8_t *code;
@@ -274,7 +278,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
             soft_raise_error(cpu, X86_EXC_GP, 0);
     }
     have = PAGE_SIZE - (unsigned)(lin & 4095);
-    code = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, mode, &gpa);
+    code = mmu_fetch(cpu, lin, &gpa);
     if (code == NULL) { /* registers of a device: one instruction, fetched anew each time */
         have = have < INSN_MAX ? have : INSN_MAX;
         mmu_fetch_device(cpu, gpa, device, have);

@@ -54,7 +54,12 @@ struct uop {
 #define UOP_RIP 4u  /* disp is from cpu->block_rip */
 #define UOP_REG 8u  /* the r/m operand is a register: dst, or src where it is the source */
 
-/* ---- soft TLB: tags hold page | generation, which no address has while the entry is empty ---- */
+/*
+ * ---- soft TLB ----
+ * A tag is a page's linear address, so that (address ^ tag) is the offset in the page if the entry
+ * is the page's, and at least a page's size if it is not: one compare tells a hit that does not
+ * cross the page's end. An empty tag names a page that belongs to another slot.
+ */
 
 #ifdef XHYVE_HOSTILE
 #define SOFT_TLB_BITS 1u
@@ -64,9 +69,28 @@ struct uop {
 #define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
 
 struct tlb_entry {
-    uint64_t rtag, wtag, xtag; /* page address | generation; 0 = empty */
-    uintptr_t addend;          /* hva - linear address */
+    uint64_t rtag, wtag; /* for reads, for writes */
+    uintptr_t page;      /* hva of the page */
+    uintptr_t addend;    /* hva - linear address */
 };
+
+static inline uint64_t tlb_empty(unsigned slot)
+{
+    return ((uint64_t)slot ^ 1) << 12;
+}
+
+/* Does an access of this size hit the tag? */
+static inline bool tlb_hit(uint64_t tag, uint64_t lin, unsigned size)
+{
+    return (lin ^ tag) <= 4096u - size;
+}
+
+/* Pages that instructions were fetched from; tag is page | generation, 0 = empty. */
+struct fetch_entry {
+    uint64_t tag, gpa;
+    const uint8_t *page; /* NULL: not RAM */
+};
+#define SOFT_FETCH_SIZE 64u
 
 /* Which table an access uses. */
 enum tlb_mode {
@@ -87,6 +111,27 @@ struct soft_jump {
     struct soft_block *block;
 };
 #define SOFT_JUMP_BITS 12u
+
+/* What the translator's code reads and writes of the vCPU; jit/ owns it. */
+struct jit_hot {
+    uint64_t host_rsp, next, ret, s1, s3;
+    const void *exit;     /* where code goes to leave */
+    const void *fn[8];    /* C functions of the stubs */
+    uint64_t ctx[2];      /* of the jump tables' entries, supervisor and user; never reused */
+    uint64_t budget;      /* instructions at which blocks stop */
+    void *block;          /* that counted last */
+    uint32_t host_mxcsr;
+    uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
+    uint8_t vec_was;
+    uint8_t key; /* of the code that runs */
+};
+
+/* Where translated code is for a linear address; by its low 16 bits. */
+struct jit_slot {
+    const void *code;
+    uint64_t lin, ctx, unused;
+};
+#define JIT_SLOTS 65536u
 
 struct soft_cpu {
     struct x86_state st; /* rflags' arithmetic bits are in .cc while instructions run */
@@ -112,6 +157,8 @@ struct soft_cpu {
     uint64_t gen;                    /* TLB generation, 1..4095 */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
+    uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* entries that are not empty */
+    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];            /* supervisor, user */
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
@@ -154,6 +201,10 @@ struct soft_cpu {
     struct vcpu_stats stats;
     void *native; /* native.c's own state of this CPU */
     void *blocks; /* block.c's */
+    void *jit;    /* jit/'s; NULL: interpret only */
+    bool jit_runs; /* translated code has called us */
+    struct jit_hot hot;
+    struct jit_slot slots[2][JIT_SLOTS]; /* supervisor, user */
 };
 
 #define SOFT_PENDING_KICK 1u
@@ -168,6 +219,7 @@ struct soft_vm {
     struct soft_cpu *cpu[256];
     uint64_t phys_mask; /* valid physical address bits */
     atomic_bool a20_masked;
+    bool count; /* instructions are counted in translated code too */
 };
 
 /* ---- faults ---- */

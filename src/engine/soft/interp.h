@@ -50,8 +50,11 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
                        enum tlb_mode mode, uint64_t *gpa);
 uint64_t mmu_load_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size);
 void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size, uint64_t v);
+/* As mmu_translate for an instruction fetch at this privilege, by a small TLB of its own. */
+const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa);
 /* Instruction bytes from what is not RAM, within one page. */
 void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len);
+void mmu_init(struct soft_cpu *cpu);
 void mmu_flush_all(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
 /* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
@@ -103,8 +106,7 @@ soft_inline uint64_t mem_load_lin(struct soft_cpu *cpu, unsigned seg, uint64_t l
 {
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
-    if (likely(e->rtag == ((lin & PAGE_MASK) | cpu->gen) &&
-               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+    if (likely(tlb_hit(e->rtag, lin, size)))
         return host_load((const uint8_t *)(lin + e->addend), size);
     return mmu_load_slow(cpu, seg, lin, size);
 }
@@ -114,8 +116,7 @@ soft_inline void mem_store_lin(struct soft_cpu *cpu, unsigned seg, uint64_t lin,
 {
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
-    if (likely(e->wtag == ((lin & PAGE_MASK) | cpu->gen) &&
-               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+    if (likely(tlb_hit(e->wtag, lin, size)))
         host_store((uint8_t *)(lin + e->addend), size, v);
     else
         mmu_store_slow(cpu, seg, lin, size, v);
@@ -142,8 +143,7 @@ soft_inline uint8_t *mem_rmw(struct soft_cpu *cpu, unsigned seg, uint64_t lin, u
 {
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
-    if (likely(e->wtag == ((lin & PAGE_MASK) | cpu->gen) && e->rtag == e->wtag &&
-               (size == 1 || (lin & 4095) <= PAGE_SIZE - size)))
+    if (likely(tlb_hit(e->wtag, lin, size) && e->rtag == e->wtag))
         return (uint8_t *)(lin + e->addend);
     return mmu_rmw_slow(cpu, seg, lin, size);
 }
@@ -328,6 +328,9 @@ soft_inline void soft_stop_block(struct soft_cpu *cpu)
     cpu->uop_end = cpu->uop + 1;
 }
 
+/* ---- soft.c: runs a block from st.rip; in *cpu where it stopped ---- */
+void soft_run_block(struct soft_cpu *cpu, struct soft_block *k);
+
 /* ---- seg.c ---- */
 struct descriptor {
     uint32_t lo, hi;
@@ -402,6 +405,14 @@ void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
 /* Forgets a page that another has written; its mark is not ours to take. */
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page);
 void block_flush_all(struct soft_cpu *cpu);
+/* Marks a page before its bytes are decoded: every write after this is noticed. */
+void block_protect(struct soft_cpu *cpu, uint64_t gpa_page);
+/*
+ * The instruction at code[0..avail), `off` bytes from what block_rip will be; what cannot be
+ * decoded becomes one that faults.
+ */
+void block_make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, unsigned off,
+                    struct uop *u);
 
 /*
  * To all other vCPUs: forget what they decoded from this page, or (protect) write to it no more

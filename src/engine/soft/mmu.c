@@ -1,5 +1,6 @@
 #include "base/endian.h"
 #include "engine/soft/interp.h"
+#include "engine/soft/jit/jit.h"
 
 /*
  * Linear to physical to host: page walks, the soft TLB, and the slow halves of memory accesses.
@@ -284,9 +285,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
 {
     struct gmem *mem = cpu->vm->env.mem;
     enum tlb_mode rights = mode;
-    struct tlb_entry *e;
     struct walk w;
-    uint64_t tag = (lin & PAGE_MASK) | cpu->gen;
+    uint64_t tag = lin & PAGE_MASK;
     const uint8_t *page;
     bool ram, code;
 
@@ -303,34 +303,79 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
         return NULL;
     ram = gmem_ptr(mem, w.gpa & PAGE_MASK, PAGE_SIZE) != NULL;
     code = gmem_is_code(mem, w.gpa & PAGE_MASK);
-    if (mode != TLB_CHECKED) {
+    if (w.size > PAGE_SIZE)
+        note_large(cpu, lin, w.size);
+    if (mode != TLB_CHECKED && acc != ACC_EXEC) {
+        unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
         uintptr_t addend = (uintptr_t)page - (lin & PAGE_MASK);
+        struct tlb_entry *e = &cpu->tables[mode][slot];
 
-        e = &cpu->tables[mode][(lin >> 12) & (SOFT_TLB_SIZE - 1)];
-        if (e->addend != addend || (e->rtag != tag && e->wtag != tag && e->xtag != tag)) {
-            e->rtag = e->wtag = e->xtag = 0;
-            e->addend = addend;
-        }
-        if (acc == ACC_EXEC)
-            e->xtag = tag;
-        else
+        if (e->addend != addend || e->rtag != tag) {
+            e->wtag = tlb_empty(slot);
             e->rtag = tag;
-        if (acc != ACC_EXEC && ram && !code && w.dirty && allowed(cpu, &w, ACC_WRITE, mode))
+            e->page = (uintptr_t)page;
+            e->addend = addend;
+            cpu->tlb_used[mode][slot / 64] |= 1ull << (slot % 64);
+        }
+        if (ram && !code && w.dirty && allowed(cpu, &w, ACC_WRITE, mode))
             e->wtag = tag;
-        if (w.size > PAGE_SIZE)
-            note_large(cpu, lin, w.size);
     }
     if (acc == ACC_WRITE && (!ram || code))
         return NULL;
     return (uint8_t *)(uintptr_t)page + (lin & 4095);
 }
 
+const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
+{
+    struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(lin >> 12) & (SOFT_FETCH_SIZE - 1)];
+    const uint8_t *p;
+
+    if (likely(e->tag == ((lin & PAGE_MASK) | cpu->gen))) {
+        *gpa = e->gpa | (lin & 4095);
+        return e->page + (lin & 4095);
+    }
+    p = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, cpu->cpl == 3 ? TLB_USER : TLB_KERNEL, gpa);
+    if (p == NULL)
+        return NULL;
+    e->tag = (lin & PAGE_MASK) | cpu->gen;
+    e->gpa = *gpa & PAGE_MASK;
+    e->page = p - (lin & 4095);
+    return p;
+}
+
+static void empty_tables(struct soft_cpu *cpu)
+{
+    for (unsigned m = 0; m < TLB_MODES; m++) {
+        for (unsigned w = 0; w < countof(cpu->tlb_used[m]); w++) {
+            uint64_t used = cpu->tlb_used[m][w];
+
+            for (; used != 0; used &= used - 1) {
+                unsigned slot = 64 * w + (unsigned)__builtin_ctzll(used);
+
+                cpu->tables[m][slot].rtag = cpu->tables[m][slot].wtag = tlb_empty(slot);
+            }
+            cpu->tlb_used[m][w] = 0;
+        }
+    }
+}
+
+void mmu_init(struct soft_cpu *cpu)
+{
+    cpu->gen = 1;
+    for (unsigned m = 0; m < TLB_MODES; m++) {
+        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
+            cpu->tables[m][i].rtag = cpu->tables[m][i].wtag = tlb_empty(i);
+    }
+}
+
 void mmu_flush_all(struct soft_cpu *cpu)
 {
     cpu->large_mask = 0;
+    empty_tables(cpu);
+    jit_context_changed(cpu);
     if (++cpu->gen == PAGE_SIZE) {
         cpu->gen = 1;
-        memset(cpu->tables, 0, sizeof(cpu->tables));
+        memset(cpu->fetch, 0, sizeof(cpu->fetch));
         memset(cpu->jumps, 0, sizeof(cpu->jumps));
     }
 }
@@ -342,10 +387,13 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
         return;
     }
     for (unsigned m = 0; m < TLB_MODES; m++) {
-        struct tlb_entry *e = &cpu->tables[m][(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+        unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
 
-        e->rtag = e->wtag = e->xtag = 0;
+        cpu->tables[m][slot].rtag = cpu->tables[m][slot].wtag = tlb_empty(slot);
     }
+    jit_page_changed(cpu, lin);
+    cpu->fetch[0][(lin >> 12) & (SOFT_FETCH_SIZE - 1)].tag = 0;
+    cpu->fetch[1][(lin >> 12) & (SOFT_FETCH_SIZE - 1)].tag = 0;
     /* the jump cache holds translations of instruction addresses on that page */
     for (unsigned i = 0; i < 1u << SOFT_JUMP_BITS; i++) {
         if (((cpu->jumps[i].lin ^ lin) & PAGE_MASK) == 0)
@@ -362,8 +410,8 @@ bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
             struct tlb_entry *e = &cpu->tables[m][i];
 
-            if (e->wtag != 0 && (e->wtag & PAGE_MASK) + e->addend == hva) {
-                e->wtag = 0;
+            if (e->wtag != tlb_empty(i) && e->page == hva) {
+                e->wtag = tlb_empty(i);
                 found = true;
             }
         }
@@ -561,7 +609,7 @@ uint64_t sys_load(struct soft_cpu *cpu, uint64_t lin, unsigned size)
             v |= sys_load(cpu, lin + i, 1) << (8 * i);
         return v;
     }
-    if (e->rtag == ((lin & PAGE_MASK) | cpu->gen))
+    if (tlb_hit(e->rtag, lin, 1))
         return host_load((const uint8_t *)(lin + e->addend), size);
     p = mmu_translate(cpu, X86_DS, lin, ACC_READ, mode, &gpa);
     return p != NULL ? host_load(p, size) : phys_load(cpu, gpa, size);
@@ -699,7 +747,7 @@ static void copy(struct soft_cpu *cpu, unsigned seg, uint64_t ea, uint8_t *buf, 
     uint64_t gpa, gpa2 = 0;
     uint8_t *p, *p2 = NULL;
 
-    if (first >= len && (write ? e->wtag : e->rtag) == ((lin & PAGE_MASK) | cpu->gen)) {
+    if (first >= len && tlb_hit(write ? e->wtag : e->rtag, lin, 1)) {
         copy_part(cpu, (uint8_t *)(lin + e->addend), 0, buf, len, write);
         return;
     }
@@ -734,7 +782,7 @@ static void probe(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned len,
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
     uint64_t gpa;
 
-    if (first >= len && (write ? e->wtag : e->rtag) == ((lin & PAGE_MASK) | cpu->gen))
+    if (first >= len && tlb_hit(write ? e->wtag : e->rtag, lin, 1))
         return;
     if (cpu->tlb_mode == TLB_CHECKED)
         check_access(cpu, seg, lin, len, write);

@@ -456,7 +456,7 @@ static const struct native_stub *stub_get(struct native *n, const struct native_
     return s;
 }
 
-static bool table_flags(unsigned op, unsigned *flags)
+bool native_flags(unsigned op, unsigned *flags)
 {
     switch (op) {
 #define NATIVE(name, value)                                                                        \
@@ -597,7 +597,7 @@ bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uin
     u->fn = native_mask_handler(insn, u);
     if (u->fn != NULL)
         return true;
-    if (!table_flags(insn->op, &flags) || !n->host[insn->feature] ||
+    if (!native_flags(insn->op, &flags) || !n->host[insn->feature] ||
         (insn->enc == X86_ENC_VEX && !n->host[X86_FEAT_AVX]) || !describe(insn, flags, &like) ||
         !native_emit(insn, bytes, like.flags, &code))
         return false;

@@ -92,6 +92,9 @@ struct native_code {
 bool native_emit(const struct x86_insn *insn, const uint8_t *bytes, unsigned flags,
                  struct native_code *out);
 
+/* N_* of an operation that may run natively; false: it may not. */
+bool native_flags(unsigned op, unsigned *flags);
+
 /* Can this host execute the feature? Filled once for each vCPU. */
 void native_host_features(bool feature[X86_FEAT_HIDDEN + 1]);
 

@@ -102,7 +102,7 @@ static uint8_t *tlb_host(struct soft_cpu *cpu, uint64_t lin, bool write)
 {
     const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
 
-    if ((write ? e->wtag : e->rtag) != ((lin & PAGE_MASK) | cpu->gen))
+    if (!tlb_hit(write ? e->wtag : e->rtag, lin, 1))
         return NULL;
     return (uint8_t *)(lin + e->addend);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/interp.h"
+#include "engine/soft/jit/jit.h"
 #include "host/memory.h"
 
 /* The engine's face, and the run loop: pending events, the next block, its instructions. */
@@ -108,13 +109,12 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
     char bytes[3 * 15 + 1] = "";
     uint64_t rip = cpu->in_insn ? soft_rip(cpu) : cpu->st.rip; /* else a fetch or an event */
     uint64_t lin = cpu->base[X86_CS] + rip;
-    const struct tlb_entry *e =
-        &cpu->tables[cpu->cpl == 3 ? TLB_USER : TLB_KERNEL][(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+    const struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(lin >> 12) & (SOFT_FETCH_SIZE - 1)];
 
     for (unsigned i = 0; i < 15 && (lin & 4095) + i < PAGE_SIZE; i++) {
-        if (e->xtag != ((lin & PAGE_MASK) | cpu->gen))
+        if (e->tag != ((lin & PAGE_MASK) | cpu->gen) || e->page == NULL)
             break;
-        snprintf(bytes + 3 * i, 4, "%02x ", *(const uint8_t *)(lin + i + e->addend));
+        snprintf(bytes + 3 * i, 4, "%02x ", e->page[(lin & 4095) + i]);
     }
     UNIMPLEMENTED(cpu->vm->env.log, "%s at RIP %#llx, bytes %s", what, (unsigned long long)rip,
                   bytes);
@@ -181,15 +181,17 @@ static void take_invals(struct soft_cpu *cpu)
     atomic_store_explicit(&cpu->inval_lock, 0, memory_order_release);
     if (n > SOFT_INVALS) {
         block_flush_all(cpu);
+        jit_flush(cpu);
         mmu_flush_all(cpu); /* the write tags */
         if (wrote)
             tell_others(cpu, INVAL_ALL);
         return;
     }
     for (unsigned i = 0; i < n; i++) {
-        if (page[i] & INVAL_ALL)
+        if (page[i] & INVAL_ALL) {
             block_flush_all(cpu);
-        else if (!(page[i] & INVAL_PROTECT))
+            jit_flush(cpu);
+        } else if (!(page[i] & INVAL_PROTECT))
             block_flush_page(cpu, page[i]);
         else if (mmu_protect_code(cpu, page[i] & PAGE_MASK) && wrote)
             tell_others(cpu, page[i] & PAGE_MASK);
@@ -249,7 +251,7 @@ static void take_nmi(struct soft_cpu *cpu)
 
 /* ---- execution ---- */
 
-static void run_block(struct soft_cpu *cpu, struct soft_block *k)
+void soft_run_block(struct soft_cpu *cpu, struct soft_block *k)
 {
     const struct uop *u = k->uop, *end = u + k->count;
 
@@ -306,7 +308,7 @@ static void run_single(struct soft_cpu *cpu)
     cpu->st.sti_shadow = cpu->st.movss_shadow = false;
     cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
     next = (cpu->st.rip + k->bytes) & cpu->rip_mask;
-    run_block(cpu, k);
+    soft_run_block(cpu, k);
     if (cpu->st.movss_shadow)
         return; /* traps wait for the next instruction too */
     if (flags_end_step(cpu->uop->op))
@@ -424,6 +426,8 @@ static void soft_loop(struct soft_cpu *cpu)
             run_single(cpu);
             continue;
         }
+        if (cpu->jit != NULL && jit_run(cpu))
+            continue;
         k = next_block(cpu);
         if (unlikely(cpu->budgeted && cpu->budget - cpu->stats.instructions < k->count)) {
             run_single(cpu);
@@ -433,7 +437,7 @@ static void soft_loop(struct soft_cpu *cpu)
             run_single(cpu);
             continue;
         }
-        run_block(cpu, k);
+        soft_run_block(cpu, k);
     }
 }
 
@@ -442,10 +446,14 @@ static bool take_fault(struct soft_cpu *cpu)
 {
     if (cpu->in_insn) {
         cpu->st.rip = soft_rip(cpu);
-        cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop);
+        if (cpu->block != NULL)
+            cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop);
+        if (cpu->jit_runs)
+            jit_uncount(cpu, (unsigned)(cpu->st.rip & 4095));
         cpu->in_insn = false;
         cpu->db_hit = 0; /* it runs again */
     }
+    cpu->jit_runs = false;
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
     if (cpu->exit_wanted && cpu->fault.type == FAULT_EXIT)
@@ -540,6 +548,7 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
         cpu->apic_page = base & cpu->vm->phys_mask & PAGE_MASK;
     mmu_flush_all(cpu);
     block_flush_all(cpu);
+    jit_flush(cpu);
     soft_mode_changed(cpu);
     atomic_fetch_or(&cpu->pending,
                     SOFT_PENDING_SLOW |
@@ -626,6 +635,7 @@ static int soft_vm_create(const struct engine_env *env, void **out, struct error
     if (vm == NULL)
         return error_set(err, -ENOMEM, "no memory for the software CPU");
     vm->env = *env;
+    vm->count = env->count;
     vm->phys_mask = (1ull << env->cpuid->phys_bits) - 1;
     gmem_set_code_hook(env->mem, code_hook, vm);
     *out = vm;
@@ -649,25 +659,30 @@ static void soft_vcpu_destroy(void *p)
     if (cpu == NULL)
         return;
     cpu->vm->cpu[cpu->id] = NULL;
+    jit_fini(cpu);
     native_fini(cpu);
     blocks_fini(cpu);
-    host_memory_free(cpu, sizeof(*cpu));
+    host_memory_free((char *)cpu - JIT_STACK, JIT_STACK + sizeof(*cpu));
 }
 
 static int soft_vcpu_create(void *p, unsigned id, void **out, struct error *err)
 {
     struct soft_vm *vm = p;
-    struct soft_cpu *cpu = host_memory_alloc(sizeof(*cpu), err);
+    char *room = host_memory_alloc(JIT_STACK + sizeof(struct soft_cpu), err);
+    struct soft_cpu *cpu;
     int rc;
 
-    if (cpu == NULL)
+    if (room == NULL)
         return -ENOMEM;
+    cpu = (void *)(room + JIT_STACK);
     cpu->vm = vm;
     cpu->id = id;
-    cpu->gen = 1;
+    mmu_init(cpu);
     rc = blocks_init(cpu, err);
     if (rc == 0)
         rc = native_init(cpu, err);
+    if (rc == 0 && !vm->env.interpret)
+        rc = jit_init(cpu, err);
     if (rc != 0) {
         soft_vcpu_destroy(cpu);
         return rc;

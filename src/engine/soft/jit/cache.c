@@ -1,0 +1,567 @@
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "engine/soft/jit/translate.h"
+#include "engine/soft/native.h"
+#include "host/memory.h"
+
+/*
+ * The code cache and the way through it: blocks by physical address and key, their links, tables
+ * from linear address to code, and the C functions that translated code calls. Memory is cut from
+ * bump allocators; when one is full, everything goes.
+ */
+
+enum { CODE_ROOM = 16 << 10, ARENA_ROOM = 8 << 10 }; /* most that one block may need */
+
+#define OFF(field) offsetof(struct soft_cpu, field)
+
+static unsigned hash_pa(uint64_t pa)
+{
+    return (unsigned)((pa * 0x9E3779B97F4A7C15ull) >> (64 - JIT_HASH_BITS));
+}
+
+void *jit_alloc(struct jit *j, size_t size)
+{
+    void *p = j->arena + j->arena_used;
+
+    j->arena_used += (size + 15) & ~(size_t)15;
+    return p;
+}
+
+struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key)
+{
+    struct jit_block *b = j->hash[hash_pa(pa)];
+
+    while (b != NULL && (b->pa != pa || b->key != key))
+        b = b->hash_next;
+    return b;
+}
+
+void jit_insert(struct jit *j, struct jit_block *b)
+{
+    struct jit_block **h = &j->hash[hash_pa(b->pa)], **p = &j->page[hash_pa(b->pa & PAGE_MASK)];
+
+    b->hash_next = *h;
+    *h = b;
+    b->page_next = *p;
+    *p = b;
+}
+
+static bool room(const struct jit *j)
+{
+#ifdef XHYVE_HOSTILE
+    const size_t code = 4 << 10;
+#else
+    const size_t code = CODE_ROOM;
+#endif
+    return (size_t)(j->hot_end - j->hot) >= code && (size_t)(j->cold_end - j->cold) >= code &&
+           JIT_ARENA_SIZE - j->arena_used >= ARENA_ROOM;
+}
+
+/* ---- forgetting ---- */
+
+static void clear_slots(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+    struct jit_slot empty = {.code = j->stub[FN_MISS]};
+
+    for (unsigned t = 0; t < 2; t++) {
+        for (unsigned i = 0; i < JIT_SLOTS; i++)
+            cpu->slots[t][i] = empty;
+    }
+}
+
+void jit_context_changed(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+
+    if (j == NULL)
+        return;
+    cpu->hot.ctx[0] = cpu->hot.ctx[1] = ++j->epoch;
+    memset(j->exec_filter, 0, sizeof(j->exec_filter));
+}
+
+static unsigned filter_bit(uint64_t lin)
+{
+    return (unsigned)(((lin >> 12) * 0x9E3779B97F4A7C15ull) >> 52);
+}
+
+void jit_page_changed(struct soft_cpu *cpu, uint64_t lin)
+{
+    struct jit *j = cpu->jit;
+    unsigned bit = filter_bit(lin);
+
+    if (j != NULL && (j->exec_filter[bit / 64] >> (bit % 64) & 1))
+        jit_context_changed(cpu);
+}
+
+void jit_flush(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+
+    if (j == NULL)
+        return;
+    memset(j->hash, 0, sizeof(j->hash));
+    memset(j->page, 0, sizeof(j->page));
+    j->hot = j->start_hot;
+    j->cold = j->start_cold;
+    j->arena_used = 0;
+    j->killed = true;
+    jit_context_changed(cpu);
+    clear_slots(cpu);
+}
+
+static void set_link(struct jit *j, struct jit_link *l, uint32_t to)
+{
+    set_target(jit_at(j, l->at), jit_at(j, to));
+}
+
+static void unlink_block(struct jit *j, struct jit_block *b)
+{
+    for (struct jit_link *l = b->in; l != NULL; l = l->next) {
+        set_link(j, l, l->cold);
+        l->to = NULL;
+    }
+    b->in = NULL;
+    for (unsigned i = 0; i < b->links; i++) {
+        struct jit_link *l = &b->link[i], **at;
+
+        if (l->to == NULL)
+            continue;
+        for (at = &l->to->in; *at != l; at = &(*at)->next)
+            ;
+        *at = l->next;
+        l->to = NULL;
+    }
+}
+
+/* Takes a block's entry out of the tables: it may stand at any address with the same page offset. */
+static void forget_entry(struct soft_cpu *cpu, const struct jit_block *b)
+{
+    struct jit *j = cpu->jit;
+    struct jit_slot *table = cpu->slots[b->key & KEY_USER ? 1 : 0];
+    const uint8_t *code = j->rx + b->entry;
+
+    if (b->entry == 0)
+        return;
+    for (unsigned i = 0; i < 16; i++) {
+        struct jit_slot *s = &table[i << 12 | (b->pa & 4095)];
+
+        if (s->code == code)
+            s->code = j->stub[FN_MISS];
+    }
+}
+
+unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
+{
+    struct jit *j = cpu->jit;
+    uint64_t page = from & PAGE_MASK;
+    struct jit_block **at;
+    unsigned stay = 0;
+
+    if (j == NULL)
+        return 0;
+    at = &j->page[hash_pa(page)];
+    while (*at != NULL) {
+        struct jit_block *b = *at, **h;
+
+        if ((b->pa & PAGE_MASK) != page) {
+            at = &b->page_next;
+            continue;
+        }
+        if (page + b->lo >= to || from >= page + b->hi) {
+            stay++;
+            at = &b->page_next;
+            continue;
+        }
+        for (h = &j->hash[hash_pa(b->pa)]; *h != b; h = &(*h)->hash_next)
+            ;
+        *h = b->hash_next;
+        *at = b->page_next;
+        b->dead = true;
+        unlink_block(j, b);
+        forget_entry(cpu, b);
+        j->killed = true;
+        soft_stop_block(cpu);
+    }
+    return stay;
+}
+
+/* ---- finding ---- */
+
+unsigned jit_key(const struct soft_cpu *cpu)
+{
+    unsigned key = cpu->cpl == 3 ? KEY_USER : 0;
+    uint32_t mxcsr;
+
+    memcpy(&mxcsr, cpu->st.xsave + FX_MXCSR, sizeof(mxcsr));
+    if (!(cpu->st.cr0 & (X86_CR0_EM | X86_CR0_TS)) && (cpu->st.cr4 & X86_CR4_OSFXSR) &&
+        (mxcsr & 0x1f80) == 0x1f80) {
+        key |= KEY_SSE;
+        if ((cpu->st.cr4 & X86_CR4_OSXSAVE) && (cpu->st.xcr0 & 6) == 6)
+            key |= KEY_AVX;
+    }
+    if (cpu->budgeted || cpu->vm->count)
+        key |= KEY_COUNT;
+    return key;
+}
+
+static bool usable(const struct soft_cpu *cpu)
+{
+    return cpu->long_code && cpu->tlb_mode != TLB_CHECKED;
+}
+
+/* The block at this linear address; NULL if it cannot be translated. May fault (fetch). */
+static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned key)
+{
+    struct jit *j = cpu->jit;
+    struct jit_block *b;
+    const uint8_t *code;
+    uint64_t gpa;
+
+    code = mmu_fetch(cpu, lin, &gpa);
+    if (code == NULL)
+        return NULL;
+    b = jit_find(j, gpa, key);
+    if (b != NULL)
+        return b;
+    if (!room(j))
+        jit_flush(cpu);
+    block_protect(cpu, gpa & PAGE_MASK);
+    return jit_translate(cpu, gpa, code - (lin & 4095), key);
+}
+
+/* Code that checks that the slot it was reached by is current, then goes to the body. */
+static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
+{
+    struct jit *j = cpu->jit;
+    struct emit em = {.p = j->cold}, *e = &em;
+    unsigned user = b->key & KEY_USER ? 1 : 0;
+    struct mem slot = {.base = H_RSP, .index = S2, .shift = 2};
+    const uint8_t *miss = j->rw + (j->stub[FN_MISS] - j->rx);
+    uint8_t *poll;
+
+    slot.disp = (int32_t)(OFF(slots) + user * sizeof(cpu->slots[0]));
+    b->entry = jit_offset(j, e->p);
+    slot.disp += 8;
+    put_op_mem(e, true, 0x3b, S1, slot); /* cmp */
+    set_target(put_jcc(e, CC_NE), miss);
+    slot.disp += 8;
+    put_load(e, S3, slot);
+    put_op_mem(e, true, 0x3b, S3, mem_cpu(OFF(hot.ctx) + 8 * user));
+    set_target(put_jcc(e, CC_NE), miss);
+    put_op_mem(e, false, 0x83, 7, mem_cpu(OFF(pending))); /* cmp dword, 0 */
+    put8(e, 0);
+    poll = put_jcc(e, CC_NE);
+    put_alu_imm(e, true, 4, S1, -4096);
+    put_store(e, mem_cpu(OFF(block_rip)), S1);
+    put_jmp_to(e, jit_at(j, b->body));
+    set_target(poll, e->p);
+    put_store(e, mem_cpu(OFF(st.rip)), S1);
+    put_jmp_to(e, j->rw + (j->exit - j->rx));
+    j->cold = e->p;
+}
+
+static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
+{
+    struct jit *j = cpu->jit;
+    unsigned user = b->key & KEY_USER ? 1 : 0, bit = filter_bit(lin);
+
+    if (!(b->key & KEY_APART)) {
+        struct jit_slot *s = &cpu->slots[user][lin & (JIT_SLOTS - 1)];
+
+        if (b->entry == 0)
+            make_entry(cpu, b);
+        s->code = j->rx + b->entry;
+        s->lin = lin;
+        s->ctx = cpu->hot.ctx[user];
+        j->exec_filter[bit / 64] |= 1ull << (bit % 64);
+    }
+    cpu->block_rip = lin & PAGE_MASK;
+    return j->rx + b->body;
+}
+
+static const void *leave_at(struct soft_cpu *cpu, uint64_t rip)
+{
+    cpu->st.rip = rip;
+    cpu->in_insn = false;
+    return cpu->hot.exit;
+}
+
+/* Where execution goes on at rip; the current state decides. May fault. */
+static const void *go_on(struct soft_cpu *cpu, uint64_t rip, unsigned more)
+{
+    struct jit_block *b;
+
+    cpu->st.rip = rip;
+    cpu->in_insn = false;
+    if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
+        cpu->exit_wanted)
+        return cpu->hot.exit;
+    cpu->hot.key = (uint8_t)jit_key(cpu);
+    b = block_at(cpu, rip, cpu->hot.key | more);
+    return b != NULL ? enter_block(cpu, b, rip) : cpu->hot.exit;
+}
+
+/* ---- what translated code calls ---- */
+
+/* The instruction at this page offset is what a fault would be about. */
+static void begin_insn(struct soft_cpu *cpu, struct uop *u, unsigned off)
+{
+    u->off = (uint16_t)off;
+    cpu->uop = u;
+    cpu->uop_end = NULL;
+    cpu->block = NULL;
+    cpu->in_insn = true;
+}
+
+void jit_uncount(struct soft_cpu *cpu, unsigned off)
+{
+    const struct jit_block *b = cpu->hot.block;
+
+    if (!(cpu->hot.key & KEY_COUNT) || b == NULL)
+        return;
+    for (unsigned i = b->insns; i-- > 0 && b->offsets[i] >= off;)
+        cpu->stats.instructions--;
+}
+
+/* Has what translated code takes for granted changed? */
+static bool must_leave(struct soft_cpu *cpu, uint64_t epoch)
+{
+    struct jit *j = cpu->jit;
+
+    return cpu->uop_end != NULL || j->killed || epoch != j->epoch || cpu->exit_wanted ||
+           atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
+           jit_key(cpu) != cpu->hot.key;
+}
+
+/* One instruction by the interpreter; where to go on, `resume` if it is simply the next one. */
+static const void *step(struct soft_cpu *cpu, unsigned off, const void *resume)
+{
+    struct jit *j = cpu->jit;
+    uint64_t page = cpu->block_rip, epoch = j->epoch, next, counted;
+    struct soft_block *k;
+
+    j->killed = false;
+    cpu->in_insn = false;
+    cpu->st.rip = page + off;
+    k = block_get(cpu, true);
+    next = (page + off + k->bytes) & cpu->rip_mask;
+    counted = cpu->stats.instructions;
+    soft_run_block(cpu, k);
+    cpu->stats.instructions = counted;
+    cpu->block_rip = page;
+    cpu->block = NULL;
+    if (!(cpu->hot.key & KEY_COUNT))
+        cpu->stats.instructions++;
+    cpu->uop_end = NULL; /* stops are seen by what caused them */
+    if (resume != NULL && cpu->st.rip == next && !must_leave(cpu, epoch))
+        return resume;
+    jit_uncount(cpu, off + k->bytes);
+    return leave_at(cpu, cpu->st.rip);
+}
+
+static int32_t data_at(const uint8_t *ret, unsigned n)
+{
+    int32_t v;
+
+    memcpy(&v, ret + 4 * n, 4);
+    return v;
+}
+
+/* A probe missed. Behind the call: packed arguments, the way back to the probe, then the resumption. */
+static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint64_t s3,
+                           const uint8_t *ret)
+{
+    uint32_t p = (uint32_t)data_at(ret, 0);
+    unsigned size = SLOW_SIZE(p);
+    struct uop u = {.op = 0};
+    uint64_t gpa;
+
+    (void)s2;
+    (void)s3;
+    cpu->stats.tlb_misses++;
+    if ((lin & 4095) + size <= PAGE_SIZE && (lin & SLOW_ALIGN(p)) == 0) {
+        begin_insn(cpu, &u, SLOW_OFF(p));
+        if (mmu_translate(cpu, SLOW_SEG(p), lin, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
+                          (enum tlb_mode)cpu->tlb_mode, &gpa) != NULL) {
+            cpu->in_insn = false;
+            return ret + data_at(ret, 1);
+        }
+    }
+    return step(cpu, SLOW_OFF(p), ret + 8);
+}
+
+/* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */
+static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                          const uint8_t *ret)
+{
+    struct jit *j = cpu->jit;
+    const struct uop *u = (const void *)(j->arena + s1);
+    uint64_t epoch = j->epoch;
+
+    (void)s2;
+    (void)s3;
+    j->killed = false;
+    cpu->uop = u;
+    cpu->uop_end = NULL;
+    cpu->block = NULL;
+    cpu->in_insn = true;
+    cpu->next_rip = cpu->block_rip + u->off + u->len;
+    u->fn(cpu, u);
+    cpu->in_insn = false;
+    if (likely(!must_leave(cpu, epoch)))
+        return ret;
+    jit_uncount(cpu, u->off + u->len);
+    return leave_at(cpu, cpu->next_rip);
+}
+
+/* The same for a block's last instruction, which may go anywhere. */
+static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                          const uint8_t *ret)
+{
+    struct jit *j = cpu->jit;
+    const struct uop *u = (const void *)(j->arena + s1);
+
+    (void)s2;
+    (void)s3;
+    (void)ret;
+    cpu->uop = u;
+    cpu->uop_end = NULL;
+    cpu->block = NULL;
+    cpu->in_insn = true;
+    cpu->next_rip = cpu->block_rip + u->off + u->len;
+    u->fn(cpu, u);
+    jit_uncount(cpu, u->off + u->len);
+    return go_on(cpu, cpu->next_rip & cpu->rip_mask, 0);
+}
+
+/* No slot for the target s1. s3: offset of the branch, and how far it has moved RSP. */
+static const void *fn_miss(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint64_t s3,
+                           const uint8_t *ret)
+{
+    (void)s2;
+    (void)ret;
+    if (unlikely(!soft_canonical(cpu, lin)) && (uint32_t)s3 != FAR_FALLS) {
+        struct uop u = {.op = 0};
+
+        cpu->st.gpr[X86_RSP] -= (uint32_t)s3 >> 12;
+        begin_insn(cpu, &u, (unsigned)s3 & 4095);
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    }
+    cpu->stats.blocks++;
+    return go_on(cpu, lin, 0);
+}
+
+/* A direct jump inside the page: s1 is the link's place in the arena. */
+static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                           const uint8_t *ret)
+{
+    struct jit *j = cpu->jit;
+    struct jit_link *l = (void *)(j->arena + s1);
+    uint64_t rip = cpu->block_rip + l->target, epoch = j->epoch;
+    struct jit_block *b;
+
+    (void)s2;
+    (void)s3;
+    (void)ret;
+    cpu->st.rip = rip;
+    cpu->in_insn = false;
+    if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0)
+        return cpu->hot.exit;
+    b = block_at(cpu, rip, cpu->hot.key);
+    if (b == NULL)
+        return cpu->hot.exit;
+    /* a flush on the way has taken the link too */
+    if (epoch == j->epoch && !l->from->dead && l->to == NULL &&
+        (b->pa & PAGE_MASK) == (l->from->pa & PAGE_MASK)) {
+        l->to = b;
+        l->next = b->in;
+        b->in = l;
+        set_link(j, l, b->body);
+    }
+    return j->rx + b->body;
+}
+
+static const void *fn_step(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                           const uint8_t *ret)
+{
+    (void)s1;
+    (void)s2;
+    (void)s3;
+    return step(cpu, (unsigned)data_at(ret, 0), ret + 4);
+}
+
+bool jit_run(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+    struct jit_block *b;
+    uint64_t rip = cpu->st.rip;
+
+    if (j == NULL || !usable(cpu))
+        return false;
+    cpu->hot.key = (uint8_t)jit_key(cpu);
+    cpu->hot.budget = cpu->budgeted ? cpu->budget : UINT64_MAX;
+    cpu->hot.block = NULL;
+    cpu->jit_runs = false;
+    b = block_at(cpu, rip, cpu->hot.key);
+    if (b == NULL)
+        return false;
+    if (cpu->budgeted && cpu->budget - cpu->stats.instructions < b->insns)
+        return false;
+    cpu->jit_runs = true;
+    j->enter(cpu, enter_block(cpu, b, rip));
+    cpu->jit_runs = false;
+    cpu->in_insn = false;
+    return true;
+}
+
+int jit_init(struct soft_cpu *cpu, struct error *err)
+{
+    static const void *(*const fns[JIT_FNS])(struct soft_cpu *, uint64_t, uint64_t, uint64_t,
+                                             const uint8_t *) = {
+        fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_miss,
+    };
+    struct jit *j = host_memory_alloc(sizeof(*j), err);
+    void *rw, *rx;
+    int rc;
+
+    if (j == NULL)
+        return -ENOMEM;
+    j->size = 2 * JIT_CODE_SIZE + 2 * CODE_ROOM;
+    rc = host_code_views(j->size, &rw, &rx, err);
+    if (rc < 0) {
+        host_memory_free(j, sizeof(*j));
+        return rc;
+    }
+    j->rw = rw;
+    j->rx = rx;
+    cpu->jit = j;
+    j->arena = host_memory_alloc(JIT_ARENA_SIZE, err);
+    j->tx = calloc(1, sizeof(*j->tx));
+    if (j->arena == NULL || j->tx == NULL)
+        return -ENOMEM; /* jit_fini cleans up */
+    memcpy(cpu->hot.fn, fns, sizeof(fns));
+    j->hot = j->rw;
+    jit_make_stubs(cpu, j);
+    j->start_hot = j->hot;
+    j->hot_end = j->hot + JIT_CODE_SIZE;
+    j->start_cold = j->hot_end;
+    j->cold_end = j->start_cold + JIT_CODE_SIZE;
+    jit_flush(cpu);
+    return 0;
+}
+
+void jit_fini(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+
+    if (j == NULL)
+        return;
+    free(j->tx);
+    host_memory_free(j->arena, JIT_ARENA_SIZE);
+    host_code_views_free(j->rw, j->rx, j->size);
+    host_memory_free(j, sizeof(*j));
+    cpu->jit = NULL;
+}

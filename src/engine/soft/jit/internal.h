@@ -1,0 +1,123 @@
+/*
+ * What the translator's files share: the code cache, blocks and their links, and what translated
+ * code calls. On the vCPU's thread, as in jit.h.
+ */
+#ifndef ENGINE_SOFT_JIT_INTERNAL_H
+#define ENGINE_SOFT_JIT_INTERNAL_H
+
+#include "engine/soft/interp.h"
+#include "engine/soft/jit/emit.h"
+#include "engine/soft/jit/jit.h"
+
+/* Scratch registers. */
+enum { S1 = H_RBP, S2 = H_R8, S3 = H_R9 };
+
+/* A block's key beside its physical address: what its code takes for granted. */
+#define KEY_USER 1u    /* CPL 3 */
+#define KEY_SSE 2u     /* SSE may run: no trap, no unmasked exception */
+#define KEY_AVX 4u     /* and AVX */
+#define KEY_COUNT 8u   /* counts instructions, stops at the budget */
+#define KEY_APART 16u  /* every access has a probe of its own */
+
+#ifdef XHYVE_HOSTILE
+enum { JIT_INSNS = 5, JIT_HASH_BITS = 4 };
+#define JIT_CODE_SIZE (16u << 10) /* hot, and as much cold */
+#define JIT_ARENA_SIZE (64u << 10)
+#else
+enum { JIT_INSNS = 40, JIT_HASH_BITS = 15 };
+#define JIT_CODE_SIZE (24u << 20)
+#define JIT_ARENA_SIZE (24u << 20)
+#endif
+enum { JIT_EXITS = 12 };
+
+struct jit_block;
+
+/* A direct jump to another block of the same page, patched once the target exists. */
+struct jit_link {
+    uint32_t at;     /* of the displacement, in the cache */
+    uint32_t cold;   /* where it goes while it is not linked */
+    uint16_t target; /* offset in the page */
+    struct jit_block *from, *to;
+    struct jit_link *next; /* of those that lead to `to` */
+};
+
+struct jit_block {
+    struct jit_block *hash_next, *page_next;
+    uint64_t pa;
+    struct jit_link *in;
+    uint32_t body, entry; /* offsets in the cache; entry 0: not made */
+    uint16_t lo, hi;      /* page offsets of the bytes it depends on */
+    uint8_t key, insns, links;
+    bool dead;
+    struct jit_link *link;
+    uint16_t *offsets; /* of the instructions, with KEY_COUNT */
+};
+
+enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_FNS };
+
+struct tx;
+
+struct jit {
+    uint8_t *rw, *rx; /* two views of the cache: hot half, cold half */
+    size_t size;
+    uint8_t *hot, *hot_end, *cold, *cold_end; /* writable view */
+    uint8_t *start_hot, *start_cold;          /* behind the stubs */
+    uint8_t *arena;
+    size_t arena_used;
+    struct jit_block *hash[1u << JIT_HASH_BITS];
+    struct jit_block *page[1u << JIT_HASH_BITS];
+    uint64_t exec_filter[64]; /* pages that jump tables name, hashed */
+    uint64_t epoch;           /* counts flushes */
+    bool killed;              /* a block was killed since the flag was cleared */
+    /* stubs, in the executable view */
+    void (*enter)(struct soft_cpu *cpu, const void *code);
+    const uint8_t *exit, *stub[JIT_FNS], *vec_load;
+    struct tx *tx; /* translate.c's */
+};
+
+/* ---- stubs.c ---- */
+/* Writes the stubs at the start of the cache. */
+void jit_make_stubs(struct soft_cpu *cpu, struct jit *j);
+
+/* ---- translate.c ---- */
+/*
+ * Translates the code at pa, whose page lies at `page` in the host. NULL: its first instruction
+ * cannot be. There must be room (jit_room).
+ */
+struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
+                                unsigned key);
+
+/* ---- cache.c ---- */
+void *jit_alloc(struct jit *j, size_t size);
+struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key);
+void jit_insert(struct jit *j, struct jit_block *b);
+
+static inline uint8_t *jit_rx(const struct jit *j, const uint8_t *rw)
+{
+    return j->rx + (rw - j->rw);
+}
+
+static inline uint8_t *jit_at(const struct jit *j, uint32_t offset)
+{
+    return j->rw + offset;
+}
+
+static inline uint32_t jit_offset(const struct jit *j, const uint8_t *rw)
+{
+    return (uint32_t)(rw - j->rw);
+}
+
+/* What the interpreter's current state asks of a block's key. */
+unsigned jit_key(const struct soft_cpu *cpu);
+
+/* S3 at a way to another page: the branch's offset, from bit 12 on how far it has moved RSP. */
+#define FAR_FALLS UINT32_MAX /* no branch: execution runs off the page */
+
+/* Packed arguments of FN_SLOW, behind the call. */
+#define SLOW_OFF(x) ((x) & 0xfffu)
+#define SLOW_SIZE(x) (((x) >> 12) & 0x7fu)
+#define SLOW_WRITE (1u << 19)
+#define SLOW_SEG(x) (((x) >> 20) & 7u)
+#define SLOW_ALIGN(x) (((x) >> 23) & 63u) /* mask that the address must not meet */
+
+#endif

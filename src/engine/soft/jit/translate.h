@@ -1,0 +1,83 @@
+/*
+ * A translation in progress, for translate.c and plain.c. One at a time for each vCPU, on its
+ * thread.
+ */
+#ifndef ENGINE_SOFT_JIT_TRANSLATE_H
+#define ENGINE_SOFT_JIT_TRANSLATE_H
+
+#include "engine/soft/jit/internal.h"
+
+/* Where the guest's arithmetic flags are at this point of the code. */
+enum flags_place {
+    FLAGS_MEM,  /* in cpu->cc, or dead */
+    FLAGS_HOST, /* in EFLAGS alone */
+    FLAGS_BOTH,
+};
+
+enum tx_kind {
+    TX_PLAIN,  /* the host's same instruction, renamed */
+    TX_HELPER, /* the interpreter's handler */
+    TX_JCC,
+    TX_JMP,
+    TX_CALL,
+    TX_RET,
+    TX_PUSH,
+    TX_POP,
+    TX_LEAVE,
+    TX_LEA,
+    TX_DIV,
+    TX_NOP,
+};
+
+enum cold_kind { COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC };
+
+struct cold {
+    uint8_t kind;    /* enum cold_kind */
+    bool restore;    /* the flags, before going on */
+    uint8_t uncount; /* instructions that do not run */
+    uint8_t *jump, *retry, *resume;
+    uint32_t packed, branch;
+    struct mem tag;
+};
+
+struct tx {
+    struct soft_cpu *cpu;
+    struct jit *j;
+    struct jit_block *block;
+    struct jit_link *link;
+    const uint8_t *page; /* the guest's code, in the host */
+    struct emit hot;
+    unsigned key, n, i, exits, links, colds, end, lo, hi;
+    enum flags_place flags;
+    bool falls, falls_reads; /* goes on at `end`; which reads flags */
+    bool vectors;            /* known to be loaded */
+    bool ended;
+    bool taken_reads[JIT_INSNS];
+    struct x86_insn insn[JIT_INSNS];
+    uint16_t off[JIT_INSNS];
+    uint8_t kind[JIT_INSNS];
+    uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
+    struct cold cold[JIT_INSNS * 5 + 8];
+};
+
+extern const uint8_t tx_home[16]; /* host registers of guest registers; H_NONE: in st.gpr */
+
+/* Flags will be lost: saves them if they are live. S2 is lost. */
+void tx_clobber_flags(struct tx *t);
+/* Brings saved flags back into EFLAGS. S2 is lost. */
+void tx_need_flags(struct tx *t);
+void tx_save_flags(struct tx *t);
+/* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
+void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
+void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
+void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
+                      unsigned align);
+void tx_need_vectors(struct tx *t);
+struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
+
+/* ---- plain.c ---- */
+bool tx_is_plain(const struct tx *t, const struct x86_insn *in);
+bool tx_is_cl_shift(const struct x86_insn *in);
+void tx_plain(struct tx *t, const struct x86_insn *in);
+
+#endif
