@@ -268,7 +268,7 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
     struct jit *j = cpu->jit;
     unsigned user = b->key & KEY_USER ? 1 : 0, bit = filter_bit(lin);
 
-    if (!(b->key & KEY_APART)) {
+    if (!(b->key & KEY_APART) && (b->entry != 0 || room(j))) {
         struct jit_slot *s = &cpu->slots[user][lin & (JIT_SLOTS - 1)];
 
         if (b->entry == 0)
@@ -390,7 +390,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
             return ret + data_at(ret, 1);
         }
     }
-    return step(cpu, SLOW_OFF(p), ret + 8);
+    return step(cpu, SLOW_OFF(p), p & SLOW_BRANCH ? NULL : ret + 8);
 }
 
 /* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */
@@ -490,7 +490,8 @@ static const void *fn_step(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     (void)s1;
     (void)s2;
     (void)s3;
-    return step(cpu, (unsigned)data_at(ret, 0), ret + 4);
+    return step(cpu, SLOW_OFF((uint32_t)data_at(ret, 0)),
+                data_at(ret, 0) & (int32_t)SLOW_BRANCH ? NULL : ret + 4);
 }
 
 bool jit_run(struct soft_cpu *cpu)

@@ -118,6 +118,7 @@ unsigned jit_key(const struct soft_cpu *cpu);
 #define SLOW_SIZE(x) (((x) >> 12) & 0x7fu)
 #define SLOW_WRITE (1u << 19)
 #define SLOW_SEG(x) (((x) >> 20) & 7u)
+#define SLOW_BRANCH (1u << 29)           /* there is no next instruction to go on with */
 #define SLOW_ALIGN(x) (((x) >> 23) & 63u) /* mask that the address must not meet */
 
 #endif

@@ -583,7 +583,7 @@ static void put_call_insn(struct tx *t, const struct x86_insn *in)
     put_alu_imm(e, true, 0, S2, 1);
     put_alu_imm(e, true, 7, S2, 1);
     c = tx_cold(t, COLD_STEP, put_jcc(e, CC_A));
-    c->packed = t->off[t->i];
+    c->packed = t->off[t->i] | SLOW_BRANCH;
     put_return_address(t, in);
     put_mov(e, S1, S3);
     put_mov_imm32(e, S3, t->off[t->i] | 8u << 12);
@@ -837,6 +837,8 @@ static void emit_insn(struct tx *t)
         struct cold *c = &t->cold[i];
 
         if (c->kind == COLD_SLOW) {
+            if (ends_block(in))
+                c->packed |= SLOW_BRANCH;
             c->resume = t->hot.p;
             c->restore = t->flags != FLAGS_MEM;
         }
