@@ -828,7 +828,7 @@ static void effects(struct decoder *d)
         const struct x86_opnd *count = &o->opnd[o->opnd_count - 1];
 
         /* Flags that may come out as they went in are inputs. */
-        if (count->kind == X86_OPND_REG || (o->imm & (o->osize == 8 ? 63 : 31)) == 0)
+        if (count->kind == X86_OPND_REG || (o->imm & (o->opnd[0].size == 8 ? 63 : 31)) == 0)
             o->flags_read |= f->written | f->undefined;
     }
     if ((attr & X86_AT_REP) != 0 && o->rep != 0) {

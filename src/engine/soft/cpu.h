@@ -88,7 +88,8 @@ static inline bool tlb_hit(uint64_t tag, uint64_t lin, unsigned size)
 /* Pages that instructions were fetched from; tag is page | generation, 0 = empty. */
 struct fetch_entry {
     uint64_t tag, gpa;
-    const uint8_t *page; /* NULL: not RAM */
+    const uint8_t *page;
+    bool writable; /* by the code that runs there */
 };
 #define SOFT_FETCH_SIZE 64u
 
@@ -159,6 +160,7 @@ struct soft_cpu {
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
     uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* entries that are not empty */
     struct fetch_entry fetch[2][SOFT_FETCH_SIZE];            /* supervisor, user */
+    bool fetch_writable;                                     /* what mmu_fetch found last */
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */

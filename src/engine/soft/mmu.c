@@ -305,6 +305,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
     code = gmem_is_code(mem, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)
         note_large(cpu, lin, w.size);
+    if (acc == ACC_EXEC)
+        cpu->fetch_writable = allowed(cpu, &w, ACC_WRITE, mode);
     if (mode != TLB_CHECKED && acc != ACC_EXEC) {
         unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
         uintptr_t addend = (uintptr_t)page - (lin & PAGE_MASK);
@@ -332,6 +334,7 @@ const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
 
     if (likely(e->tag == ((lin & PAGE_MASK) | cpu->gen))) {
         *gpa = e->gpa | (lin & 4095);
+        cpu->fetch_writable = e->writable;
         return e->page + (lin & 4095);
     }
     p = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, cpu->cpl == 3 ? TLB_USER : TLB_KERNEL, gpa);
@@ -340,6 +343,7 @@ const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
     e->tag = (lin & PAGE_MASK) | cpu->gen;
     e->gpa = *gpa & PAGE_MASK;
     e->page = p - (lin & 4095);
+    e->writable = cpu->fetch_writable;
     return p;
 }
 

@@ -64,12 +64,10 @@ static bool room(const struct jit *j)
 static void clear_slots(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
-    struct jit_slot empty = {.code = j->stub[FN_MISS]};
 
-    for (unsigned t = 0; t < 2; t++) {
-        for (unsigned i = 0; i < JIT_SLOTS; i++)
-            cpu->slots[t][i] = empty;
-    }
+    for (unsigned i = 0; i < j->dirties; i++)
+        cpu->slots[j->dirty[i] >> 16][j->dirty[i] & 0xffff].code = j->stub[FN_MISS];
+    j->dirties = 0;
 }
 
 void jit_context_changed(struct soft_cpu *cpu)
@@ -149,7 +147,7 @@ static void forget_entry(struct soft_cpu *cpu, const struct jit_block *b)
         struct jit_slot *s = &table[i << 12 | (b->pa & 4095)];
 
         if (s->code == code)
-            s->code = j->stub[FN_MISS];
+            s->ctx = 0; /* stays among the dirty ones, and leads to no hit */
     }
 }
 
@@ -223,6 +221,8 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
     code = mmu_fetch(cpu, lin, &gpa);
     if (code == NULL)
         return NULL;
+    if (cpu->fetch_writable)
+        key |= KEY_STRICT;
     b = jit_find(j, gpa, key);
     if (b != NULL)
         return b;
@@ -273,6 +273,8 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
 
         if (b->entry == 0)
             make_entry(cpu, b);
+        if (s->code == j->stub[FN_MISS])
+            j->dirty[j->dirties++] = user << 16 | (uint32_t)(lin & (JIT_SLOTS - 1));
         s->code = j->rx + b->entry;
         s->lin = lin;
         s->ctx = cpu->hot.ctx[user];
@@ -541,7 +543,8 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
     cpu->jit = j;
     j->arena = host_memory_alloc(JIT_ARENA_SIZE, err);
     j->tx = calloc(1, sizeof(*j->tx));
-    if (j->arena == NULL || j->tx == NULL)
+    j->dirty = calloc(2 * JIT_SLOTS, sizeof(*j->dirty));
+    if (j->arena == NULL || j->tx == NULL || j->dirty == NULL)
         return -ENOMEM; /* jit_fini cleans up */
     memcpy(cpu->hot.fn, fns, sizeof(fns));
     j->hot = j->rw;
@@ -550,6 +553,10 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
     j->hot_end = j->hot + JIT_CODE_SIZE;
     j->start_cold = j->hot_end;
     j->cold_end = j->start_cold + JIT_CODE_SIZE;
+    for (unsigned t = 0; t < 2; t++) {
+        for (unsigned i = 0; i < JIT_SLOTS; i++)
+            cpu->slots[t][i].code = j->stub[FN_MISS];
+    }
     jit_flush(cpu);
     return 0;
 }
@@ -561,6 +568,7 @@ void jit_fini(struct soft_cpu *cpu)
     if (j == NULL)
         return;
     free(j->tx);
+    free(j->dirty);
     host_memory_free(j->arena, JIT_ARENA_SIZE);
     host_code_views_free(j->rw, j->rx, j->size);
     host_memory_free(j, sizeof(*j));

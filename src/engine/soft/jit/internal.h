@@ -17,6 +17,7 @@ enum { S1 = H_RBP, S2 = H_R8, S3 = H_R9 };
 #define KEY_SSE 2u     /* SSE may run: no trap, no unmasked exception */
 #define KEY_AVX 4u     /* and AVX */
 #define KEY_COUNT 8u   /* counts instructions, stops at the budget */
+#define KEY_STRICT 32u /* the code can write to itself: flags are exact wherever it stores */
 #define KEY_APART 16u  /* every access has a probe of its own */
 
 #ifdef XHYVE_HOSTILE
@@ -68,6 +69,8 @@ struct jit {
     struct jit_block *page[1u << JIT_HASH_BITS];
     uint64_t exec_filter[64]; /* pages that jump tables name, hashed */
     uint64_t epoch;           /* counts flushes */
+    uint32_t *dirty;          /* slots that lead to code: table << 16 | slot */
+    unsigned dirties;
     bool killed;              /* a block was killed since the flag was cleared */
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);

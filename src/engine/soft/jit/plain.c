@@ -166,7 +166,7 @@ bool tx_is_cl_shift(const struct x86_insn *in)
     }
     if (in->opnd[in->opnd_count - 1].kind == X86_OPND_REG)
         return true;
-    return (in->imm & (in->osize == 8 ? 63 : 31)) == 0;
+    return (in->imm & (in->opnd[0].size == 8 ? 63 : 31)) == 0;
 }
 
 /* ---- fields ---- */

@@ -725,6 +725,23 @@ static bool near_target(const struct tx *t, unsigned i, unsigned *off)
     return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
+/*
+ * A store may change the instructions behind it, if the page lets it. What they were going to do
+ * with the flags is then no longer known.
+ */
+static bool may_change_code(const struct tx *t, unsigned i)
+{
+    const struct x86_insn *in = &t->insn[i];
+
+    if (!(t->key & KEY_STRICT))
+        return false;
+    for (unsigned k = 0; k < in->opnd_count; k++) {
+        if (in->opnd[k].kind == X86_OPND_MEM && (in->opnd[k].access & X86_ACC_W))
+            return true;
+    }
+    return t->kind[i] == TX_PUSH || t->kind[i] == TX_HELPER;
+}
+
 /* Backward over the block: which flags are live after each instruction. */
 static void scan_flags(struct tx *t)
 {
@@ -775,7 +792,7 @@ static void scan_flags(struct tx *t)
         }
         t->live_after[i] = live;
         t->reads[i] = read;
-        live = (live & ~gone) | read;
+        live = may_change_code(t, i) ? X86_FL_ARITH : (live & ~gone) | read;
         t->live_in[i] = live;
     }
 }
