@@ -90,6 +90,7 @@ struct fetch_entry {
     uint64_t tag, gpa;
     const uint8_t *page;
     bool writable; /* by the code that runs there */
+    bool global;   /* the generation in the tag is gen_global */
 };
 #define SOFT_FETCH_SIZE 64u
 
@@ -130,7 +131,8 @@ struct jit_hot {
 /* Where translated code is for a linear address; by its low 16 bits. */
 struct jit_slot {
     const void *code;
-    uint64_t lin, ctx, unused;
+    uint64_t lin, ctx;
+    const void *body; /* behind the checks of lin and ctx */
 };
 #define JIT_SLOTS 65536u
 
@@ -155,12 +157,13 @@ struct soft_cpu {
     uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
     uint8_t tlb_mode;                /* of data accesses now */
     struct tlb_entry *tlb;           /* tables[tlb_mode] */
-    uint64_t gen;                    /* TLB generation, 1..4095 */
+    uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
     uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* entries that are not empty */
     struct fetch_entry fetch[2][SOFT_FETCH_SIZE];            /* supervisor, user */
-    bool fetch_writable;                                     /* what mmu_fetch found last */
+    uint64_t tlb_global[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* those that CR3 leaves alone */
+    bool fetch_global, fetch_writable;                                     /* what mmu_fetch found last */
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */

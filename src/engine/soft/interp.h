@@ -56,6 +56,8 @@ const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa);
 void mmu_fetch_device(struct soft_cpu *cpu, uint64_t gpa, uint8_t *to, unsigned len);
 void mmu_init(struct soft_cpu *cpu);
 void mmu_flush_all(struct soft_cpu *cpu);
+/* All but global pages. */
+void mmu_flush_context(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
 /* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
 bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);

@@ -28,6 +28,7 @@ struct walk {
     uint64_t size;    /* of the page */
     bool user, write; /* allowed by all levels */
     bool nx;
+    bool global; /* stays when CR3 is written */
     bool dirty;
     uint8_t key; /* protection key */
 };
@@ -157,6 +158,7 @@ static bool walk_32(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
             walk_fault(cpu, lin, PF_P, acc, mode);
         mark = acc == ACC_WRITE ? PTE_A | PTE_D : PTE_A;
         w->dirty = ((pde | mark) & PTE_D) != 0;
+        w->global = (pde & PTE_G) && (cpu->st.cr4 & X86_CR4_PGE);
         return pte_mark(cpu, pde_pa, 4, pde, mark);
     }
     pte_pa = (pde & 0xfffff000u) + ((lin >> 12) & 0x3ff) * 4;
@@ -171,6 +173,7 @@ static bool walk_32(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
         walk_fault(cpu, lin, PF_P, acc, mode);
     mark = acc == ACC_WRITE ? PTE_A | PTE_D : PTE_A;
     w->dirty = ((pte | mark) & PTE_D) != 0;
+    w->global = (pte & PTE_G) && (cpu->st.cr4 & X86_CR4_PGE);
     return pte_mark(cpu, pde_pa, 4, pde, PTE_A) && pte_mark(cpu, pte_pa, 4, pte, mark);
 }
 
@@ -233,6 +236,7 @@ static bool walk_64(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc, en
             return false;
     }
     w->dirty = (e[n - 1] & PTE_D) != 0 || acc == ACC_WRITE;
+    w->global = (e[n - 1] & PTE_G) && (cpu->st.cr4 & X86_CR4_PGE);
     return pte_mark(cpu, pa[n - 1], 8, e[n - 1], acc == ACC_WRITE ? PTE_A | PTE_D : PTE_A);
 }
 
@@ -305,8 +309,10 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
     code = gmem_is_code(mem, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)
         note_large(cpu, lin, w.size);
-    if (acc == ACC_EXEC)
+    if (acc == ACC_EXEC) {
         cpu->fetch_writable = allowed(cpu, &w, ACC_WRITE, mode);
+        cpu->fetch_global = w.global;
+    }
     if (mode != TLB_CHECKED && acc != ACC_EXEC) {
         unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
         uintptr_t addend = (uintptr_t)page - (lin & PAGE_MASK);
@@ -318,6 +324,10 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
             e->page = (uintptr_t)page;
             e->addend = addend;
             cpu->tlb_used[mode][slot / 64] |= 1ull << (slot % 64);
+            if (w.global)
+                cpu->tlb_global[mode][slot / 64] |= 1ull << (slot % 64);
+            else
+                cpu->tlb_global[mode][slot / 64] &= ~(1ull << (slot % 64));
         }
         if (ram && !code && w.dirty && allowed(cpu, &w, ACC_WRITE, mode))
             e->wtag = tag;
@@ -332,56 +342,74 @@ const uint8_t *mmu_fetch(struct soft_cpu *cpu, uint64_t lin, uint64_t *gpa)
     struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(lin >> 12) & (SOFT_FETCH_SIZE - 1)];
     const uint8_t *p;
 
-    if (likely(e->tag == ((lin & PAGE_MASK) | cpu->gen))) {
+    if (likely(e->tag == ((lin & PAGE_MASK) | (e->global ? cpu->gen_global : cpu->gen)))) {
         *gpa = e->gpa | (lin & 4095);
         cpu->fetch_writable = e->writable;
+        cpu->fetch_global = e->global;
         return e->page + (lin & 4095);
     }
     p = mmu_translate(cpu, X86_CS, lin, ACC_EXEC, cpu->cpl == 3 ? TLB_USER : TLB_KERNEL, gpa);
     if (p == NULL)
         return NULL;
-    e->tag = (lin & PAGE_MASK) | cpu->gen;
+    e->global = cpu->fetch_global;
+    e->tag = (lin & PAGE_MASK) | (e->global ? cpu->gen_global : cpu->gen);
     e->gpa = *gpa & PAGE_MASK;
     e->page = p - (lin & 4095);
     e->writable = cpu->fetch_writable;
     return p;
 }
 
-static void empty_tables(struct soft_cpu *cpu)
+static void empty_tables(struct soft_cpu *cpu, bool global)
 {
     for (unsigned m = 0; m < TLB_MODES; m++) {
         for (unsigned w = 0; w < countof(cpu->tlb_used[m]); w++) {
-            uint64_t used = cpu->tlb_used[m][w];
+            uint64_t keep = global ? 0 : cpu->tlb_global[m][w];
+            uint64_t used = cpu->tlb_used[m][w] & ~keep;
 
             for (; used != 0; used &= used - 1) {
                 unsigned slot = 64 * w + (unsigned)__builtin_ctzll(used);
 
                 cpu->tables[m][slot].rtag = cpu->tables[m][slot].wtag = tlb_empty(slot);
             }
-            cpu->tlb_used[m][w] = 0;
+            cpu->tlb_used[m][w] &= keep;
         }
     }
 }
 
 void mmu_init(struct soft_cpu *cpu)
 {
-    cpu->gen = 1;
+    cpu->gen = cpu->gen_global = 1;
     for (unsigned m = 0; m < TLB_MODES; m++) {
         for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
             cpu->tables[m][i].rtag = cpu->tables[m][i].wtag = tlb_empty(i);
     }
 }
 
-void mmu_flush_all(struct soft_cpu *cpu)
+static void next_generation(struct soft_cpu *cpu)
 {
-    cpu->large_mask = 0;
-    empty_tables(cpu);
-    jit_context_changed(cpu);
     if (++cpu->gen == PAGE_SIZE) {
         cpu->gen = 1;
         memset(cpu->fetch, 0, sizeof(cpu->fetch));
         memset(cpu->jumps, 0, sizeof(cpu->jumps));
     }
+}
+
+void mmu_flush_all(struct soft_cpu *cpu)
+{
+    cpu->large_mask = 0;
+    empty_tables(cpu, true);
+    jit_context_changed(cpu);
+    next_generation(cpu);
+    if (++cpu->gen_global == PAGE_SIZE) {
+        cpu->gen_global = 1;
+        memset(cpu->fetch, 0, sizeof(cpu->fetch));
+    }
+}
+
+void mmu_flush_context(struct soft_cpu *cpu)
+{
+    empty_tables(cpu, false);
+    next_generation(cpu);
 }
 
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)

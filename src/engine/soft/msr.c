@@ -1,5 +1,6 @@
 #include "base/endian.h"
 #include "engine/soft/interp.h"
+#include "engine/soft/jit/jit.h"
 #include "host/clock.h"
 
 /* Model-specific and control registers: Intel SDM Vol.4 and Vol.3, chapter on system architecture.
@@ -470,8 +471,12 @@ static void write_cr0(struct soft_cpu *cpu, uint64_t v)
 
 static void write_cr3(struct soft_cpu *cpu, uint64_t v)
 {
-    if (cpu->st.cr4 & X86_CR4_PCIDE)
-        v &= ~(1ull << 63); /* "keep this PCID's entries": allowed to drop them all the same */
+    bool keep = false;
+
+    if (cpu->st.cr4 & X86_CR4_PCIDE) {
+        keep = v >> 63; /* this PCID's entries: the TLB drops them all the same */
+        v &= ~(1ull << 63);
+    }
     if (in_long_mode(cpu) && (v & ~cpu->vm->phys_mask))
         gp0(cpu);
     if (!in_long_mode(cpu))
@@ -479,7 +484,8 @@ static void write_cr3(struct soft_cpu *cpu, uint64_t v)
     if (pae_paging(cpu->st.cr0, cpu->st.cr4, cpu->st.efer))
         load_pdptrs(cpu, v);
     cpu->st.cr3 = v;
-    mmu_flush_all(cpu);
+    mmu_flush_context(cpu);
+    jit_space_changed(cpu, cpu->st.cr4 & X86_CR4_PCIDE ? (unsigned)(v & 4095) : 0, keep);
 }
 
 static void write_cr4(struct soft_cpu *cpu, uint64_t v)
@@ -500,6 +506,8 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
     if ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP | X86_CR4_SMAP |
                      X86_CR4_PCIDE | X86_CR4_LA57 | X86_CR4_PKE | X86_CR4_PKS))
         mmu_flush_all(cpu);
+    if ((v ^ old) & X86_CR4_SMAP)
+        jit_flush(cpu); /* STAC and CLAC are translated for one or the other */
     mmu_update_mode(cpu);
 }
 

@@ -107,6 +107,24 @@ static uint8_t *tlb_host(struct soft_cpu *cpu, uint64_t lin, bool write)
     return (uint8_t *)(lin + e->addend);
 }
 
+/* The host's own instruction: memset and memcpy would begin by asking what the processor can do. */
+static void fill(uint8_t *to, uint64_t count, unsigned n, uint64_t v)
+{
+    switch (n) {
+    case 1:
+        __asm__ volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(v) : "memory");
+        break;
+    case 2:
+        __asm__ volatile("rep stosw" : "+D"(to), "+c"(count) : "a"(v) : "memory");
+        break;
+    case 4:
+        __asm__ volatile("rep stosl" : "+D"(to), "+c"(count) : "a"(v) : "memory");
+        break;
+    default:
+        __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(v) : "memory");
+    }
+}
+
 /*
  * Elements that MOVS or STOS can do at once: inside one page on either side, forward, both pages in
  * the TLB, no overlap that shows. 0: one by one.
@@ -114,7 +132,7 @@ static uint8_t *tlb_host(struct soft_cpu *cpu, uint64_t lin, bool write)
 static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t count)
 {
     unsigned n = u->cc;
-    uint64_t dst = cpu->base[X86_ES] + cpu->st.gpr[X86_RDI], src, most;
+    uint64_t dst = cpu->base[X86_ES] + cpu->st.gpr[X86_RDI], src, most, done;
     uint8_t *to, *from;
 
     if (!cpu->long_code || u->asize != 8 || (cpu->st.rflags & X86_FL_DF))
@@ -126,12 +144,7 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
     if (u->op == X86_STOS) {
         uint64_t v = cpu->st.gpr[X86_RAX];
 
-        if (n == 1 || (v & bytes_mask(n)) == 0) {
-            memset(to, (int)(v & 0xff), most * n);
-        } else {
-            for (uint64_t i = 0; i < most; i++)
-                host_store(to + i * n, n, v);
-        }
+        fill(to, most, n, v);
         cpu->st.gpr[X86_RDI] += most * n;
         return most;
     }
@@ -142,7 +155,8 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
         return 0;
     if (to > from && to < from + most * n)
         return 0; /* a copy that reads what it has just written */
-    memmove(to, from, most * n);
+    done = most * n;
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(done) : : "memory");
     cpu->st.gpr[X86_RSI] += most * n;
     cpu->st.gpr[X86_RDI] += most * n;
     return most;

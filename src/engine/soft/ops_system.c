@@ -1,4 +1,5 @@
 #include "engine/soft/interp.h"
+#include "engine/soft/jit/jit.h"
 #include "base/endian.h"
 #include "host/random.h"
 
@@ -248,8 +249,14 @@ static void op_invpcid(struct soft_cpu *cpu, const struct uop *u)
         soft_raise_error(cpu, X86_EXC_GP, 0);
     if (kind == 0)
         mmu_flush_page(cpu, lin);
+    else if (kind == 1 || kind == 3)
+        mmu_flush_context(cpu);
     else
         mmu_flush_all(cpu);
+    if (kind < 2)
+        jit_space_dropped(cpu, (unsigned)lo);
+    else
+        jit_context_changed(cpu);
 }
 
 static void op_cpl0_nop(struct soft_cpu *cpu, const struct uop *u)

@@ -112,7 +112,8 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
     const struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(lin >> 12) & (SOFT_FETCH_SIZE - 1)];
 
     for (unsigned i = 0; i < 15 && (lin & 4095) + i < PAGE_SIZE; i++) {
-        if (e->tag != ((lin & PAGE_MASK) | cpu->gen) || e->page == NULL)
+        if (e->tag != ((lin & PAGE_MASK) | (e->global ? cpu->gen_global : cpu->gen)) ||
+            e->page == NULL)
             break;
         snprintf(bytes + 3 * i, 4, "%02x ", e->page[(lin & 4095) + i]);
     }

@@ -78,6 +78,37 @@ void jit_context_changed(struct soft_cpu *cpu)
         return;
     cpu->hot.ctx[0] = cpu->hot.ctx[1] = ++j->epoch;
     memset(j->exec_filter, 0, sizeof(j->exec_filter));
+    memset(j->space, 0, sizeof(j->space));
+    j->space[j->pcid] = j->epoch;
+    j->local_kernel = false;
+}
+
+void jit_space_changed(struct soft_cpu *cpu, unsigned pcid, bool keep)
+{
+    struct jit *j = cpu->jit;
+
+    if (j == NULL)
+        return;
+    j->pcid = pcid;
+    ++j->epoch; /* a block that wrote CR3 is left */
+    if (!keep || j->space[pcid] == 0)
+        j->space[pcid] = j->epoch;
+    cpu->hot.ctx[1] = j->space[pcid];
+    if (j->local_kernel)
+        cpu->hot.ctx[0] = j->epoch;
+    j->local_kernel = false;
+}
+
+void jit_space_dropped(struct soft_cpu *cpu, unsigned pcid)
+{
+    struct jit *j = cpu->jit;
+
+    if (j == NULL)
+        return;
+    if (pcid == j->pcid)
+        cpu->hot.ctx[1] = j->space[pcid] = ++j->epoch;
+    else
+        j->space[pcid] = 0;
 }
 
 static unsigned filter_bit(uint64_t lin)
@@ -91,7 +122,7 @@ void jit_page_changed(struct soft_cpu *cpu, uint64_t lin)
     unsigned bit = filter_bit(lin);
 
     if (j != NULL && (j->exec_filter[bit / 64] >> (bit % 64) & 1))
-        jit_context_changed(cpu);
+        jit_context_changed(cpu); /* and the filter begins anew */
 }
 
 void jit_flush(struct soft_cpu *cpu)
@@ -100,6 +131,7 @@ void jit_flush(struct soft_cpu *cpu)
 
     if (j == NULL)
         return;
+    j->stats.flushes++;
     memset(j->hash, 0, sizeof(j->hash));
     memset(j->page, 0, sizeof(j->page));
     j->hot = j->start_hot;
@@ -178,6 +210,7 @@ unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
         *h = b->hash_next;
         *at = b->page_next;
         b->dead = true;
+        j->stats.kills++;
         unlink_block(j, b);
         forget_entry(cpu, b);
         j->killed = true;
@@ -210,6 +243,21 @@ static bool usable(const struct soft_cpu *cpu)
     return cpu->long_code && cpu->tlb_mode != TLB_CHECKED;
 }
 
+#include <time.h>
+static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+static struct jit_block *timed_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page, unsigned key)
+{
+    struct jit *j = cpu->jit;
+    uint64_t t = now_ns();
+    const uint8_t *h = j->hot, *c = j->cold;
+    struct jit_block *b = jit_translate(cpu, pa, page, key);
+    j->stats.ns += now_ns() - t;
+    j->stats.blocks++;
+    if (b) j->stats.translated += b->insns;
+    j->stats.bytes += (uint64_t)(j->hot - h + j->cold - c);
+    return b;
+}
+
 /* The block at this linear address; NULL if it cannot be translated. May fault (fetch). */
 static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned key)
 {
@@ -229,7 +277,7 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
     if (!room(j))
         jit_flush(cpu);
     block_protect(cpu, gpa & PAGE_MASK);
-    return jit_translate(cpu, gpa, code - (lin & 4095), key);
+    return timed_translate(cpu, gpa, code - (lin & 4095), key);
 }
 
 /* Code that checks that the slot it was reached by is current, then goes to the body. */
@@ -278,7 +326,10 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
         s->code = j->rx + b->entry;
         s->lin = lin;
         s->ctx = cpu->hot.ctx[user];
+        s->body = j->rx + b->body;
         j->exec_filter[bit / 64] |= 1ull << (bit % 64);
+        if (!user && !cpu->fetch_global)
+            j->local_kernel = true;
     }
     cpu->block_rip = lin & PAGE_MASK;
     return j->rx + b->body;
@@ -291,9 +342,20 @@ static const void *leave_at(struct soft_cpu *cpu, uint64_t rip)
     return cpu->hot.exit;
 }
 
+/* The key of what runs next. Slots do not hold it: they belong to one, but for the privilege. */
+static void take_key(struct soft_cpu *cpu)
+{
+    unsigned key = jit_key(cpu);
+
+    if (((key ^ cpu->hot.key) & ~KEY_USER) != 0)
+        jit_context_changed(cpu);
+    cpu->hot.key = (uint8_t)key;
+}
+
 /* Where execution goes on at rip; the current state decides. May fault. */
 static const void *go_on(struct soft_cpu *cpu, uint64_t rip, unsigned more)
 {
+    const struct jit_slot *s;
     struct jit_block *b;
 
     cpu->st.rip = rip;
@@ -301,7 +363,12 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip, unsigned more)
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
         cpu->exit_wanted)
         return cpu->hot.exit;
-    cpu->hot.key = (uint8_t)jit_key(cpu);
+    take_key(cpu);
+    s = &cpu->slots[cpu->cpl == 3][rip & (JIT_SLOTS - 1)];
+    if (s->lin == rip && s->ctx == cpu->hot.ctx[cpu->cpl == 3]) {
+        cpu->block_rip = rip & PAGE_MASK;
+        return s->body;
+    }
     b = block_at(cpu, rip, cpu->hot.key | more);
     return b != NULL ? enter_block(cpu, b, rip) : cpu->hot.exit;
 }
@@ -346,6 +413,7 @@ static const void *step(struct soft_cpu *cpu, unsigned off, const void *resume)
     struct soft_block *k;
 
     j->killed = false;
+    j->stats.steps++;
     cpu->in_insn = false;
     cpu->st.rip = page + off;
     k = block_get(cpu, true);
@@ -379,6 +447,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
     uint32_t p = (uint32_t)data_at(ret, 0);
     unsigned size = SLOW_SIZE(p);
     struct uop u = {.op = 0};
+    struct jit *j = cpu->jit;
     uint64_t gpa;
 
     (void)s2;
@@ -389,6 +458,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
         if (mmu_translate(cpu, SLOW_SEG(p), lin, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
                           (enum tlb_mode)cpu->tlb_mode, &gpa) != NULL) {
             cpu->in_insn = false;
+            j->stats.fills++;
             return ret + data_at(ret, 1);
         }
     }
@@ -403,9 +473,9 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     const struct uop *u = (const void *)(j->arena + s1);
     uint64_t epoch = j->epoch;
 
-    (void)s2;
     (void)s3;
     j->killed = false;
+    j->stats.helpers[u->op]++;
     cpu->uop = u;
     cpu->uop_end = NULL;
     cpu->block = NULL;
@@ -413,7 +483,9 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->next_rip = cpu->block_rip + u->off + u->len;
     u->fn(cpu, u);
     cpu->in_insn = false;
-    if (likely(!must_leave(cpu, epoch)))
+    if (likely(s2 ? cpu->uop_end == NULL && !j->killed &&
+                        atomic_load_explicit(&cpu->pending, memory_order_relaxed) == 0
+                  : !must_leave(cpu, epoch)))
         return ret;
     jit_uncount(cpu, u->off + u->len);
     return leave_at(cpu, cpu->next_rip);
@@ -429,6 +501,7 @@ static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     (void)s2;
     (void)s3;
     (void)ret;
+    j->stats.helpers[u->op]++;
     cpu->uop = u;
     cpu->uop_end = NULL;
     cpu->block = NULL;
@@ -452,7 +525,7 @@ static const void *fn_miss(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
         begin_insn(cpu, &u, (unsigned)s3 & 4095);
         soft_raise_error(cpu, X86_EXC_GP, 0);
     }
-    cpu->stats.blocks++;
+    ((struct jit *)cpu->jit)->stats.misses++;
     return go_on(cpu, lin, 0);
 }
 
@@ -504,7 +577,7 @@ bool jit_run(struct soft_cpu *cpu)
 
     if (j == NULL || !usable(cpu))
         return false;
-    cpu->hot.key = (uint8_t)jit_key(cpu);
+    take_key(cpu);
     cpu->hot.budget = cpu->budgeted ? cpu->budget : UINT64_MAX;
     cpu->hot.block = NULL;
     cpu->jit_runs = false;
@@ -561,9 +634,27 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
     return 0;
 }
 
+#include <stdio.h>
+static void dump(struct jit *j)
+{
+    struct jit_stats *s = &j->stats;
+    fprintf(stderr, "translated %lu blocks %lu bytes %lu ns/insn %.0f fills %lu steps %lu misses %lu flush %lu kills %lu\n",
+        s->translated, s->blocks, s->bytes, s->translated ? (double)s->ns / (double)s->translated : 0, s->fills, s->steps, s->misses, s->flushes, s->kills);
+    for (unsigned n = 0; n < 40; n++) {
+        unsigned m = 0;
+        for (unsigned i = 1; i < X86_OP_COUNT; i++)
+            if (s->helpers[i] > s->helpers[m]) m = i;
+        if (s->helpers[m] == 0) break;
+        fprintf(stderr, "%s %lu, ", x86_op_name(m), s->helpers[m]);
+        s->helpers[m] = 0;
+    }
+    fprintf(stderr, "\n");
+}
+
 void jit_fini(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
+    if (j != NULL && getenv("XJ")) dump(j);
 
     if (j == NULL)
         return;

@@ -56,6 +56,13 @@ struct jit_block {
 
 enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_FNS };
 
+/* Counters for --stats. */
+struct jit_stats {
+    uint64_t translated, blocks, bytes, ns; /* instructions, blocks, host bytes, time */
+    uint64_t fills, steps, links, misses, flushes, kills, saves;
+    uint64_t helpers[X86_OP_COUNT];
+};
+
 struct tx;
 
 struct jit {
@@ -68,6 +75,9 @@ struct jit {
     struct jit_block *hash[1u << JIT_HASH_BITS];
     struct jit_block *page[1u << JIT_HASH_BITS];
     uint64_t exec_filter[64]; /* pages that jump tables name, hashed */
+    uint64_t space[4096];     /* contexts of PCIDs; 0: none */
+    unsigned pcid;            /* the current one */
+    bool local_kernel;        /* supervisor slots may name pages that are not global */
     uint64_t epoch;           /* counts flushes */
     uint32_t *dirty;          /* slots that lead to code: table << 16 | slot */
     unsigned dirties;
@@ -76,6 +86,7 @@ struct jit {
     void (*enter)(struct soft_cpu *cpu, const void *code);
     const uint8_t *exit, *stub[JIT_FNS], *vec_load;
     struct tx *tx; /* translate.c's */
+    struct jit_stats stats;
 };
 
 /* ---- stubs.c ---- */

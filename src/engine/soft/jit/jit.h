@@ -36,6 +36,13 @@ void jit_uncount(struct soft_cpu *cpu, unsigned off);
 unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to);
 void jit_flush(struct soft_cpu *cpu);
 
+/*
+ * CR3 has been written: the tables of addresses belong to the context of this PCID from now on, a
+ * new one unless its entries are kept. dropped: INVPCID has invalidated some or all of a PCID.
+ */
+void jit_space_changed(struct soft_cpu *cpu, unsigned pcid, bool keep);
+void jit_space_dropped(struct soft_cpu *cpu, unsigned pcid);
+
 /* Translations of instruction addresses have changed: all of them, or those of one page. */
 void jit_context_changed(struct soft_cpu *cpu);
 void jit_page_changed(struct soft_cpu *cpu, uint64_t lin);

@@ -141,6 +141,8 @@ bool tx_is_plain(const struct tx *t, const struct x86_insn *in)
     if (integer_op(in) && !vector)
         return in->op != X86_MOV || in->opnd[0].kind != X86_OPND_REG ||
                in->opnd[0].rclass != X86_RC_SEG;
+    if (in->op == X86_VZEROUPPER || in->op == X86_VZEROALL)
+        return (t->key & KEY_AVX) != 0 && soft_has(t->cpu, X86_FEAT_AVX);
     if (in->op == X86_EMMS || !native_flags(in->op, &flags) || (flags & N_X87) != 0)
         return false;
     if (in->enc == X86_ENC_VEX)
@@ -354,7 +356,7 @@ static bool uses_vectors(const struct x86_insn *in)
 {
     unsigned flags;
 
-    return native_flags(in->op, &flags);
+    return in->op == X86_VZEROUPPER || in->op == X86_VZEROALL || native_flags(in->op, &flags);
 }
 
 /* MOV between the accumulator and an absolute address has no ModRM to put our address into. */

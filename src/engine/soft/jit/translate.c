@@ -254,8 +254,7 @@ void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
         put_op_mem(e, wide, 0x8d, to, m);
 }
 
-/* To S1: the linear address of the memory operand. Flags may be lost. */
-static void put_linear(struct tx *t, const struct x86_insn *in)
+void tx_linear(struct tx *t, const struct x86_insn *in)
 {
     tx_address(t, in, S1);
     if (in->seg == X86_FS || in->seg == X86_GS)
@@ -318,7 +317,7 @@ void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
                       unsigned align)
 {
     tx_clobber_flags(t);
-    put_linear(t, in);
+    tx_linear(t, in);
     tx_probe(t, in->seg, size, write, align);
 }
 
@@ -629,6 +628,33 @@ static void put_ret(struct tx *t, const struct x86_insn *in)
 
 /* ---- by the interpreter ---- */
 
+/* Instructions that cannot change what translated code takes for granted. */
+static bool changes_nothing(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_CPUID:
+    case X86_PUSHF:
+    case X86_RDTSC:
+    case X86_RDMSR:
+    case X86_MOVS:
+    case X86_STOS:
+    case X86_LODS:
+    case X86_CMPS:
+    case X86_SCAS:
+    case X86_PAUSE:
+    case X86_RDPKRU:
+    case X86_CLD:
+    case X86_STD:
+    case X86_RDFSBASE:
+    case X86_RDGSBASE:
+    case X86_WRFSBASE:
+    case X86_WRGSBASE:
+        return true;
+    default:
+        return in->opnd[0].rclass == X86_RC_ST || in->opnd[1].rclass == X86_RC_ST;
+    }
+}
+
 static void put_helper(struct tx *t, const struct x86_insn *in, bool ends)
 {
     struct emit *e = &t->hot;
@@ -638,6 +664,7 @@ static void put_helper(struct tx *t, const struct x86_insn *in, bool ends)
     tx_clobber_flags(t);
     block_make_uop(t->cpu, t->page + t->off[t->i], PAGE_SIZE - t->off[t->i], t->off[t->i], u);
     put_mov_imm32(e, S1, (uint32_t)((uint8_t *)u - t->j->arena));
+    put_mov_imm32(e, S2, changes_nothing(in));
     if (ends || (u->flags & UOP_END)) {
         put_stub_jmp(t, e, FN_END);
         t->ended = true;
@@ -658,6 +685,8 @@ static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
     unsigned kind = in->opnd[0].kind;
     bool gpr = kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPR;
 
+    if (tx_is_system(t, in))
+        return TX_SYSTEM;
     if (in->prefixes & X86_PFX_LOCK)
         return tx_is_plain(t, in) ? TX_PLAIN : TX_HELPER;
     switch (in->op) {
@@ -706,6 +735,10 @@ static void decode_block(struct tx *t, unsigned off)
             in->flags_read = X86_FL_ARITH;
             in->len = (uint8_t)(len == X86_DECODE_TOOLONG ? 15 : in->len);
         }
+        /* the interrupts it lets in must not come before the next instruction */
+        if (len > 0 && in->op == X86_STI && t->kind[t->n] == TX_SYSTEM &&
+            (t->n + 1 == JIT_INSNS || off + in->len + 15 > PAGE_SIZE))
+            t->kind[t->n] = TX_HELPER;
         off += in->len;
         t->n++;
         if (in->op == X86_JCC)
@@ -739,7 +772,7 @@ static bool may_change_code(const struct tx *t, unsigned i)
         if (in->opnd[k].kind == X86_OPND_MEM && (in->opnd[k].access & X86_ACC_W))
             return true;
     }
-    return t->kind[i] == TX_PUSH || t->kind[i] == TX_HELPER;
+    return t->kind[i] == TX_PUSH || t->kind[i] == TX_HELPER || t->kind[i] == TX_SYSTEM;
 }
 
 /* Backward over the block: which flags are live after each instruction. */
@@ -781,6 +814,10 @@ static void scan_flags(struct tx *t)
                 read &= in->op == X86_RCL || in->op == X86_RCR ? X86_FL_ARITH : live;
                 gone = 0;
             }
+            break;
+        case TX_SYSTEM:
+            if (in->op == X86_PUSHF)
+                read = X86_FL_ARITH;
             break;
         case TX_PUSH:
         case TX_POP:
@@ -847,12 +884,17 @@ static void emit_insn(struct tx *t)
     case TX_DIV:
         put_div(t, in);
         break;
+    case TX_SYSTEM:
+        tx_system(t, in);
+        break;
     case TX_NOP:
         break;
     }
     for (unsigned i = first; i < t->colds; i++) {
         struct cold *c = &t->cold[i];
 
+        if (c->kind == COLD_STEP && c->resume == NULL)
+            c->resume = t->hot.p;
         if (c->kind == COLD_SLOW) {
             if (ends_block(in))
                 c->packed |= SLOW_BRANCH;

@@ -27,6 +27,7 @@ enum tx_kind {
     TX_LEA,
     TX_DIV,
     TX_NOP,
+    TX_SYSTEM, /* system.c */
 };
 
 enum cold_kind { COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC };
@@ -74,6 +75,13 @@ void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
                       unsigned align);
 void tx_need_vectors(struct tx *t);
 struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
+
+/* To S1: the linear address of the memory operand. S2 and the flags may be lost. */
+void tx_linear(struct tx *t, const struct x86_insn *in);
+
+/* ---- system.c ---- */
+bool tx_is_system(const struct tx *t, const struct x86_insn *in);
+void tx_system(struct tx *t, const struct x86_insn *in);
 
 /* ---- plain.c ---- */
 bool tx_is_plain(const struct tx *t, const struct x86_insn *in);

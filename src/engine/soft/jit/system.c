@@ -1,0 +1,226 @@
+#include <stddef.h>
+
+#include "engine/soft/jit/translate.h"
+
+/*
+ * System instructions that kernels run all the time, written out. What is rare about them (an
+ * interrupt that waits, a mode that needs checks) is left to the interpreter's handler.
+ */
+
+#define OFF(field) offsetof(struct soft_cpu, field)
+#define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
+
+/* op dword [m], imm32: ext 1 or, 4 and */
+static void put_alu_mem(struct emit *e, unsigned ext, struct mem m, uint32_t imm)
+{
+    put_op_mem(e, false, 0x81, ext, m);
+    put32(e, imm);
+}
+
+static void put_load_gpr(struct tx *t, unsigned to, unsigned guest)
+{
+    if (tx_home[guest] != H_NONE)
+        put_mov(&t->hot, to, tx_home[guest]);
+    else
+        put_load(&t->hot, to, mem_cpu(OFF_GPR(guest)));
+}
+
+static void put_cli(struct tx *t)
+{
+    tx_clobber_flags(t);
+    put_alu_mem(&t->hot, 4, mem_cpu(OFF(st.rflags)), ~X86_FL_IF);
+}
+
+/*
+ * The shadow needs no flag: the next instruction follows in the same block, and interrupts are
+ * looked for between blocks only. One that waits goes the interpreter's way.
+ */
+static void put_sti(struct tx *t)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+
+    tx_clobber_flags(t);
+    put_cmp8_mem(e, mem_cpu(OFF(irq_waits)), 0);
+    c = tx_cold(t, COLD_STEP, put_jcc(e, CC_NE));
+    c->packed = t->off[t->i];
+    put_alu_mem(e, 1, mem_cpu(OFF(st.rflags)), X86_FL_IF);
+    c->resume = e->p;
+}
+
+static void put_pushf(struct tx *t)
+{
+    struct emit *e = &t->hot;
+
+    tx_clobber_flags(t);
+    put_lea(e, S1, mem_at(H_R10, -8));
+    tx_probe(t, X86_SS, 8, true, 0);
+    /* cpu->cc: OF in bit 0, the others from bit 8 on */
+    put_op_mem(e, false, 0x8b, S3, mem_cpu(OFF(cc)));
+    put_mov32(e, S2, S3);
+    put_op_reg(e, false, 0xc1, 5, S2); /* shr */
+    put8(e, 8);
+    put_alu_imm(e, false, 4, S2, 0xd5);
+    put_alu_imm(e, false, 4, S3, 1);
+    put_op_reg(e, false, 0xc1, 4, S3); /* shl */
+    put8(e, 11);
+    put_op_reg(e, false, 0x09, S3, S2); /* or */
+    put_load(e, S3, mem_cpu(OFF(st.rflags)));
+    put_alu_imm(e, true, 4, S3, (int32_t)~(X86_FL_ARITH | X86_FL_VM | X86_FL_RF));
+    put_alu_imm(e, true, 1, S3, X86_FL_FIXED);
+    put_op_reg(e, true, 0x09, S3, S2);
+    put_store(e, mem_at(S1, 0), S2);
+    put_lea(e, H_R10, mem_at(H_R10, -8));
+}
+
+static void put_swapgs(struct tx *t)
+{
+    struct emit *e = &t->hot;
+
+    put_load(e, S1, mem_cpu(OFF(st.seg[X86_GS].base)));
+    put_load(e, S2, mem_cpu(OFF(st.kernel_gs_base)));
+    put_store(e, mem_cpu(OFF(st.seg[X86_GS].base)), S2);
+    put_store(e, mem_cpu(OFF(base[X86_GS])), S2);
+    put_store(e, mem_cpu(OFF(st.kernel_gs_base)), S1);
+}
+
+/* With SMAP on; turning it on or off empties the cache. */
+static void put_ac(struct tx *t, bool set)
+{
+    struct emit *e = &t->hot;
+    enum tlb_mode mode = set ? TLB_KERNEL_AC : TLB_KERNEL;
+
+    tx_clobber_flags(t);
+    put_alu_mem(e, set ? 1 : 4, mem_cpu(OFF(st.rflags)), set ? X86_FL_AC : ~X86_FL_AC);
+    put_op_mem(e, false, 0xc6, 0, mem_cpu(OFF(tlb_mode)));
+    put8(e, mode);
+    put_lea(e, S1, mem_cpu(OFF(tables) + mode * sizeof(t->cpu->tables[0])));
+    put_store(e, mem_cpu(OFF(tlb)), S1);
+}
+
+static void put_rdtsc(struct tx *t, bool aux)
+{
+    struct emit *e = &t->hot;
+
+    tx_clobber_flags(t);
+    put8(e, 0x0f);
+    put8(e, 0x31);
+    put_op_reg(e, true, 0xc1, 4, H_RDX); /* shl rdx, 32 */
+    put8(e, 32);
+    put_op_reg(e, true, 0x09, H_RAX, H_RDX);
+    put_op_mem(e, true, 0x03, H_RDX, mem_cpu(OFF(st.tsc_offset)));
+    put_mov32(e, H_RAX, H_RDX);
+    put_op_reg(e, true, 0xc1, 5, H_RDX); /* shr rdx, 32 */
+    put8(e, 32);
+    if (aux)
+        put_op_mem(e, false, 0x8b, H_RCX, mem_cpu(OFF(st.tsc_aux)));
+}
+
+/* The bit may lie far from the operand: its element is found first. */
+static void put_bit(struct tx *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->hot;
+    unsigned size = in->opnd[0].size, guest = in->opnd[1].reg;
+    bool wide = size == 8;
+    struct mem at = {.base = S1, .index = S2, .shift = wide ? 3 : 2};
+
+    tx_clobber_flags(t);
+    tx_linear(t, in);
+    put_load_gpr(t, S2, guest);
+    put_mov(e, S3, S2);
+    put_alu_imm(e, false, 4, S3, wide ? 63 : 31);
+    if (!wide) { /* the number is signed, of the operand's size */
+        put8(e, 0x4d);
+        put8(e, 0x63);
+        put8(e, 0xc0); /* movsxd r8, r8d */
+    }
+    put_op_reg(e, true, 0xc1, 7, S2); /* sar */
+    put8(e, wide ? 6 : 5);
+    put_lea(e, S1, at);
+    tx_probe(t, in->seg, size, in->op != X86_BT, 0);
+    if ((t->live_after[t->i] & ~X86_FL_CF & X86_FL_ARITH) != 0)
+        tx_need_flags(t);
+    if (in->prefixes & X86_PFX_LOCK)
+        put8(e, 0xf0);
+    put_rex_mem(e, wide, S3, mem_at(S1, 0));
+    put8(e, 0x0f);
+    put8(e, in->opcode);
+    put_modrm_mem(e, S3, mem_at(S1, 0));
+    t->flags = t->live_after[t->i] != 0 ? FLAGS_HOST : FLAGS_MEM;
+}
+
+static bool far_bit(const struct x86_insn *in)
+{
+    return in->opnd[0].kind == X86_OPND_MEM && in->opnd[1].kind == X86_OPND_REG &&
+           in->opnd[0].size >= 4;
+}
+
+bool tx_is_system(const struct tx *t, const struct x86_insn *in)
+{
+    bool kernel = !(t->key & KEY_USER);
+
+    switch (in->op) {
+    case X86_CLI:
+    case X86_SWAPGS:
+        return kernel;
+    case X86_STI:
+        return kernel;
+    case X86_PUSHF:
+        return in->osize == 8;
+    case X86_STAC:
+    case X86_CLAC:
+        return kernel && (t->cpu->st.cr4 & X86_CR4_SMAP) && soft_has(t->cpu, in->feature);
+    case X86_RDTSC:
+        return kernel;
+    case X86_RDTSCP:
+        return kernel && soft_has(t->cpu, in->feature);
+    case X86_LFENCE:
+    case X86_MFENCE:
+    case X86_SFENCE:
+        return true;
+    case X86_BT:
+    case X86_BTS:
+    case X86_BTR:
+    case X86_BTC:
+        return far_bit(in);
+    default:
+        return false;
+    }
+}
+
+void tx_system(struct tx *t, const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_CLI:
+        put_cli(t);
+        break;
+    case X86_STI:
+        put_sti(t);
+        break;
+    case X86_PUSHF:
+        put_pushf(t);
+        break;
+    case X86_SWAPGS:
+        put_swapgs(t);
+        break;
+    case X86_STAC:
+    case X86_CLAC:
+        put_ac(t, in->op == X86_STAC);
+        break;
+    case X86_RDTSC:
+    case X86_RDTSCP:
+        put_rdtsc(t, in->op == X86_RDTSCP);
+        break;
+    case X86_BT:
+    case X86_BTS:
+    case X86_BTR:
+    case X86_BTC:
+        put_bit(t, in);
+        break;
+    default: /* fences */
+        put8(&t->hot, 0x0f);
+        put8(&t->hot, 0xae);
+        put8(&t->hot, in->op == X86_LFENCE ? 0xe8 : in->op == X86_MFENCE ? 0xf0 : 0xf8);
+        break;
+    }
+}
