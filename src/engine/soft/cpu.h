@@ -122,6 +122,7 @@ struct jit_hot {
     uint64_t ctx[2];      /* of the jump tables' entries, supervisor and user; never reused */
     uint64_t budget;      /* instructions at which blocks stop */
     void *block;          /* that counted last */
+    _Alignas(32) uint8_t bounce[64]; /* what was read from two pages */
     uint32_t host_mxcsr;
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
     uint8_t vec_was;

@@ -440,7 +440,40 @@ static int32_t data_at(const uint8_t *ret, unsigned n)
     return v;
 }
 
-/* A probe missed. Behind the call: packed arguments, the way back to the probe, then the resumption. */
+/*
+ * An access that begins in one page and ends in the next, both plain RAM: its host address to S1.
+ * Pages that follow each other in the host need no more; else what is read is put together, and
+ * what is written is left to the interpreter.
+ */
+static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
+{
+    unsigned size = SLOW_SIZE(packed), first = PAGE_SIZE - (unsigned)(lin & 4095);
+    enum soft_access acc = packed & SLOW_WRITE ? ACC_WRITE : ACC_READ;
+    struct uop u = {.op = 0};
+    const uint8_t *p, *p2;
+    uint64_t gpa;
+
+    if (first >= size || !soft_canonical(cpu, lin + size - 1) || !soft_canonical(cpu, lin))
+        return false;
+    begin_insn(cpu, &u, SLOW_OFF(packed));
+    p = mmu_translate(cpu, SLOW_SEG(packed), lin, acc, (enum tlb_mode)cpu->tlb_mode, &gpa);
+    p2 = mmu_translate(cpu, SLOW_SEG(packed), lin + first, acc, (enum tlb_mode)cpu->tlb_mode, &gpa);
+    cpu->in_insn = false;
+    if (p == NULL || p2 == NULL || (acc == ACC_WRITE && p2 != p + first))
+        return false;
+    cpu->hot.s1 = (uintptr_t)p;
+    if (p2 != p + first) {
+        memcpy(cpu->hot.bounce, p, first);
+        memcpy(cpu->hot.bounce + first, p2, size - first);
+        cpu->hot.s1 = (uintptr_t)cpu->hot.bounce;
+    }
+    return true;
+}
+
+/*
+ * A probe missed. Behind the call: packed arguments, the way back to the probe, then to
+ * where the probe has found it, then the resumption.
+ */
 static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint64_t s3,
                            const uint8_t *ret)
 {
@@ -462,7 +495,9 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
             return ret + data_at(ret, 1);
         }
     }
-    return step(cpu, SLOW_OFF(p), p & SLOW_BRANCH ? NULL : ret + 8);
+    if ((lin & SLOW_ALIGN(p)) == 0 && across_pages(cpu, lin, p))
+        return ret + data_at(ret, 2);
+    return step(cpu, SLOW_OFF(p), p & SLOW_BRANCH ? NULL : ret + 12);
 }
 
 /* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */

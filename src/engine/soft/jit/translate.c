@@ -182,6 +182,7 @@ static void finish_cold(struct tx *t, struct cold *c, struct emit *e)
         ret = e->p;
         put32(e, c->packed);
         put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->retry) - jit_rx(t->j, ret)));
+        put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->found) - jit_rx(t->j, ret)));
         if (c->restore)
             put_restore_flags(e);
         put_jmp_to(e, c->resume);
@@ -309,8 +310,10 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
         a->tag = tag;
         a->retry = retry;
         a->packed = c->packed;
+        a->found = e->p + 8; /* never used: the address is wrong */
     }
     put_op_mem(e, true, 0x03, S1, tlb_field(t, offsetof(struct tlb_entry, page)));
+    c->found = e->p;
 }
 
 void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,

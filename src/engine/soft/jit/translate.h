@@ -36,7 +36,7 @@ struct cold {
     uint8_t kind;    /* enum cold_kind */
     bool restore;    /* the flags, before going on */
     uint8_t uncount; /* instructions that do not run */
-    uint8_t *jump, *retry, *resume;
+    uint8_t *jump, *retry, *found, *resume;
     uint32_t packed, branch;
     struct mem tag;
 };
