@@ -500,6 +500,46 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
     return step(cpu, SLOW_OFF(p), p & SLOW_BRANCH ? NULL : ret + 12);
 }
 
+/*
+ * The probe of a group's span missed; behind the call: packed arguments, the way back, the distance
+ * to the access at hand, the span. lin: the span's start.
+ */
+static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint64_t s3,
+                            const uint8_t *ret)
+{
+    uint32_t p = (uint32_t)data_at(ret, 0);
+    unsigned size = SLOW_SIZE(p), span = (unsigned)data_at(ret, 3);
+    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+    uint64_t at = lin + (uint64_t)(int64_t)data_at(ret, 2), rip = cpu->block_rip + SLOW_OFF(p), gpa;
+    struct jit *j = cpu->jit;
+    struct uop u = {.op = 0};
+    struct jit_block *b;
+
+    (void)s2;
+    (void)s3;
+    cpu->stats.tlb_misses++;
+    if ((at & 4095) + size <= PAGE_SIZE && (lin & 4095) + span <= PAGE_SIZE &&
+        (at & SLOW_ALIGN(p)) == 0) {
+        begin_insn(cpu, &u, SLOW_OFF(p));
+        (void)mmu_translate(cpu, SLOW_SEG(p), at, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
+                            (enum tlb_mode)cpu->tlb_mode, &gpa);
+        cpu->in_insn = false;
+        if (tlb_hit(p & SLOW_GROUP_WRITE ? e->wtag : e->rtag, lin, span)) {
+            j->stats.fills++;
+            return ret + data_at(ret, 1);
+        }
+    }
+    j->stats.apart++;
+    jit_uncount(cpu, SLOW_OFF(p));
+    cpu->st.rip = rip;
+    cpu->in_insn = false;
+    b = block_at(cpu, rip, cpu->hot.key | KEY_APART);
+    if (b == NULL)
+        return cpu->hot.exit;
+    cpu->block_rip = rip & PAGE_MASK;
+    return j->rx + b->body;
+}
+
 /* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */
 static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
                           const uint8_t *ret)
@@ -580,7 +620,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     cpu->in_insn = false;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0)
         return cpu->hot.exit;
-    b = block_at(cpu, rip, cpu->hot.key);
+    b = block_at(cpu, rip, cpu->hot.key | (l->apart ? KEY_APART : 0));
     if (b == NULL)
         return cpu->hot.exit;
     /* a flush on the way has taken the link too */
@@ -632,7 +672,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
 {
     static const void *(*const fns[JIT_FNS])(struct soft_cpu *, uint64_t, uint64_t, uint64_t,
                                              const uint8_t *) = {
-        fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_miss,
+        fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_group,
     };
     struct jit *j = host_memory_alloc(sizeof(*j), err);
     void *rw, *rx;
@@ -673,8 +713,8 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
 static void dump(struct jit *j)
 {
     struct jit_stats *s = &j->stats;
-    fprintf(stderr, "translated %lu blocks %lu bytes %lu ns/insn %.0f fills %lu steps %lu misses %lu flush %lu kills %lu\n",
-        s->translated, s->blocks, s->bytes, s->translated ? (double)s->ns / (double)s->translated : 0, s->fills, s->steps, s->misses, s->flushes, s->kills);
+    fprintf(stderr, "translated %lu blocks %lu bytes %lu ns/insn %.0f fills %lu steps %lu misses %lu flush %lu kills %lu apart %lu\n",
+        s->translated, s->blocks, s->bytes, s->translated ? (double)s->ns / (double)s->translated : 0, s->fills, s->steps, s->misses, s->flushes, s->kills, s->apart);
     for (unsigned n = 0; n < 40; n++) {
         unsigned m = 0;
         for (unsigned i = 1; i < X86_OP_COUNT; i++)

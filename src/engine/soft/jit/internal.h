@@ -38,6 +38,7 @@ struct jit_link {
     uint32_t at;     /* of the displacement, in the cache */
     uint32_t cold;   /* where it goes while it is not linked */
     uint16_t target; /* offset in the page */
+    bool apart;      /* to a block with KEY_APART */
     struct jit_block *from, *to;
     struct jit_link *next; /* of those that lead to `to` */
 };
@@ -59,7 +60,7 @@ enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_
 /* Counters for --stats. */
 struct jit_stats {
     uint64_t translated, blocks, bytes, ns; /* instructions, blocks, host bytes, time */
-    uint64_t fills, steps, links, misses, flushes, kills, saves;
+    uint64_t fills, steps, apart, links, misses, flushes, kills, saves;
     uint64_t helpers[X86_OP_COUNT];
 };
 
@@ -132,6 +133,7 @@ unsigned jit_key(const struct soft_cpu *cpu);
 #define SLOW_SIZE(x) (((x) >> 12) & 0x7fu)
 #define SLOW_WRITE (1u << 19)
 #define SLOW_SEG(x) (((x) >> 20) & 7u)
+#define SLOW_GROUP_WRITE (1u << 30)
 #define SLOW_BRANCH (1u << 29)           /* there is no next instruction to go on with */
 #define SLOW_ALIGN(x) (((x) >> 23) & 63u) /* mask that the address must not meet */
 

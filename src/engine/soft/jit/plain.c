@@ -177,6 +177,7 @@ bool tx_is_cl_shift(const struct x86_insn *in)
 struct fields {
     uint8_t reg, rm, vvvv, z;
     bool mem;
+    struct mem at;
 };
 
 /* Which field of an instruction with vector operands is the general register. */
@@ -238,7 +239,7 @@ static void put_tail(struct emit *e, const struct x86_insn *in, const uint8_t *b
 
     if (in->has_modrm) {
         if (f->mem)
-            put_modrm_mem(e, reg, mem_at(S1, 0));
+            put_modrm_mem(e, reg, f->at);
         else
             put8(e, 0xc0 | (reg & 7) << 3 | ((f->rm != H_NONE ? f->rm : in->rm) & 7));
     }
@@ -250,11 +251,12 @@ static void put_vex(struct emit *e, const struct x86_insn *in, const uint8_t *by
                     const struct fields *f)
 {
     unsigned reg = f->reg != H_NONE ? f->reg : in->reg;
-    unsigned rm = f->mem ? S1 : f->rm != H_NONE ? f->rm : in->rm;
+    unsigned rm = f->mem ? f->at.base : f->rm != H_NONE ? f->rm : in->rm;
+    bool x = f->mem && f->at.index != H_NONE && f->at.index >= 8;
     unsigned vvvv = f->vvvv != H_NONE ? f->vvvv : in->vvvv;
 
     put8(e, 0xc4);
-    put8(e, (reg < 8 ? 0x80u : 0) | 0x40 | (rm < 8 ? 0x20u : 0) | in->map);
+    put8(e, (reg < 8 ? 0x80u : 0) | (x ? 0 : 0x40u) | (rm < 8 ? 0x20u : 0) | in->map);
     put8(e, (in->rex & 8 ? 0x80u : 0) | (~vvvv & 15) << 3 | (in->vl == 32 ? 4u : 0) | in->pp);
     put8(e, in->opcode);
     put_tail(e, in, bytes, f);
@@ -265,11 +267,14 @@ static void put_renamed(struct emit *e, const struct x86_insn *in, const uint8_t
 {
     unsigned reg = f->reg != H_NONE ? f->reg : in->reg;
     unsigned rm = f->z != H_NONE                 ? f->z
-                  : !in->has_modrm || f->mem     ? 0
+                  : !in->has_modrm               ? 0
+                  : f->mem                       ? f->at.base
                   : f->rm != H_NONE              ? f->rm
                                                  : in->rm;
     unsigned rex = (in->rex & 8u) | (in->has_modrm && reg >= 8 ? 4u : 0) | (rm >= 8 ? 1u : 0);
 
+    if (f->mem && in->has_modrm && f->at.index != H_NONE && f->at.index >= 8)
+        rex |= 2;
     if (in->enc == X86_ENC_VEX) {
         put_vex(e, in, bytes, f);
         return;
@@ -375,18 +380,18 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
 {
     const struct x86_opnd *mem = memory_of(in);
     struct temps ts = {.n = 0};
-    struct fields f = {H_NONE, H_NONE, H_NONE, H_NONE, mem != NULL};
+    struct fields f = {H_NONE, H_NONE, H_NONE, H_NONE, mem != NULL, mem_at(S1, 0)};
     unsigned fields = gpr_fields(in);
     struct emit *e = &t->hot;
     uint32_t changes = (in->flags_written | in->flags_undefined) & X86_FL_ARITH;
 
     ts.t[0].host = S2;
-    ts.t[1].host = S3;
-    ts.t[2].host = S1; /* only where no address is in it */
+    ts.t[1].host = t->busy[t->i] ? S1 : S3; /* S1 only where no address is in it */
+    ts.t[2].host = S1;
     if (uses_vectors(in))
         tx_need_vectors(t);
     if (mem != NULL)
-        tx_probe_operand(t, in, mem->size, (mem->access & X86_ACC_W) != 0, alignment(in, mem));
+        f.at = tx_operand(t, in, mem->size, (mem->access & X86_ACC_W) != 0, alignment(in, mem));
     /* flags that go in, or stay as they are while others change */
     if (t->reads[t->i] != 0 || (changes != 0 && (t->live_after[t->i] & ~changes) != 0))
         tx_need_flags(t);

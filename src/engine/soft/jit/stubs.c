@@ -205,7 +205,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     put8(e, 0xc3);
 
     for (unsigned fn = 0; fn < JIT_FNS; fn++) {
-        bool called = fn == FN_SLOW || fn == FN_UOP || fn == FN_STEP;
+        bool called = fn == FN_SLOW || fn == FN_UOP || fn == FN_STEP || fn == FN_APART;
 
         j->stub[fn] = jit_rx(j, e->p);
         put_call_c(e, j, fn, called, called, vec_save, leave);

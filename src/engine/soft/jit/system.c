@@ -53,8 +53,7 @@ static void put_pushf(struct tx *t)
     struct emit *e = &t->hot;
 
     tx_clobber_flags(t);
-    put_lea(e, S1, mem_at(H_R10, -8));
-    tx_probe(t, X86_SS, 8, true, 0);
+    (void)tx_stack(t, X86_RSP, -8, true); /* never shared: S1 has the address */
     /* cpu->cc: OF in bit 0, the others from bit 8 on */
     put_op_mem(e, false, 0x8b, S3, mem_cpu(OFF(cc)));
     put_mov32(e, S2, S3);

@@ -174,6 +174,34 @@ static void finish_cold(struct tx *t, struct cold *c, struct emit *e)
 {
     set_target(c->jump, e->p);
     switch ((enum cold_kind)c->kind) {
+    case COLD_GROUP: {
+        uint8_t *ret, *skip;
+        struct jit_link *l;
+
+        put_op_mem(e, true, 0x33, S1, c->tag);
+        /* a span that crosses into the next page: the way past the probe is a jump of its own */
+        put_mov32(e, S2, S1);
+        put_alu_imm(e, false, 4, S2, 4095);
+        put_alu_imm(e, false, 7, S2, (int32_t)(PAGE_SIZE - c->span));
+        skip = put_jcc(e, CC_BE);
+        put_uncount(t, e, t->n - c->index);
+        l = &t->link[t->links++];
+        l->at = jit_offset(t->j, put_jmp(e));
+        l->target = (uint16_t)SLOW_OFF(c->packed);
+        l->apart = true;
+        l->cold = jit_offset(t->j, e->p);
+        set_target(jit_at(t->j, l->at), e->p);
+        put_mov_imm32(e, S1, (uint32_t)((uint8_t *)l - t->j->arena));
+        put_stub_jmp(t, e, FN_LINK);
+        set_target(skip, e->p);
+        put_stub_call(t, e, FN_APART);
+        ret = e->p;
+        put32(e, c->packed);
+        put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->retry) - jit_rx(t->j, ret)));
+        put32(e, (uint32_t)c->distance);
+        put32(e, c->span);
+        break;
+    }
     case COLD_SLOW: {
         uint8_t *ret;
 
@@ -316,12 +344,107 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
     c->found = e->p;
 }
 
-void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
+/* The probe of a group's span; S3 becomes the distance from guest to host addresses. */
+static void put_group_probe(struct tx *t, unsigned seg)
+{
+    struct emit *e = &t->hot;
+    const struct access *a = &t->access[t->i];
+    size_t field = a->group_write ? offsetof(struct tlb_entry, wtag)
+                                  : offsetof(struct tlb_entry, rtag);
+    struct mem tag = tlb_field(t, field);
+    struct cold *c;
+    uint8_t *retry;
+
+    /* S1: where the access itself would be is at `distance` from here */
+    put_lea(e, S1, mem_at(tx_home[a->base] != H_NONE ? tx_home[a->base] : S1, t->group_disp));
+    retry = e->p;
+    put_mov32(e, S2, S1);
+    put8(e, 0x41); /* shr r8d, 7 */
+    put8(e, 0xc1);
+    put8(e, 0xe8);
+    put8(e, 7);
+    put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
+    if (!(t->key & KEY_USER))
+        put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));
+    put_op_mem(e, true, 0x33, S1, tag);
+    put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - a->span));
+    c = tx_cold(t, COLD_GROUP, put_jcc(e, CC_A));
+    c->tag = tag;
+    c->retry = retry;
+    c->packed = t->off[t->i] | (unsigned)a->size << 12 | (a->write ? SLOW_WRITE : 0) | seg << 20 |
+                (a->group_write ? SLOW_GROUP_WRITE : 0) | t->group_align << 23;
+    c->distance = a->at - a->lo;
+    c->span = a->span;
+    c->index = (uint8_t)t->i;
+    put_load(e, S3, tlb_field(t, offsetof(struct tlb_entry, addend)));
+}
+
+/* [base + disp] by the group's distance. */
+static struct mem shared(struct tx *t, unsigned base, int32_t disp, unsigned seg)
+{
+    const struct access *a = &t->access[t->i];
+    struct mem m = {.base = tx_home[base], .index = S3, .disp = disp};
+
+    if (a->first) {
+        tx_clobber_flags(t);
+        if (m.base == H_NONE)
+            put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
+        t->group_disp = disp - (a->at - a->lo);
+        put_group_probe(t, seg);
+    }
+    if (m.base == H_NONE) {
+        put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
+        m.base = S1;
+    }
+    return m;
+}
+
+static bool high_byte(const struct x86_insn *in)
+{
+    return (in->opnd[0].kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPRH) ||
+           (in->opnd[1].kind == X86_OPND_REG && in->opnd[1].rclass == X86_RC_GPRH);
+}
+
+struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
                       unsigned align)
 {
+    struct emit *e = &t->hot;
+
+    if (t->kind[t->i] == TX_PLAIN && t->access[t->i].shared) {
+        struct mem m;
+
+        t->group_align = align;
+        m = shared(t, in->base, (int32_t)in->disp, in->seg);
+        t->group_align = 0;
+        if (align != 0 || high_byte(in)) {
+            if (align != 0)
+                tx_clobber_flags(t);
+            put_lea(e, S1, m);
+            m = mem_at(S1, 0);
+        }
+        if (align != 0) {
+            put8(e, 0x40); /* test bpl, align */
+            put8(e, 0xf6);
+            put8(e, 0xc5);
+            put8(e, align);
+            tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+        }
+        return m;
+    }
     tx_clobber_flags(t);
     tx_linear(t, in);
     tx_probe(t, in->seg, size, write, align);
+    return mem_at(S1, 0);
+}
+
+struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write)
+{
+    if (t->access[t->i].shared)
+        return shared(t, base, disp, X86_SS);
+    tx_clobber_flags(t);
+    put_lea(&t->hot, S1, mem_at(tx_home[base], disp));
+    tx_probe(t, X86_SS, 8, write, 0);
+    return mem_at(S1, 0);
 }
 
 /* ---- vector registers ---- */
@@ -347,21 +470,18 @@ static void put_push(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
     const struct x86_opnd *o = &in->opnd[0];
+    struct mem m;
 
+    if (o->kind == X86_OPND_MEM)
+        put_load(e, S3, tx_operand(t, in, 8, false, 0));
+    m = tx_stack(t, X86_RSP, -8, true);
     if (o->kind == X86_OPND_MEM) {
-        tx_probe_operand(t, in, 8, false, 0);
-        put_load(e, S3, mem_at(S1, 0));
-    }
-    tx_clobber_flags(t);
-    put_lea(e, S1, mem_at(H_R10, -8));
-    tx_probe(t, X86_SS, 8, true, 0);
-    if (o->kind == X86_OPND_MEM) {
-        put_store(e, mem_at(S1, 0), S3);
+        put_store(e, m, S3);
     } else if (o->kind == X86_OPND_IMM) {
-        put_op_mem(e, true, 0xc7, 0, mem_at(S1, 0));
+        put_op_mem(e, true, 0xc7, 0, m);
         put32(e, (uint32_t)in->imm);
     } else {
-        put_store(e, mem_at(S1, 0), reg_or(t, o->reg, S2));
+        put_store(e, m, reg_or(t, o->reg, S2));
     }
     put_lea(e, H_R10, mem_at(H_R10, -8));
 }
@@ -370,11 +490,9 @@ static void put_pop(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
     unsigned guest = in->opnd[0].reg, host = tx_home[guest];
+    struct mem m = tx_stack(t, X86_RSP, 0, false);
 
-    tx_clobber_flags(t);
-    put_mov(e, S1, H_R10);
-    tx_probe(t, X86_SS, 8, false, 0);
-    put_load(e, host != H_NONE ? host : S2, mem_at(S1, 0));
+    put_load(e, host != H_NONE ? host : S2, m);
     if (host == H_NONE)
         put_store(e, mem_cpu(OFF_GPR(guest)), S2);
     if (guest != X86_RSP)
@@ -384,12 +502,10 @@ static void put_pop(struct tx *t, const struct x86_insn *in)
 static void put_leave(struct tx *t)
 {
     struct emit *e = &t->hot;
+    struct mem m = tx_stack(t, X86_RBP, 0, false);
 
-    tx_clobber_flags(t);
-    put_mov(e, S1, H_R11);
-    tx_probe(t, X86_SS, 8, false, 0);
     put_lea(e, H_R10, mem_at(H_R11, 8));
-    put_load(e, H_R11, mem_at(S1, 0));
+    put_load(e, H_R11, m);
 }
 
 static void put_lea_insn(struct tx *t, const struct x86_insn *in)
@@ -432,8 +548,7 @@ static void put_div(struct tx *t, const struct x86_insn *in)
     unsigned n = 0;
 
     if (in->opnd[0].kind == X86_OPND_MEM) {
-        tx_probe_operand(t, in, size, false, 0);
-        put_op_mem(e, wide, 0x8b, S3, mem_at(S1, 0));
+        put_op_mem(e, wide, 0x8b, S3, tx_operand(t, in, size, false, 0));
         reg = S3;
     } else {
         tx_clobber_flags(t);
@@ -551,11 +666,11 @@ static void put_return_address(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
 
-    put_lea(e, S1, mem_at(H_R10, -8));
-    tx_probe(t, X86_SS, 8, true, 0);
+    struct mem m = tx_stack(t, X86_RSP, -8, true);
+
     put_load(e, S2, mem_cpu(OFF(block_rip)));
     put_lea(e, S2, mem_at(S2, t->off[t->i] + in->len));
-    put_store(e, mem_at(S1, 0), S2);
+    put_store(e, m, S2);
     put_lea(e, H_R10, mem_at(H_R10, -8));
 }
 
@@ -571,8 +686,7 @@ static void put_call_insn(struct tx *t, const struct x86_insn *in)
         return;
     }
     if (in->opnd[0].kind == X86_OPND_MEM) {
-        tx_probe_operand(t, in, 8, false, 0);
-        put_load(e, S3, mem_at(S1, 0));
+        put_load(e, S3, tx_operand(t, in, 8, false, 0));
     } else if (tx_home[in->opnd[0].reg] != H_NONE) {
         put_mov(e, S3, tx_home[in->opnd[0].reg]);
     } else {
@@ -604,8 +718,7 @@ static void put_jmp_insn(struct tx *t, const struct x86_insn *in)
     }
     tx_clobber_flags(t);
     if (in->opnd[0].kind == X86_OPND_MEM) {
-        tx_probe_operand(t, in, 8, false, 0);
-        put_load(e, S1, mem_at(S1, 0));
+        put_load(e, S1, tx_operand(t, in, 8, false, 0));
     } else if (tx_home[in->opnd[0].reg] != H_NONE) {
         put_mov(e, S1, tx_home[in->opnd[0].reg]);
     } else {
@@ -620,10 +733,11 @@ static void put_ret(struct tx *t, const struct x86_insn *in)
     struct emit *e = &t->hot;
     unsigned drop = 8 + (uint16_t)in->imm;
 
+    struct mem m;
+
     tx_clobber_flags(t);
-    put_mov(e, S1, H_R10);
-    tx_probe(t, X86_SS, 8, false, 0);
-    put_load(e, S1, mem_at(S1, 0));
+    m = tx_stack(t, X86_RSP, 0, false);
+    put_load(e, S1, m);
     put_lea(e, H_R10, mem_at(H_R10, (int32_t)drop));
     put_mov_imm32(e, S3, t->off[t->i] | drop << 12);
     put_indirect(t, e);
@@ -896,8 +1010,10 @@ static void emit_insn(struct tx *t)
     for (unsigned i = first; i < t->colds; i++) {
         struct cold *c = &t->cold[i];
 
-        if (c->kind == COLD_STEP && c->resume == NULL)
+        if (c->kind == COLD_STEP && c->resume == NULL) {
             c->resume = t->hot.p;
+            c->restore = t->flags != FLAGS_MEM;
+        }
         if (c->kind == COLD_SLOW) {
             if (ends_block(in))
                 c->packed |= SLOW_BRANCH;
@@ -940,8 +1056,10 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     if (t->n == 0)
         return NULL;
     scan_flags(t);
+    tx_share(t);
     b = t->block = jit_alloc(j, sizeof(*b));
-    t->link = jit_alloc(j, (t->exits + 2) * sizeof(struct jit_link));
+    t->link = jit_alloc(j, (t->exits + t->groups + 2) * sizeof(struct jit_link));
+    memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(struct jit_link));
     memset(b, 0, sizeof(*b));
     b->body = jit_offset(j, t->hot.p);
     emit_block(t);

@@ -30,7 +30,7 @@ enum tx_kind {
     TX_SYSTEM, /* system.c */
 };
 
-enum cold_kind { COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC };
+enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC };
 
 struct cold {
     uint8_t kind;    /* enum cold_kind */
@@ -38,7 +38,19 @@ struct cold {
     uint8_t uncount; /* instructions that do not run */
     uint8_t *jump, *retry, *found, *resume;
     uint32_t packed, branch;
+    int32_t distance; /* COLD_GROUP: from the span's start to the access */
+    uint16_t span;
+    uint8_t index; /* of the instruction */
     struct mem tag;
+};
+
+/* A memory access through a base register alone (share.c); size 0: there is none. */
+struct access {
+    uint8_t base, size;
+    bool write, shared, first, group_write;
+    unsigned version;
+    int32_t at, lo; /* from what the register held in the block's terms */
+    uint16_t span;  /* of the group, from lo */
 };
 
 struct tx {
@@ -48,7 +60,9 @@ struct tx {
     struct jit_link *link;
     const uint8_t *page; /* the guest's code, in the host */
     struct emit hot;
-    unsigned key, n, i, exits, links, colds, end, lo, hi;
+    unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
+    int32_t group_disp;
+    unsigned group_align;
     enum flags_place flags;
     bool falls, falls_reads; /* goes on at `end`; which reads flags */
     bool vectors;            /* known to be loaded */
@@ -58,6 +72,8 @@ struct tx {
     uint16_t off[JIT_INSNS];
     uint8_t kind[JIT_INSNS];
     uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
+    struct access access[JIT_INSNS];
+    bool busy[JIT_INSNS]; /* S3 belongs to shared accesses */
     struct cold cold[JIT_INSNS * 5 + 8];
 };
 
@@ -71,13 +87,23 @@ void tx_save_flags(struct tx *t);
 /* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
 void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
-void tx_probe_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
+/*
+ * The address of the running instruction's memory operand in the host: a probe, or what an earlier
+ * one has found. Flags and S2 are lost, S1 may be.
+ */
+struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
                       unsigned align);
+/* The same for what lies at [base + disp] on the stack. */
+struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write);
 void tx_need_vectors(struct tx *t);
 struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
 
 /* To S1: the linear address of the memory operand. S2 and the flags may be lost. */
 void tx_linear(struct tx *t, const struct x86_insn *in);
+
+/* ---- share.c ---- */
+/* Finds accesses that can share a probe. */
+void tx_share(struct tx *t);
 
 /* ---- system.c ---- */
 bool tx_is_system(const struct tx *t, const struct x86_insn *in);
