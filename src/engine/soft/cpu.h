@@ -126,7 +126,11 @@ struct jit_hot {
     uint32_t host_mxcsr;
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
     uint8_t vec_was;
-    uint8_t key; /* of the code that runs */
+    uint8_t x87_live; /* the same for the x87 unit and MMX */
+    uint8_t x87_was;
+    uint32_t x87_last; /* offset in its page of the last x87 instruction; from bit 12 on its FOP */
+    uint64_t x87_page, x87_fdp, rax, rdx, header;
+    uint16_t key; /* of the code that runs */
 };
 
 /* Where translated code is for a linear address; by its low 16 bits. */

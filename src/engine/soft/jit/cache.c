@@ -224,6 +224,7 @@ unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
 unsigned jit_key(const struct soft_cpu *cpu)
 {
     unsigned key = cpu->cpl == 3 ? KEY_USER : 0;
+    const struct jit *j = cpu->jit;
     uint32_t mxcsr;
 
     memcpy(&mxcsr, cpu->st.xsave + FX_MXCSR, sizeof(mxcsr));
@@ -233,6 +234,10 @@ unsigned jit_key(const struct soft_cpu *cpu)
         if ((cpu->st.cr4 & X86_CR4_OSXSAVE) && (cpu->st.xcr0 & 6) == 6)
             key |= KEY_AVX;
     }
+    if (!(cpu->st.cr0 & (X86_CR0_EM | X86_CR0_TS)) && j->xsave &&
+        (cpu->st.xsave[FX_FCW] & 0x3f) == 0x3f && !(cpu->st.xsave[FX_FSW] & FSW_ES) &&
+        !cpu->st.ignne && !cpu->st.ferr)
+        key |= KEY_X87;
     if (cpu->budgeted || cpu->vm->count)
         key |= KEY_COUNT;
     return key;
@@ -240,7 +245,8 @@ unsigned jit_key(const struct soft_cpu *cpu)
 
 static bool usable(const struct soft_cpu *cpu)
 {
-    return cpu->long_code && cpu->tlb_mode != TLB_CHECKED;
+    /* levels 1 and 2 are too rare to have a key of their own */
+    return cpu->long_code && cpu->tlb_mode != TLB_CHECKED && (cpu->cpl == 0 || cpu->cpl == 3);
 }
 
 #include <time.h>
@@ -349,7 +355,7 @@ static void take_key(struct soft_cpu *cpu)
 
     if (((key ^ cpu->hot.key) & ~KEY_USER) != 0)
         jit_context_changed(cpu);
-    cpu->hot.key = (uint8_t)key;
+    cpu->hot.key = (uint16_t)key;
 }
 
 /* Where execution goes on at rip; the current state decides. May fault. */

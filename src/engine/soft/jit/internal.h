@@ -18,6 +18,7 @@ enum { S1 = H_RBP, S2 = H_R8, S3 = H_R9 };
 #define KEY_AVX 4u     /* and AVX */
 #define KEY_COUNT 8u   /* counts instructions, stops at the budget */
 #define KEY_STRICT 32u /* the code can write to itself: flags are exact wherever it stores */
+#define KEY_X87 64u    /* x87 and MMX may run: no trap, no unmasked exception */
 #define KEY_APART 16u  /* every access has a probe of its own */
 
 #ifdef XHYVE_HOSTILE
@@ -49,7 +50,8 @@ struct jit_block {
     struct jit_link *in;
     uint32_t body, entry; /* offsets in the cache; entry 0: not made */
     uint16_t lo, hi;      /* page offsets of the bytes it depends on */
-    uint8_t key, insns, links;
+    uint16_t key;
+    uint8_t insns, links;
     bool dead;
     struct jit_link *link;
     uint16_t *offsets; /* of the instructions, with KEY_COUNT */
@@ -85,7 +87,8 @@ struct jit {
     bool killed;              /* a block was killed since the flag was cleared */
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
-    const uint8_t *exit, *stub[JIT_FNS], *vec_load;
+    const uint8_t *exit, *stub[JIT_FNS], *vec_load, *x87_load;
+    bool xsave; /* the host has it */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
 };

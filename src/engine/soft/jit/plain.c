@@ -118,6 +118,8 @@ static bool registers_ok(const struct x86_insn *in, bool *vector)
             *vector = true;
         else if (o->rclass == X86_RC_GPRH)
             high = true;
+        else if (o->rclass == X86_RC_MMX || o->rclass == X86_RC_ST)
+            continue;
         else if (o->rclass != X86_RC_GPR)
             return false;
         else if (o->reg == X86_RSP || o->reg == X86_RBP || o->reg >= 8)
@@ -126,12 +128,37 @@ static bool registers_ok(const struct x86_insn *in, bool *vector)
     return !(high && moved); /* a register that needs REX hides AH to BH */
 }
 
+static bool has_mmx(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->opnd_count; i++) {
+        if (in->opnd[i].kind == X86_OPND_REG && in->opnd[i].rclass == X86_RC_MMX)
+            return true;
+    }
+    return false;
+}
+
+/* FLDCW looks at what it loads; the environment as a whole is the interpreter's. */
+static bool x87_plain(const struct tx *t, const struct x86_insn *in)
+{
+    const struct x86_opnd *mem = memory_of(in);
+
+    if (!(t->key & KEY_X87) || (mem != NULL && (mem->size == 0 || mem->size > 10)))
+        return false;
+    return (mem == NULL || mem->access != 0) && in->enc == X86_ENC_LEGACY && in->rep == 0 &&
+           in->op != X86_FENI && in->op != X86_FDISI && in->op != X86_FSETPM &&
+           soft_has(t->cpu, in->feature);
+}
+
 bool tx_is_plain(const struct tx *t, const struct x86_insn *in)
 {
     const struct x86_opnd *mem = memory_of(in);
     unsigned flags;
     bool vector;
 
+    if (native_flags(in->op, &flags) && (flags & N_X87) != 0)
+        return x87_plain(t, in);
+    if (has_mmx(in) && !(t->key & KEY_X87))
+        return false;
     if (in->enc == X86_ENC_EVEX || in->vsib || in->rep != 0 || in->cls > X86_CLASS_MEMORY ||
         !registers_ok(in, &vector) || !soft_has(t->cpu, in->feature))
         return false;
@@ -201,7 +228,8 @@ static unsigned gpr_fields(const struct x86_insn *in)
     unsigned fields = 0;
 
     for (unsigned i = 0; i < in->opnd_count; i++)
-        vector |= in->opnd[i].kind == X86_OPND_REG && in->opnd[i].rclass == X86_RC_VEC;
+        vector |= in->opnd[i].kind == X86_OPND_REG &&
+                  (in->opnd[i].rclass == X86_RC_VEC || in->opnd[i].rclass == X86_RC_MMX);
     if (in->enc == X86_ENC_VEX && !vector) {
         fields = rm_free ? F_RM : 0;
         if (in->op == X86_BLSI || in->op == X86_BLSMSK || in->op == X86_BLSR)
@@ -376,6 +404,63 @@ static void put_moffs(struct tx *t, const struct x86_insn *in)
                mem_at(S1, 0));
 }
 
+/* What FNSTENV and FXSAVE show of the last instruction: where it was, and its operand. */
+static void put_pointers(struct tx *t, const struct x86_insn *in, bool mem)
+{
+    struct emit *e = &t->hot;
+    uint32_t fop = (uint32_t)(in->opcode & 7) << 8 | in->modrm;
+
+    if (mem) {
+        tx_address(t, in, S1);
+        put_store(e, mem_cpu(OFF(hot.x87_fdp)), S1);
+    }
+    if (!t->x87_page) {
+        put_load(e, S2, mem_cpu(OFF(block_rip)));
+        put_store(e, mem_cpu(OFF(hot.x87_page)), S2);
+        t->x87_page = true;
+    }
+    put_op_mem(e, false, 0xc7, 0, mem_cpu(OFF(hot.x87_last)));
+    put32(e, t->off[t->i] | fop << 12);
+}
+
+static void put_x87(struct tx *t, const struct x86_insn *in, const struct x86_opnd *mem,
+                    unsigned native)
+{
+    struct emit *e = &t->hot;
+    struct fields f = {H_NONE, H_NONE, H_NONE, H_NONE, mem != NULL, mem_at(S1, 0)};
+    uint32_t changes = (in->flags_written | in->flags_undefined) & X86_FL_ARITH;
+
+    tx_need_x87(t);
+    if (in->op == X86_FNINIT) {
+        put_op_mem(e, true, 0xc7, 0, mem_cpu(OFF(hot.x87_fdp)));
+        put32(e, 0);
+        put_op_mem(e, true, 0xc7, 0, mem_cpu(OFF(hot.x87_page)));
+        put32(e, 0);
+        put_op_mem(e, false, 0xc7, 0, mem_cpu(OFF(hot.x87_last)));
+        put32(e, 0);
+        t->x87_page = false;
+    }
+    if (mem != NULL)
+        f.at = tx_operand(t, in, mem->size, (mem->access & X86_ACC_W) != 0, 0);
+    if (in->op == X86_FLDCW) {
+        tx_clobber_flags(t);
+        put_rex_mem(e, false, S2, f.at); /* movzx r8d, word */
+        put8(e, 0x0f);
+        put8(e, 0xb7);
+        put_modrm_mem(e, S2, f.at);
+        put_alu_imm(e, false, 4, S2, 0x3f);
+        put_alu_imm(e, false, 7, S2, 0x3f);
+        tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+    }
+    if (t->reads[t->i] != 0 || (changes != 0 && (t->live_after[t->i] & ~changes) != 0))
+        tx_need_flags(t);
+    put_renamed(e, in, t->page + t->off[t->i], &f);
+    if (changes != 0)
+        t->flags = t->live_after[t->i] != 0 ? FLAGS_HOST : FLAGS_MEM;
+    if ((native & N_CTL) == 0)
+        put_pointers(t, in, mem != NULL);
+}
+
 void tx_plain(struct tx *t, const struct x86_insn *in)
 {
     const struct x86_opnd *mem = memory_of(in);
@@ -383,11 +468,18 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
     struct fields f = {H_NONE, H_NONE, H_NONE, H_NONE, mem != NULL, mem_at(S1, 0)};
     unsigned fields = gpr_fields(in);
     struct emit *e = &t->hot;
+    unsigned native;
     uint32_t changes = (in->flags_written | in->flags_undefined) & X86_FL_ARITH;
 
     ts.t[0].host = S2;
     ts.t[1].host = t->busy[t->i] ? S1 : S3; /* S1 only where no address is in it */
     ts.t[2].host = S1;
+    if (native_flags(in->op, &native) && (native & N_X87) != 0) {
+        put_x87(t, in, mem, native);
+        return;
+    }
+    if (has_mmx(in))
+        tx_need_x87(t);
     if (uses_vectors(in))
         tx_need_vectors(t);
     if (mem != NULL)

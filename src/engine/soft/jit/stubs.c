@@ -100,6 +100,78 @@ static void put_vec_load(struct emit *e, bool ymm)
     put_jmp_mem(e, mem_cpu(OFF(hot.next)));
 }
 
+/* xsave64 (ext 4) or xrstor64 (ext 5) of the x87 unit alone: the mask is 1 in EDX:EAX. */
+static void put_xsave(struct emit *e, unsigned ext)
+{
+    put_store(e, mem_cpu(OFF(hot.rax)), H_RAX);
+    put_store(e, mem_cpu(OFF(hot.rdx)), H_RDX);
+    put_mov_imm32(e, H_RDX, 0);
+    if (ext == 5) { /* other components' bits may be unknown to this host */
+        put_load(e, H_RAX, mem_cpu(OFF(st.xsave) + X86_XSAVE_HDR));
+        put_store(e, mem_cpu(OFF(hot.header)), H_RAX);
+        put_mov_imm32(e, H_RAX, 1);
+        put_store(e, mem_cpu(OFF(st.xsave) + X86_XSAVE_HDR), H_RAX);
+    } else {
+        put_mov_imm32(e, H_RAX, 1);
+    }
+    PUT(e, 0x48, 0x0f, 0xae);
+    put_modrm_mem(e, ext, mem_cpu(OFF(st.xsave)));
+    if (ext == 5)
+        put_load(e, H_RAX, mem_cpu(OFF(hot.header)));
+    else
+        put_load(e, H_RAX, mem_cpu(OFF(st.xsave) + X86_XSAVE_HDR));
+    put_alu_imm(e, true, 1, H_RAX, 1);
+    put_store(e, mem_cpu(OFF(st.xsave) + X86_XSAVE_HDR), H_RAX);
+}
+
+/* The unit's pointers are the guest's, kept beside it. */
+static void put_x87_save(struct emit *e)
+{
+    put_op_mem(e, false, 0x8f, 0, mem_cpu(OFF(hot.next)));
+    put_xsave(e, 4);
+    put_op_mem(e, false, 0x8b, H_RAX, mem_cpu(OFF(hot.x87_last)));
+    put_mov32(e, H_RDX, H_RAX);
+    put_op_reg(e, false, 0xc1, 5, H_RDX); /* shr */
+    put8(e, 12);
+    put8(e, 0x66);
+    put_op_mem(e, false, 0x89, H_RDX, mem_cpu(OFF(st.xsave) + FX_FOP));
+    put_alu_imm(e, false, 4, H_RAX, 4095);
+    put_op_mem(e, true, 0x03, H_RAX, mem_cpu(OFF(hot.x87_page)));
+    put_store(e, mem_cpu(OFF(st.xsave) + FX_FIP), H_RAX);
+    put_load(e, H_RAX, mem_cpu(OFF(hot.x87_fdp)));
+    put_store(e, mem_cpu(OFF(st.xsave) + FX_FDP), H_RAX);
+    PUT(e, 0xdb, 0xe3); /* fninit: C finds the unit empty */
+    put_load(e, H_RAX, mem_cpu(OFF(hot.rax)));
+    put_load(e, H_RDX, mem_cpu(OFF(hot.rdx)));
+    put_op_mem(e, false, 0xc6, 0, mem_cpu(OFF(hot.x87_live)));
+    put8(e, 0);
+    put_jmp_mem(e, mem_cpu(OFF(hot.next)));
+}
+
+static void put_x87_load(struct emit *e)
+{
+    put_op_mem(e, false, 0x8f, 0, mem_cpu(OFF(hot.next)));
+    put_xsave(e, 5);
+    PUT(e, 0x0f); /* movzx eax, word */
+    put_op_mem(e, false, 0xb7, H_RAX, mem_cpu(OFF(st.xsave) + FX_FOP));
+    put_op_reg(e, false, 0xc1, 4, H_RAX); /* shl */
+    put8(e, 12);
+    put_load(e, H_RDX, mem_cpu(OFF(st.xsave) + FX_FIP));
+    put_alu_imm(e, false, 4, H_RDX, 4095);
+    put_op_reg(e, false, 0x09, H_RDX, H_RAX); /* or */
+    put_op_mem(e, false, 0x89, H_RAX, mem_cpu(OFF(hot.x87_last)));
+    put_load(e, H_RAX, mem_cpu(OFF(st.xsave) + FX_FIP));
+    put_alu_imm(e, true, 4, H_RAX, -4096);
+    put_store(e, mem_cpu(OFF(hot.x87_page)), H_RAX);
+    put_load(e, H_RAX, mem_cpu(OFF(st.xsave) + FX_FDP));
+    put_store(e, mem_cpu(OFF(hot.x87_fdp)), H_RAX);
+    put_load(e, H_RAX, mem_cpu(OFF(hot.rax)));
+    put_load(e, H_RDX, mem_cpu(OFF(hot.rdx)));
+    put_op_mem(e, false, 0xc6, 0, mem_cpu(OFF(hot.x87_live)));
+    put8(e, 1);
+    put_jmp_mem(e, mem_cpu(OFF(hot.next)));
+}
+
 /*
  * Puts the guest's registers away and calls a C function of the form
  *     const void *f(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3, void *ret)
@@ -107,7 +179,7 @@ static void put_vec_load(struct emit *e, bool ymm)
  * keep: vector registers that were loaded are loaded again.
  */
 static void put_call_c(struct emit *e, struct jit *j, unsigned fn, bool called, bool keep,
-                       const uint8_t *vec_save, const uint8_t *leave)
+                       const uint8_t *vec_save, const uint8_t *x87_save, const uint8_t *leave)
 {
     uint8_t *skip;
 
@@ -123,6 +195,12 @@ static void put_call_c(struct emit *e, struct jit *j, unsigned fn, bool called, 
     PUT(e, 0x84, 0xc0); /* test al, al */
     skip = put_jcc(e, CC_E);
     set_target(put_call(e), vec_save);
+    set_target(skip, e->p);
+    put_op_mem(e, false, 0x8a, H_RAX, mem_cpu(OFF(hot.x87_live)));
+    put_op_mem(e, false, 0x88, H_RAX, mem_cpu(OFF(hot.x87_was)));
+    PUT(e, 0x84, 0xc0);
+    skip = put_jcc(e, CC_E);
+    set_target(put_call(e), x87_save);
     set_target(skip, e->p);
     put_mov(e, H_RDI, H_RSP);
     put_mov(e, H_RSI, S1);
@@ -142,6 +220,10 @@ static void put_call_c(struct emit *e, struct jit *j, unsigned fn, bool called, 
         skip = put_jcc(e, CC_E);
         set_target(put_call(e), j->rw + (j->vec_load - j->rx));
         set_target(skip, e->p);
+        put_cmp8_mem(e, mem_cpu(OFF(hot.x87_was)), 0);
+        skip = put_jcc(e, CC_E);
+        set_target(put_call(e), j->rw + (j->x87_load - j->rx));
+        set_target(skip, e->p);
     }
     put_reload(e);
     if (called) {
@@ -156,7 +238,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     static const uint8_t saved[] = {H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15};
     struct emit em = {.p = j->hot}, *e = &em;
     bool feature[X86_FEAT_HIDDEN + 1], ymm;
-    const uint8_t *vec_save, *leave, *start;
+    const uint8_t *vec_save, *x87_save, *leave, *start;
     uint8_t *skip;
 
     native_host_features(feature);
@@ -186,6 +268,11 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     put_vec_save(e, ymm);
     j->vec_load = jit_rx(j, e->p);
     put_vec_load(e, ymm);
+    j->xsave = ymm; /* who has AVX has XSAVE */
+    x87_save = e->p;
+    put_x87_save(e);
+    j->x87_load = jit_rx(j, e->p);
+    put_x87_load(e);
 
     /* exit, with the guest's registers still in the host's */
     j->exit = jit_rx(j, e->p);
@@ -193,6 +280,10 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     put_cmp8_mem(e, mem_cpu(OFF(hot.vec_live)), 0);
     skip = put_jcc(e, CC_E);
     set_target(put_call(e), vec_save);
+    set_target(skip, e->p);
+    put_cmp8_mem(e, mem_cpu(OFF(hot.x87_live)), 0);
+    skip = put_jcc(e, CC_E);
+    set_target(put_call(e), x87_save);
     set_target(skip, e->p);
     leave = e->p;
     put_load(e, H_RSP, mem_cpu(OFF(hot.host_rsp)));
@@ -208,7 +299,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
         bool called = fn == FN_SLOW || fn == FN_UOP || fn == FN_STEP || fn == FN_APART;
 
         j->stub[fn] = jit_rx(j, e->p);
-        put_call_c(e, j, fn, called, called, vec_save, leave);
+        put_call_c(e, j, fn, called, called, vec_save, x87_save, leave);
     }
     cpu->hot.exit = j->exit;
     j->hot = e->p;

@@ -151,7 +151,7 @@ static void put_bit(struct tx *t, const struct x86_insn *in)
 static bool far_bit(const struct x86_insn *in)
 {
     return in->opnd[0].kind == X86_OPND_MEM && in->opnd[1].kind == X86_OPND_REG &&
-           in->opnd[0].size >= 4;
+           in->opnd[0].size >= 4 && in->asize == 8;
 }
 
 bool tx_is_system(const struct tx *t, const struct x86_insn *in)

@@ -238,6 +238,10 @@ static void finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put_store(e, mem_cpu(OFF(st.rip)), S1);
         put_jmp_to(e, t->j->rw + (t->j->exit - t->j->rx));
         break;
+    case COLD_X87:
+        set_target(put_call(e), t->j->rw + (t->j->x87_load - t->j->rx));
+        put_jmp_to(e, c->resume);
+        break;
     case COLD_VEC:
         set_target(put_call(e), t->j->rw + (t->j->vec_load - t->j->rx));
         put_jmp_to(e, c->resume);
@@ -462,6 +466,20 @@ void tx_need_vectors(struct tx *t)
     c = tx_cold(t, COLD_VEC, put_jcc(e, CC_E));
     c->resume = e->p;
     t->vectors = true;
+}
+
+void tx_need_x87(struct tx *t)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+
+    if (t->x87)
+        return;
+    tx_clobber_flags(t);
+    put_cmp8_mem(e, mem_cpu(OFF(hot.x87_live)), 0);
+    c = tx_cold(t, COLD_X87, put_jcc(e, CC_E));
+    c->resume = e->p;
+    t->x87 = true;
 }
 
 /* ---- instructions of their own kind ---- */
@@ -824,6 +842,8 @@ static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
         return in->osize == 8 ? TX_LEAVE : TX_HELPER;
     case X86_LEA:
         return TX_LEA;
+    case X86_FWAIT: /* nothing can be pending while all exceptions are masked */
+        return t->key & KEY_X87 ? TX_NOP : TX_HELPER;
     case X86_NOP:
     case X86_PREFETCH:
         return TX_NOP;
@@ -1069,7 +1089,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     j->hot = t->hot.p;
     j->cold = cold.p;
     b->pa = pa;
-    b->key = (uint8_t)key;
+    b->key = (uint16_t)key;
     b->lo = (uint16_t)t->lo;
     b->hi = (uint16_t)t->hi;
     b->insns = (uint8_t)t->n;

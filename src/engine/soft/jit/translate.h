@@ -30,7 +30,7 @@ enum tx_kind {
     TX_SYSTEM, /* system.c */
 };
 
-enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC };
+enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC, COLD_X87 };
 
 struct cold {
     uint8_t kind;    /* enum cold_kind */
@@ -65,7 +65,8 @@ struct tx {
     unsigned group_align;
     enum flags_place flags;
     bool falls, falls_reads; /* goes on at `end`; which reads flags */
-    bool vectors;            /* known to be loaded */
+    bool vectors, x87;       /* known to be loaded */
+    bool x87_page;           /* hot.x87_page is this page */
     bool ended;
     bool taken_reads[JIT_INSNS];
     struct x86_insn insn[JIT_INSNS];
@@ -96,6 +97,7 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
 /* The same for what lies at [base + disp] on the stack. */
 struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write);
 void tx_need_vectors(struct tx *t);
+void tx_need_x87(struct tx *t);
 struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
 
 /* To S1: the linear address of the memory operand. S2 and the flags may be lost. */
