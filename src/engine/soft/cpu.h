@@ -64,7 +64,7 @@ struct uop {
 #ifdef XHYVE_HOSTILE
 #define SOFT_TLB_BITS 1u
 #else
-#define SOFT_TLB_BITS 10u
+#define SOFT_TLB_BITS 12u
 #endif
 #define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
 
@@ -174,6 +174,7 @@ struct soft_cpu {
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
     struct soft_block *block;  /* running; its uops stay valid until it is left */
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
+    bool jumps_live; /* some are of this generation */
 
     _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
     atomic_bool ignne_wanted;  /* the board drives IGNNE#: taken with SOFT_PENDING_PINS */

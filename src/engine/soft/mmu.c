@@ -387,6 +387,7 @@ void mmu_init(struct soft_cpu *cpu)
 
 static void next_generation(struct soft_cpu *cpu)
 {
+    cpu->jumps_live = false;
     if (++cpu->gen == PAGE_SIZE) {
         cpu->gen = 1;
         memset(cpu->fetch, 0, sizeof(cpu->fetch));
@@ -427,7 +428,7 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
     cpu->fetch[0][(lin >> 12) & (SOFT_FETCH_SIZE - 1)].tag = 0;
     cpu->fetch[1][(lin >> 12) & (SOFT_FETCH_SIZE - 1)].tag = 0;
     /* the jump cache holds translations of instruction addresses on that page */
-    for (unsigned i = 0; i < 1u << SOFT_JUMP_BITS; i++) {
+    for (unsigned i = 0; cpu->jumps_live && i < 1u << SOFT_JUMP_BITS; i++) {
         if (((cpu->jumps[i].lin ^ lin) & PAGE_MASK) == 0)
             cpu->jumps[i].key = 0;
     }
@@ -439,12 +440,15 @@ bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
     bool found = false;
 
     for (unsigned m = 0; m < TLB_MODES; m++) {
-        for (unsigned i = 0; i < SOFT_TLB_SIZE; i++) {
-            struct tlb_entry *e = &cpu->tables[m][i];
+        for (unsigned w = 0; w < countof(cpu->tlb_used[m]); w++) {
+            for (uint64_t used = cpu->tlb_used[m][w]; used != 0; used &= used - 1) {
+                unsigned slot = 64 * w + (unsigned)__builtin_ctzll(used);
+                struct tlb_entry *e = &cpu->tables[m][slot];
 
-            if (e->wtag != tlb_empty(i) && e->page == hva) {
-                e->wtag = tlb_empty(i);
-                found = true;
+                if (e->wtag != tlb_empty(slot) && e->page == hva) {
+                    e->wtag = tlb_empty(slot);
+                    found = true;
+                }
             }
         }
     }

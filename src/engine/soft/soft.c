@@ -341,6 +341,7 @@ static struct soft_block *next_block(struct soft_cpu *cpu)
         j->lin = lin;
         j->key = cpu->gen << 8 | (key & 0xff);
         j->block = k;
+        cpu->jumps_live = true;
     }
     return k;
 }

@@ -113,7 +113,7 @@ void jit_space_dropped(struct soft_cpu *cpu, unsigned pcid)
 
 static unsigned filter_bit(uint64_t lin)
 {
-    return (unsigned)(((lin >> 12) * 0x9E3779B97F4A7C15ull) >> 52);
+    return (unsigned)(((lin >> 12) * 0x9E3779B97F4A7C15ull) >> 48);
 }
 
 void jit_page_changed(struct soft_cpu *cpu, uint64_t lin)

@@ -77,7 +77,7 @@ struct jit {
     size_t arena_used;
     struct jit_block *hash[1u << JIT_HASH_BITS];
     struct jit_block *page[1u << JIT_HASH_BITS];
-    uint64_t exec_filter[64]; /* pages that jump tables name, hashed */
+    uint64_t exec_filter[1024]; /* pages that jump tables name, hashed */
     uint64_t space[4096];     /* contexts of PCIDs; 0: none */
     unsigned pcid;            /* the current one */
     bool local_kernel;        /* supervisor slots may name pages that are not global */

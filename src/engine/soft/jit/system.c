@@ -154,6 +154,87 @@ static bool far_bit(const struct x86_insn *in)
            in->opnd[0].size >= 4 && in->asize == 8;
 }
 
+/*
+ * S1 is a linear address that RCX elements begin at: its host address, if all lie in this page and
+ * may be written or read. Everything else goes to the interpreter by `slow`.
+ */
+static void put_string_side(struct tx *t, unsigned reg, unsigned shift, bool write, uint8_t **slow,
+                            unsigned *n)
+{
+    struct emit *e = &t->hot;
+    struct mem end = {.base = S1, .index = H_RCX, .shift = (uint8_t)shift};
+
+    put_mov(e, S1, reg);
+    tx_index(t);
+    put_op_mem(e, true, 0x33, S1,
+               tx_tlb(t, write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag)));
+    put_alu_imm(e, true, 7, S1, 4095);
+    slow[(*n)++] = put_jcc(e, CC_A);
+    put_lea(e, S3, end);
+    put_alu_imm(e, true, 7, S3, 4096);
+    slow[(*n)++] = put_jcc(e, CC_A);
+    put_op_mem(e, true, 0x03, S1, tx_tlb(t, offsetof(struct tlb_entry, page)));
+}
+
+/* REP MOVS and REP STOS inside a page, forward, without an overlap that shows. */
+static void put_string(struct tx *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->hot;
+    unsigned size = in->opnd[0].size, shift = (unsigned)__builtin_ctz(size), n = 0;
+    bool movs = in->op == X86_MOVS;
+    uint8_t *slow[8], *none;
+    uint32_t uop = tx_uop(t);
+    struct mem sum = {.base = H_RDI, .index = S2};
+
+    tx_clobber_flags(t);
+    put_op_reg(e, true, 0x85, H_RCX, H_RCX); /* test */
+    none = put_jcc(e, CC_E);
+    put_op_mem(e, false, 0xf6, 0, mem_cpu(OFF(st.rflags) + 1)); /* test byte */
+    put8(e, X86_FL_DF >> 8);
+    slow[n++] = put_jcc(e, CC_NE);
+    put_alu_imm(e, true, 7, H_RCX, (int32_t)(4096 >> shift));
+    slow[n++] = put_jcc(e, CC_A);
+    if (movs) {
+        put_string_side(t, H_RSI, shift, false, slow, &n);
+        put_store(e, mem_cpu(OFF(hot.s1)), S1);
+    }
+    put_string_side(t, H_RDI, shift, true, slow, &n);
+    put_mov(e, S2, H_RCX);
+    if (shift != 0) {
+        put_op_reg(e, true, 0xc1, 4, S2); /* shl */
+        put8(e, shift);
+    }
+    if (movs) { /* a copy that reads what it has just written goes element by element */
+        put_mov(e, S3, S1);
+        put_op_mem(e, true, 0x2b, S3, mem_cpu(OFF(hot.s1))); /* sub */
+        put_op_reg(e, true, 0x39, S2, S3);                   /* cmp S3, S2 */
+        slow[n++] = put_jcc(e, CC_B);
+        sum.base = H_RSI;
+        put_lea(e, S3, sum);
+        put_load(e, H_RSI, mem_cpu(OFF(hot.s1)));
+        sum.base = H_RDI;
+    }
+    put_lea(e, S2, sum);
+    put_mov(e, H_RDI, S1);
+    put8(e, 0xf3);
+    if (size == 2)
+        put8(e, 0x66);
+    if (size == 8)
+        put8(e, 0x48);
+    put8(e, (movs ? 0xa4u : 0xaau) | (size > 1 ? 1u : 0));
+    put_mov(e, H_RDI, S2);
+    if (movs)
+        put_mov(e, H_RSI, S3);
+    set_target(none, e->p);
+    for (unsigned i = 0; i < n; i++)
+        tx_cold(t, COLD_HELPER, slow[i])->packed = uop;
+}
+
+static bool simple_string(const struct x86_insn *in)
+{
+    return in->rep != 0 && in->asize == 8 && in->seg != X86_FS && in->seg != X86_GS;
+}
+
 bool tx_is_system(const struct tx *t, const struct x86_insn *in)
 {
     bool kernel = !(t->key & KEY_USER);
@@ -182,6 +263,9 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
     case X86_BTR:
     case X86_BTC:
         return far_bit(in);
+    case X86_MOVS:
+    case X86_STOS:
+        return simple_string(in);
     default:
         return false;
     }
@@ -215,6 +299,10 @@ void tx_system(struct tx *t, const struct x86_insn *in)
     case X86_BTR:
     case X86_BTC:
         put_bit(t, in);
+        break;
+    case X86_MOVS:
+    case X86_STOS:
+        put_string(t, in);
         break;
     default: /* fences */
         put8(&t->hot, 0x0f);

@@ -238,6 +238,11 @@ static void finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put_store(e, mem_cpu(OFF(st.rip)), S1);
         put_jmp_to(e, t->j->rw + (t->j->exit - t->j->rx));
         break;
+    case COLD_HELPER:
+        put_mov_imm32(e, S1, c->packed);
+        put_mov_imm32(e, S2, 0);
+        put_stub_jmp(t, e, FN_END);
+        break;
     case COLD_X87:
         set_target(put_call(e), t->j->rw + (t->j->x87_load - t->j->rx));
         put_jmp_to(e, c->resume);
@@ -295,7 +300,7 @@ void tx_linear(struct tx *t, const struct x86_insn *in)
 }
 
 /* The table's place as an operand with S2 as index, plus a field. */
-static struct mem tlb_field(const struct tx *t, size_t field)
+struct mem tx_tlb(const struct tx *t, size_t field)
 {
     if (t->key & KEY_USER)
         return (struct mem){.base = H_RSP,
@@ -304,17 +309,9 @@ static struct mem tlb_field(const struct tx *t, size_t field)
     return mem_at(S2, (int32_t)field);
 }
 
-/*
- * S1 is a linear address; afterwards it is the host address of the same byte. Flags and S2 are
- * lost. align: what the address must not meet, else the instruction is left to the interpreter.
- */
-void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align)
+void tx_index(struct tx *t)
 {
     struct emit *e = &t->hot;
-    struct cold *c;
-    struct mem tag = tlb_field(t, write ? offsetof(struct tlb_entry, wtag)
-                                        : offsetof(struct tlb_entry, rtag));
-    uint8_t *retry = e->p;
 
     _Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by shifting");
     put_mov32(e, S2, S1);
@@ -325,6 +322,21 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
     put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
     if (!(t->key & KEY_USER))
         put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));
+}
+
+/*
+ * S1 is a linear address; afterwards it is the host address of the same byte. Flags and S2 are
+ * lost. align: what the address must not meet, else the instruction is left to the interpreter.
+ */
+void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+    struct mem tag = tx_tlb(t, write ? offsetof(struct tlb_entry, wtag)
+                                        : offsetof(struct tlb_entry, rtag));
+    uint8_t *retry = e->p;
+
+    tx_index(t);
     put_op_mem(e, true, 0x33, S1, tag);
     put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - size));
     c = tx_cold(t, COLD_SLOW, put_jcc(e, CC_A));
@@ -344,7 +356,7 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
         a->packed = c->packed;
         a->found = e->p + 8; /* never used: the address is wrong */
     }
-    put_op_mem(e, true, 0x03, S1, tlb_field(t, offsetof(struct tlb_entry, page)));
+    put_op_mem(e, true, 0x03, S1, tx_tlb(t, offsetof(struct tlb_entry, page)));
     c->found = e->p;
 }
 
@@ -355,21 +367,14 @@ static void put_group_probe(struct tx *t, unsigned seg)
     const struct access *a = &t->access[t->i];
     size_t field = a->group_write ? offsetof(struct tlb_entry, wtag)
                                   : offsetof(struct tlb_entry, rtag);
-    struct mem tag = tlb_field(t, field);
+    struct mem tag = tx_tlb(t, field);
     struct cold *c;
     uint8_t *retry;
 
     /* S1: where the access itself would be is at `distance` from here */
     put_lea(e, S1, mem_at(tx_home[a->base] != H_NONE ? tx_home[a->base] : S1, t->group_disp));
     retry = e->p;
-    put_mov32(e, S2, S1);
-    put8(e, 0x41); /* shr r8d, 7 */
-    put8(e, 0xc1);
-    put8(e, 0xe8);
-    put8(e, 7);
-    put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
-    if (!(t->key & KEY_USER))
-        put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));
+    tx_index(t);
     put_op_mem(e, true, 0x33, S1, tag);
     put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - a->span));
     c = tx_cold(t, COLD_GROUP, put_jcc(e, CC_A));
@@ -380,7 +385,7 @@ static void put_group_probe(struct tx *t, unsigned seg)
     c->distance = a->at - a->lo;
     c->span = a->span;
     c->index = (uint8_t)t->i;
-    put_load(e, S3, tlb_field(t, offsetof(struct tlb_entry, addend)));
+    put_load(e, S3, tx_tlb(t, offsetof(struct tlb_entry, addend)));
 }
 
 /* [base + disp] by the group's distance. */
@@ -790,15 +795,22 @@ static bool changes_nothing(const struct x86_insn *in)
     }
 }
 
+uint32_t tx_uop(struct tx *t)
+{
+    struct uop *u = jit_alloc(t->j, sizeof(*u));
+
+    block_make_uop(t->cpu, t->page + t->off[t->i], PAGE_SIZE - t->off[t->i], t->off[t->i], u);
+    return (uint32_t)((uint8_t *)u - t->j->arena);
+}
+
 static void put_helper(struct tx *t, const struct x86_insn *in, bool ends)
 {
     struct emit *e = &t->hot;
-    struct uop *u = jit_alloc(t->j, sizeof(*u));
+    uint32_t at = tx_uop(t);
+    const struct uop *u = (const void *)(t->j->arena + at);
 
-    (void)in;
     tx_clobber_flags(t);
-    block_make_uop(t->cpu, t->page + t->off[t->i], PAGE_SIZE - t->off[t->i], t->off[t->i], u);
-    put_mov_imm32(e, S1, (uint32_t)((uint8_t *)u - t->j->arena));
+    put_mov_imm32(e, S1, at);
     put_mov_imm32(e, S2, changes_nothing(in));
     if (ends || (u->flags & UOP_END)) {
         put_stub_jmp(t, e, FN_END);
@@ -844,6 +856,8 @@ static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
         return TX_LEA;
     case X86_FWAIT: /* nothing can be pending while all exceptions are masked */
         return t->key & KEY_X87 ? TX_NOP : TX_HELPER;
+    case X86_PAUSE:
+        return t->cpu->vm->env.exit_on_pause ? TX_HELPER : TX_NOP;
     case X86_NOP:
     case X86_PREFETCH:
         return TX_NOP;

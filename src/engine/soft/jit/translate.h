@@ -30,7 +30,7 @@ enum tx_kind {
     TX_SYSTEM, /* system.c */
 };
 
-enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC, COLD_X87 };
+enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC, COLD_X87, COLD_HELPER };
 
 struct cold {
     uint8_t kind;    /* enum cold_kind */
@@ -75,7 +75,7 @@ struct tx {
     uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
     struct access access[JIT_INSNS];
     bool busy[JIT_INSNS]; /* S3 belongs to shared accesses */
-    struct cold cold[JIT_INSNS * 5 + 8];
+    struct cold cold[JIT_INSNS * 8 + 8];
 };
 
 extern const uint8_t tx_home[16]; /* host registers of guest registers; H_NONE: in st.gpr */
@@ -96,6 +96,11 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
                       unsigned align);
 /* The same for what lies at [base + disp] on the stack. */
 struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write);
+/* S2: where the table's entry for S1 is; and one of its fields. Flags are lost. */
+void tx_index(struct tx *t);
+struct mem tx_tlb(const struct tx *t, size_t field);
+/* Makes the interpreter's form of the running instruction; its place in the arena. */
+uint32_t tx_uop(struct tx *t);
 void tx_need_vectors(struct tx *t);
 void tx_need_x87(struct tx *t);
 struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
