@@ -230,9 +230,38 @@ static void put_string(struct tx *t, const struct x86_insn *in)
         tx_cold(t, COLD_HELPER, slow[i])->packed = uop;
 }
 
+/* MOVS, STOS or LODS of one element. */
+static void put_element(struct tx *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->hot;
+    unsigned size = in->opnd[0].size, reg = in->op == X86_MOVS ? S3 : H_RAX;
+
+    tx_clobber_flags(t);
+    put_op_mem(e, false, 0xf6, 0, mem_cpu(OFF(st.rflags) + 1)); /* test byte */
+    put8(e, X86_FL_DF >> 8);
+    tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+    if (in->op != X86_STOS) {
+        put_mov(e, S1, H_RSI);
+        tx_probe(t, in->seg, size, false, 0);
+        if (size == 2)
+            put8(e, 0x66);
+        put_op_mem(e, size == 8, size == 1 ? 0x8a : 0x8b, reg, mem_at(S1, 0));
+    }
+    if (in->op != X86_LODS) {
+        put_mov(e, S1, H_RDI);
+        tx_probe(t, X86_ES, size, true, 0);
+        if (size == 2)
+            put8(e, 0x66);
+        put_op_mem(e, size == 8, size == 1 ? 0x88 : 0x89, reg, mem_at(S1, 0));
+        put_lea(e, H_RDI, mem_at(H_RDI, (int32_t)size));
+    }
+    if (in->op != X86_STOS)
+        put_lea(e, H_RSI, mem_at(H_RSI, (int32_t)size));
+}
+
 static bool simple_string(const struct x86_insn *in)
 {
-    return in->rep != 0 && in->asize == 8 && in->seg != X86_FS && in->seg != X86_GS;
+    return in->asize == 8 && in->seg != X86_FS && in->seg != X86_GS;
 }
 
 bool tx_is_system(const struct tx *t, const struct x86_insn *in)
@@ -263,6 +292,8 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
     case X86_BTR:
     case X86_BTC:
         return far_bit(in);
+    case X86_LODS:
+        return in->rep == 0 && simple_string(in);
     case X86_MOVS:
     case X86_STOS:
         return simple_string(in);
@@ -302,7 +333,11 @@ void tx_system(struct tx *t, const struct x86_insn *in)
         break;
     case X86_MOVS:
     case X86_STOS:
-        put_string(t, in);
+    case X86_LODS:
+        if (in->rep != 0)
+            put_string(t, in);
+        else
+            put_element(t, in);
         break;
     default: /* fences */
         put8(&t->hot, 0x0f);

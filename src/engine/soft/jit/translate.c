@@ -74,6 +74,19 @@ static void depend(struct tx *t, unsigned lo, unsigned hi)
         t->hi = hi;
 }
 
+/*
+ * A store may change the instructions behind it, if the page lets it (KEY_STRICT). What they were
+ * going to do with the flags is then no longer known.
+ */
+static bool stores(const struct x86_insn *in)
+{
+    for (unsigned k = 0; k < in->opnd_count; k++) {
+        if (in->opnd[k].kind == X86_OPND_MEM && (in->opnd[k].access & X86_ACC_W))
+            return true;
+    }
+    return in->op == X86_PUSH;
+}
+
 /* Does code at this offset of the page read flags that it has not written? A short look. */
 static bool flags_read_at(struct tx *t, unsigned off)
 {
@@ -87,7 +100,7 @@ static bool flags_read_at(struct tx *t, unsigned off)
         if (len <= 0)
             return true;
         depend(t, at, at + (unsigned)len);
-        if ((insn.flags_read & live) != 0)
+        if ((insn.flags_read & live) != 0 || ((t->key & KEY_STRICT) && stores(&insn)))
             return true;
         if (!tx_is_plain(t, &insn) && insn.op != X86_PUSH && insn.op != X86_POP &&
             insn.op != X86_LEA && insn.op != X86_NOP && insn.op != X86_JMP)
@@ -909,21 +922,11 @@ static bool near_target(const struct tx *t, unsigned i, unsigned *off)
     return target >= 0 && target < (int64_t)PAGE_SIZE;
 }
 
-/*
- * A store may change the instructions behind it, if the page lets it. What they were going to do
- * with the flags is then no longer known.
- */
+/* What a store in the block changes is behind it. */
 static bool may_change_code(const struct tx *t, unsigned i)
 {
-    const struct x86_insn *in = &t->insn[i];
-
-    if (!(t->key & KEY_STRICT))
-        return false;
-    for (unsigned k = 0; k < in->opnd_count; k++) {
-        if (in->opnd[k].kind == X86_OPND_MEM && (in->opnd[k].access & X86_ACC_W))
-            return true;
-    }
-    return t->kind[i] == TX_PUSH || t->kind[i] == TX_HELPER || t->kind[i] == TX_SYSTEM;
+    return (t->key & KEY_STRICT) && (stores(&t->insn[i]) || t->kind[i] == TX_PUSH ||
+                                     t->kind[i] == TX_HELPER || t->kind[i] == TX_SYSTEM);
 }
 
 /* Backward over the block: which flags are live after each instruction. */
