@@ -149,7 +149,7 @@ END {
     title["all"] = "all programs"
     title["user"] = "user mode (all but system, kernel)"
     for (i = 1; i <= n; i++)
-        if (count["ratio " key[i]] || count["cost " key[i]])
+        if (count["ratio " key[i]] || count["cost " key[i]] || count["peer " key[i]])
             printf "%-38s %11s %13s %12s\n", key[i] in title ? title[key[i]] : key[i],
                 mean_of("ratio " key[i], "%.2f"), mean_of("cost " key[i], "%.2f"),
                 mean_of("peer " key[i], "%.2f")
