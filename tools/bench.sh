@@ -1,75 +1,92 @@
 #!/bin/bash
-# make bench: the same guest on xhyve and on qemu without KVM (-accel tcg), each RUNS times (3) in
-# turns, and the medians side by side. The table is also left in build/bench.txt.
-#
-#  prompt     from exec to the shell's prompt
-#  hash       sha256 of 16 MiB in the guest after that (its own time, not from the start)
-#  cpu        the program's CPU time up to the prompt, all threads: what idling and helpers cost
-#  MIPS       guest instructions a second over the whole run, by --stats (qemu does not count)
-#  own memory what the program has resident after the hash beside the guest's memory, read from
-#             /proc/PID/smaps (the largest mapping is the guest's)
-#  peak       VmHWM then: own and what the guest has touched
+# make bench: xhyve beside qemu without KVM (-accel tcg) and the host, in turns, RUNS times (3).
+#     make bench                      both parts
+#     make bench PART=programs        static programs: the host, xhyve, qemu (tools/bench-programs.sh)
+#     make bench PART=boot            a boot: xhyve, qemu's machines (tools/bench-boot.sh)
+# The tables are left in build/bench.txt and the measurements in build/bench.raw. In the environment
+# or behind make bench:
+#     RUNS=5                          more turns
+#     SCALE=0.05                      of the programs' rounds
+#     BENCH_ONLY="fib awk"            these programs
+#     BENCH_PEERS="native xhyve"      these sides; native xhyve qemu, and for the boot xhyve q35
+#                                     pvh microvm (qemu stands for the last three)
+#     BENCH_CMDLINE="mitigations=off" more words for all guests' kernels
+#     XHYVE=FILE XHYVE_FLAGS="..."    another xhyve, and more flags for it
+# The status is 1 if a guest did not get through or a program's checksum is wrong.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-runs=${RUNS:-3}
-out=build/bench.txt
+export RUNS=${RUNS:-3} SCALE=${SCALE:-1} XHYVE=${XHYVE:-build/xhyve} XHYVE_FLAGS=${XHYVE_FLAGS-}
+case ${PART:-all} in
+programs | boot) parts=$PART ;;
+all) parts="programs boot" ;;
+*)
+    echo "bench: PART is programs or boot" >&2
+    exit 2
+    ;;
+esac
 
 tools/build.sh build
+[ -x build/bench/xbench ] || {
+    echo "bench: build/ has no bench/xbench: it needs a C library to link statically" >&2
+    exit 1
+}
 tools/guest.sh cloud
-mkdir -p build/boot
-rows=$(mktemp)
-trap 'rm -f "$rows"' EXIT
+dir=build/bench/guest
+mkdir -p "$dir"
 
-measure() { # PROGRAM FLAGS: a line "program prompt hash cpu own peak mips"
-    local log=build/boot/bench-$1.log said stderr
-    # shellcheck disable=SC2086
-    if ! said=$(build/tests/boot/boot-console ${2-} -l "$log" tests/boot/bench.scenario); then
-        echo "$said"
-        echo "bench: the guest did not get through on $1" >&2
-        return 1
-    fi
-    stderr=$(cat "$log.stderr")
-    awk -v program="$1" -v stats="$stderr" '
-        $2 == "prompt" { prompt = $3; cpu = $5 }
-        $2 == "hashed" { hash = $3 - prompt; peak = $10 / 1024; own = $13 / 1024 }
-        END {
-            mips = "-"
-            # vcpu 0: SECONDS s, N instructions, ...
-            n = split(stats, word, /[ ,\n]+/)
-            for (i = 2; i <= n; i++)
-                if (word[i] ~ /^instructions/ && word[i - 3] > 0) {
-                    mips = word[i - 1] / word[i - 3] / 1e6
-                    break
-                }
-            print program, prompt, hash, cpu, own, peak, mips
-        }' <<<"$said" >>"$rows"
-    echo "bench: $(tail -n 1 "$rows" | awk '{ printf "%-5s prompt %.2f s, hash %.2f s, cpu %.2f s, own memory %.0f MiB", $1, $2, $3, $4, $5 }')"
+# A second archive behind the first: the kernel unpacks both. The programs, and an init for each
+# part; the boot's says when it starts and goes on to the real one.
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+cp build/bench/xbench "$tree/xbench"
+cat >"$tree/bench-programs" <<'INIT'
+#!/bin/sh
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+mount -t sysfs sys /sys
+read -r scale </bench-scale
+grep . /sys/devices/system/cpu/vulnerabilities/* # for the log: these cost system calls time
+echo # the firmware leaves a line begun
+while read -r name; do
+    /xbench "$name" "$scale" </dev/null 2>&1
+done </bench-names
+poweroff -f
+INIT
+cat >"$tree/bench-boot" <<'INIT'
+#!/bin/sh
+echo bench-init
+exec /init
+INIT
+chmod 755 "$tree/bench-programs" "$tree/bench-boot"
+build/bench/xbench names | while read -r name group; do
+    case " ${BENCH_ONLY:-$name} " in *" $name "*) echo "$name $group" ;; esac
+done >build/bench/names
+[ -s build/bench/names ] || {
+    echo "bench: BENCH_ONLY names none of: $(build/bench/xbench names | cut -d' ' -f1 | tr '\n' ' ')" >&2
+    exit 2
 }
-
-for ((run = 1; run <= runs; run++)); do
-    measure xhyve
-    measure qemu -q
-done
-
-median() { # PROGRAM COLUMN
-    awk -v p="$1" -v c="$2" '$1 == p { print $c }' "$rows" | sort -g |
-        awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
-}
+cut -d' ' -f1 build/bench/names >"$tree/bench-names"
+echo "$SCALE" >"$tree/bench-scale"
 {
-    echo "xhyve $(git describe --always --dirty 2>/dev/null || echo '?') and $(qemu-system-x86_64 --version | sed -n '1s/ (.*//p')," \
-        "$(nproc) CPUs: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | sed -n 1p); median of $runs"
-    printf '%-22s %10s %10s %8s\n' "" xhyve qemu ratio
-    row() { # TITLE COLUMN FORMAT
-        local a b
-        a=$(median xhyve "$2") b=$(median qemu "$2")
-        awk -v t="$1" -v a="$a" -v b="$b" -v f="$3" 'BEGIN {
-            printf "%-22s %10s %10s %8s\n", t, a == "-" ? a : sprintf(f, a), b == "-" ? b : sprintf(f, b),
-                a == "-" || b == "-" || b == 0 ? "-" : sprintf("%.2f", a / b) }'
-    }
-    row "prompt, s" 2 %.2f
-    row "hash 16 MiB, s" 3 %.2f
-    row "cpu to prompt, s" 4 %.2f
-    row "own memory, MiB" 5 %.0f
-    row "peak memory, MiB" 6 %.0f
-    row "guest MIPS" 7 %.1f
-} | tee "$out"
+    cat build/guest/cloud/initrd
+    (cd "$tree" && find . ! -name . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0)
+} >"$dir/initrd"
+ln -sf ../../guest/cloud/vmlinuz "$dir/vmlinuz"
+# qemu boots this one faster: it need not be unpacked in the guest
+[ "$dir/vmlinux" -nt build/guest/cloud/vmlinuz ] ||
+    build/tests/cpu/unpack build/guest/cloud/vmlinuz "$dir/vmlinux"
+
+: >build/bench.raw
+status=0
+{
+    echo "xhyve $("$XHYVE" --version | sed -n '1s/^xhyve *//p') ($(git describe --always --dirty 2>/dev/null || echo '?'))," \
+        "$(qemu-system-x86_64 --version | sed -n '1s/ emulator version\( [^ ]*\).*/\1/p')," \
+        "$(nproc) CPUs: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | sed -n 1p); medians of $RUNS"
+} >build/bench.txt
+for part in $parts; do
+    "tools/bench-$part.sh" || status=1
+done
+echo
+cat build/bench.txt
+exit $status
