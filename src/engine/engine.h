@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -106,6 +107,8 @@ struct engine_ops {
      */
     void (*ignne)(void *vm);
     void (*stats)(void *vcpu, struct vcpu_stats *out);
+    /* Prints what the engine counts beside that, for a person. NULL: nothing. */
+    void (*report)(void *vcpu, FILE *to);
 };
 
 /* NULL-terminated, in order of preference for "auto". */

@@ -55,7 +55,7 @@ int vm_check_built(const struct config *cfg, struct error *err)
         strcmp(method, "pvh") != 0)
         return error_set(err, -ENOSYS,
                          "boot.method=%s is not built yet; kexec, multiboot and pvh are", method);
-    if (engine != NULL && strcmp(engine, "auto") != 0 && strcmp(engine, "soft") != 0)
+    if (engine != NULL && strcmp(engine, "auto") != 0 && strncmp(engine, "soft", 4) != 0)
         return error_set(err, -ENOSYS, "the engine '%s' is not built yet; only soft is", engine);
     if (fwcfg != NULL && strcmp(fwcfg, "qemu") != 0)
         return error_set(err, -ENOSYS,

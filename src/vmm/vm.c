@@ -52,7 +52,9 @@ static int pick_engine(struct vm *vm, struct error *err)
     for (unsigned i = 0; engine_table[i] != NULL; i++) {
         const struct engine_ops *e = engine_table[i];
 
-        if (!any && strcmp(e->name, want) != 0)
+        /* behind a comma stands how the engine is to work */
+        if (!any && (strncmp(e->name, want, strcspn(want, ",")) != 0 ||
+                     e->name[strcspn(want, ",")] != '\0'))
             continue;
         if (e->probe(any ? NULL : err) == 0) {
             vm->engine = e;
@@ -119,7 +121,7 @@ static void x87_error(void *ctx, unsigned cpu)
 
 static int create_engine(struct vm *vm, struct error *err)
 {
-    const char *model = config_get(vm->cfg, "cpu.model");
+    const char *model = config_get(vm->cfg, "cpu.model"), *engine = config_get(vm->cfg, "engine");
     struct x86_cpu_options options = {0};
     struct engine_env env = {
         .log = vm->log,
@@ -131,10 +133,13 @@ static int create_engine(struct vm *vm, struct error *err)
         .cpus = vm->cpus,
         .ferr = x87_error,
         .ferr_ctx = vm,
+        .interpret = engine != NULL && strcmp(engine, "soft,interp") == 0,
     };
     int rc;
 
-    rc = config_bool(vm->cfg, "x86.strictmsr", true, &env.strict_msr, err);
+    rc = config_bool(vm->cfg, "stats", false, &env.count, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "x86.strictmsr", true, &env.strict_msr, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "x86.strictio", false, &env.strict_io, err);
     if (rc == 0)
@@ -326,5 +331,7 @@ void vm_print_stats(struct vm *vm, FILE *to)
                 (unsigned long long)s.tlb_misses, (unsigned long long)s.pio,
                 (unsigned long long)s.mmio, (unsigned long long)s.exceptions,
                 (unsigned long long)s.interrupts, (unsigned long long)s.halts);
+        if (vm->engine->report != NULL)
+            vm->engine->report(vm->vcpu[i].impl, to);
     }
 }

@@ -50,18 +50,12 @@ struct job {
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"count", required_argument, NULL, 'n'},
-        {"only", required_argument, NULL, 'o'},
-        {"case", required_argument, NULL, 'c'},
-        {"max", required_argument, NULL, 'm'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"slot", required_argument, NULL, 'l'},
-        {"small", required_argument, NULL, 'w'},
-        {"tests", required_argument, NULL, 't'},
-        {"interpret", no_argument, NULL, 'i'},
-        {"source", required_argument, NULL, 'r'},
-        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
+        {"only", required_argument, NULL, 'o'},   {"case", required_argument, NULL, 'c'},
+        {"max", required_argument, NULL, 'm'},    {"jobs", required_argument, NULL, 'j'},
+        {"slot", required_argument, NULL, 'l'},   {"small", required_argument, NULL, 'w'},
+        {"tests", required_argument, NULL, 't'},  {"interpret", no_argument, NULL, 'i'},
+        {"source", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0},
     };
     int opt;
     unsigned i;

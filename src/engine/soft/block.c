@@ -154,7 +154,7 @@ static void op_too_long(struct soft_cpu *cpu, const struct uop *u)
 
 /* The instruction at offset off of its block; what cannot be decoded becomes one that faults. */
 void block_make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, unsigned off,
-                     struct uop *u)
+                    struct uop *u)
 {
     struct x86_insn insn;
     int len = x86_decode(code, avail, cpu->mode, &insn);

@@ -117,11 +117,11 @@ struct soft_jump {
 /* What the translator's code reads and writes of the vCPU; jit/ owns it. */
 struct jit_hot {
     uint64_t host_rsp, next, ret, s1, s3;
-    const void *exit;     /* where code goes to leave */
-    const void *fn[8];    /* C functions of the stubs */
-    uint64_t ctx[2];      /* of the jump tables' entries, supervisor and user; never reused */
-    uint64_t budget;      /* instructions at which blocks stop */
-    void *block;          /* that counted last */
+    const void *exit;  /* where code goes to leave */
+    const void *fn[8]; /* C functions of the stubs */
+    uint64_t ctx[2];   /* of the jump tables' entries, supervisor and user; never reused */
+    uint64_t budget;   /* instructions at which blocks stop */
+    void *block;       /* that counted last */
     _Alignas(32) uint8_t bounce[64]; /* what was read from two pages */
     uint32_t host_mxcsr;
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
@@ -165,10 +165,10 @@ struct soft_cpu {
     uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
-    uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* entries that are not empty */
-    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];            /* supervisor, user */
+    uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64];   /* entries that are not empty */
+    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];              /* supervisor, user */
     uint64_t tlb_global[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* those that CR3 leaves alone */
-    bool fetch_global, fetch_writable;                                     /* what mmu_fetch found last */
+    bool fetch_global, fetch_writable;                         /* what mmu_fetch found last */
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */
@@ -210,9 +210,9 @@ struct soft_cpu {
     struct soft_vm *vm;
     unsigned id;
     struct vcpu_stats stats;
-    void *native; /* native.c's own state of this CPU */
-    void *blocks; /* block.c's */
-    void *jit;    /* jit/'s; NULL: interpret only */
+    void *native;  /* native.c's own state of this CPU */
+    void *blocks;  /* block.c's */
+    void *jit;     /* jit/'s; NULL: interpret only */
     bool jit_runs; /* translated code has called us */
     struct jit_hot hot;
     struct jit_slot slots[2][JIT_SLOTS]; /* supervisor, user */

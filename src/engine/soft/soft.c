@@ -715,4 +715,5 @@ const struct engine_ops engine_soft = {
     .a20 = soft_a20,
     .ignne = soft_ignne,
     .stats = soft_stats,
+    .report = jit_report,
 };

@@ -4,6 +4,7 @@
 
 #include "engine/soft/jit/translate.h"
 #include "engine/soft/native.h"
+#include "host/clock.h"
 #include "host/memory.h"
 
 /*
@@ -166,7 +167,8 @@ static void unlink_block(struct jit *j, struct jit_block *b)
     }
 }
 
-/* Takes a block's entry out of the tables: it may stand at any address with the same page offset. */
+/* Takes a block's entry out of the tables: it may stand at any address with the same page offset.
+ */
 static void forget_entry(struct soft_cpu *cpu, const struct jit_block *b)
 {
     struct jit *j = cpu->jit;
@@ -249,18 +251,24 @@ static bool usable(const struct soft_cpu *cpu)
     return cpu->long_code && cpu->tlb_mode != TLB_CHECKED && (cpu->cpl == 0 || cpu->cpl == 3);
 }
 
-#include <time.h>
-static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
-static struct jit_block *timed_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page, unsigned key)
+/* Translates, and counts it. Time is taken only where counters are wanted: asking costs as well. */
+static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
+                                   unsigned key)
 {
     struct jit *j = cpu->jit;
-    uint64_t t = now_ns();
-    const uint8_t *h = j->hot, *c = j->cold;
-    struct jit_block *b = jit_translate(cpu, pa, page, key);
-    j->stats.ns += now_ns() - t;
-    j->stats.blocks++;
-    if (b) j->stats.translated += b->insns;
-    j->stats.bytes += (uint64_t)(j->hot - h + j->cold - c);
+    uint64_t start = cpu->vm->count ? host_clock_ns() : 0;
+    const uint8_t *hot = j->hot, *cold = j->cold;
+    struct jit_block *b;
+
+    block_protect(cpu, pa & PAGE_MASK);
+    b = jit_translate(cpu, pa, page, key);
+    if (cpu->vm->count)
+        j->stats.ns += host_clock_ns() - start;
+    if (b != NULL) {
+        j->stats.blocks++;
+        j->stats.translated += b->insns;
+    }
+    j->stats.bytes += (uint64_t)(j->hot - hot + j->cold - cold);
     return b;
 }
 
@@ -282,8 +290,7 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
         return b;
     if (!room(j))
         jit_flush(cpu);
-    block_protect(cpu, gpa & PAGE_MASK);
-    return timed_translate(cpu, gpa, code - (lin & 4095), key);
+    return translate(cpu, gpa, code - (lin & 4095), key);
 }
 
 /* Code that checks that the slot it was reached by is current, then goes to the body. */
@@ -636,6 +643,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
         l->next = b->in;
         b->in = l;
         set_link(j, l, b->body);
+        j->stats.links++;
     }
     return j->rx + b->body;
 }
@@ -648,6 +656,44 @@ static const void *fn_step(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     (void)s3;
     return step(cpu, SLOW_OFF((uint32_t)data_at(ret, 0)),
                 data_at(ret, 0) & (int32_t)SLOW_BRANCH ? NULL : ret + 4);
+}
+
+void jit_report(void *vcpu, FILE *to)
+{
+    struct soft_cpu *cpu = vcpu;
+    struct jit *j = cpu->jit;
+    struct jit_stats s;
+
+    if (j == NULL)
+        return;
+    s = j->stats;
+    fprintf(to,
+            "vcpu %u: translated %llu instructions in %llu blocks, %llu bytes of code, %llu ns for "
+            "each; cache emptied %llu times, %llu blocks overwritten\n",
+            cpu->id, (unsigned long long)s.translated, (unsigned long long)s.blocks,
+            (unsigned long long)s.bytes,
+            (unsigned long long)(s.translated != 0 ? s.ns / s.translated : 0),
+            (unsigned long long)s.flushes, (unsigned long long)s.kills);
+    fprintf(to,
+            "vcpu %u: TLB filled %llu times; %llu accesses by the interpreter (two pages, devices, "
+            "code); %llu targets looked up, %llu links made, %llu shared probes given up\n",
+            cpu->id, (unsigned long long)s.fills, (unsigned long long)s.steps,
+            (unsigned long long)s.misses, (unsigned long long)s.links, (unsigned long long)s.apart);
+    fprintf(to, "vcpu %u: instructions left to the interpreter:", cpu->id);
+    for (unsigned n = 0; n < 24; n++) {
+        unsigned most = 0;
+
+        for (unsigned i = 1; i < X86_OP_COUNT; i++) {
+            if (s.helpers[i] > s.helpers[most])
+                most = i;
+        }
+        if (s.helpers[most] == 0)
+            break;
+        fprintf(to, " %s %llu", x86_op_name((enum x86_op)most),
+                (unsigned long long)s.helpers[most]);
+        s.helpers[most] = 0;
+    }
+    fputc('\n', to);
 }
 
 bool jit_run(struct soft_cpu *cpu)
@@ -715,27 +761,9 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
     return 0;
 }
 
-#include <stdio.h>
-static void dump(struct jit *j)
-{
-    struct jit_stats *s = &j->stats;
-    fprintf(stderr, "translated %lu blocks %lu bytes %lu ns/insn %.0f fills %lu steps %lu misses %lu flush %lu kills %lu apart %lu\n",
-        s->translated, s->blocks, s->bytes, s->translated ? (double)s->ns / (double)s->translated : 0, s->fills, s->steps, s->misses, s->flushes, s->kills, s->apart);
-    for (unsigned n = 0; n < 40; n++) {
-        unsigned m = 0;
-        for (unsigned i = 1; i < X86_OP_COUNT; i++)
-            if (s->helpers[i] > s->helpers[m]) m = i;
-        if (s->helpers[m] == 0) break;
-        fprintf(stderr, "%s %lu, ", x86_op_name(m), s->helpers[m]);
-        s->helpers[m] = 0;
-    }
-    fprintf(stderr, "\n");
-}
-
 void jit_fini(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
-    if (j != NULL && getenv("XJ")) dump(j);
 
     if (j == NULL)
         return;

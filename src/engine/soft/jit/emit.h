@@ -74,7 +74,8 @@ static inline struct mem mem_cpu(size_t offset)
 /* REX for a register field and an address, if one is needed. */
 static inline void put_rex_mem(struct emit *e, bool w, unsigned reg, struct mem m)
 {
-    unsigned rex = (w ? 8u : 0) | (reg >= 8 ? 4u : 0) | (m.index != H_NONE && m.index >= 8 ? 2u : 0) |
+    unsigned rex = (w ? 8u : 0) | (reg >= 8 ? 4u : 0) |
+                   (m.index != H_NONE && m.index >= 8 ? 2u : 0) |
                    (m.base != H_NONE && m.base >= 8 ? 1u : 0);
 
     if (rex != 0)
@@ -95,8 +96,8 @@ static inline void put_modrm_mem(struct emit *e, unsigned reg, struct mem m)
     mod = m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp >= -128 && m.disp <= 127 ? 1 : 2;
     if (m.index != H_NONE || (m.base & 7) == 4) {
         put8(e, mod << 6 | r | 4);
-        put8(e, (unsigned)m.shift << 6 | (m.index == H_NONE ? 4u : m.index & 7u) << 3 |
-                    (m.base & 7u));
+        put8(e,
+             (unsigned)m.shift << 6 | (m.index == H_NONE ? 4u : m.index & 7u) << 3 | (m.base & 7u));
     } else {
         put8(e, mod << 6 | r | (m.base & 7u));
     }

@@ -78,17 +78,17 @@ struct jit {
     struct jit_block *hash[1u << JIT_HASH_BITS];
     struct jit_block *page[1u << JIT_HASH_BITS];
     uint64_t exec_filter[1024]; /* pages that jump tables name, hashed */
-    uint64_t space[4096];     /* contexts of PCIDs; 0: none */
-    unsigned pcid;            /* the current one */
-    bool local_kernel;        /* supervisor slots may name pages that are not global */
-    uint64_t epoch;           /* counts flushes */
-    uint32_t *dirty;          /* slots that lead to code: table << 16 | slot */
+    uint64_t space[4096];       /* contexts of PCIDs; 0: none */
+    unsigned pcid;              /* the current one */
+    bool local_kernel;          /* supervisor slots may name pages that are not global */
+    uint64_t epoch;             /* counts flushes */
+    uint32_t *dirty;            /* slots that lead to code: table << 16 | slot */
     unsigned dirties;
-    bool killed;              /* a block was killed since the flag was cleared */
+    bool killed; /* a block was killed since the flag was cleared */
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
     const uint8_t *exit, *stub[JIT_FNS], *vec_load, *x87_load;
-    bool xsave; /* the host has it */
+    bool xsave;    /* the host has it */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
 };
@@ -132,12 +132,12 @@ unsigned jit_key(const struct soft_cpu *cpu);
 #define FAR_FALLS UINT32_MAX /* no branch: execution runs off the page */
 
 /* Packed arguments of FN_SLOW, behind the call. */
-#define SLOW_OFF(x) ((x) & 0xfffu)
+#define SLOW_OFF(x) ((x)&0xfffu)
 #define SLOW_SIZE(x) (((x) >> 12) & 0x7fu)
 #define SLOW_WRITE (1u << 19)
 #define SLOW_SEG(x) (((x) >> 20) & 7u)
 #define SLOW_GROUP_WRITE (1u << 30)
-#define SLOW_BRANCH (1u << 29)           /* there is no next instruction to go on with */
+#define SLOW_BRANCH (1u << 29)            /* there is no next instruction to go on with */
 #define SLOW_ALIGN(x) (((x) >> 23) & 63u) /* mask that the address must not meet */
 
 #endif

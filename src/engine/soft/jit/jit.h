@@ -6,19 +6,24 @@
  * One cache for each vCPU, used on its thread alone; nothing is shared between vCPUs. Writes of
  * others to translated pages arrive as invalidations (block.c), taken between blocks.
  *
- * Registers while translated code runs: RSP is the address of struct soft_cpu; below it lies a small
- * stack for calls of stubs and for signal handlers. RBP, R8, R9 are scratch. Guest RSP and RBP are
- * in R10 and R11; R8 to R11 of the guest lie in st.gpr; all others are at home. Arithmetic flags are
- * in EFLAGS inside a block; between blocks in cpu->cc, unless the successor is known not to read
- * them. Vector registers are the guest's while vec_live is set, else they lie in st.xsave.
+ * Registers while translated code runs: RSP is the address of struct soft_cpu; below it lies a
+ * small stack for calls of stubs and for signal handlers. RBP, R8, R9 are scratch. Guest RSP and
+ * RBP are in R10 and R11; R8 to R11 of the guest lie in st.gpr; all others are at home. Arithmetic
+ * flags are in EFLAGS inside a block; between blocks in cpu->cc, unless the successor is known not
+ * to read them. Vector registers are the guest's while vec_live is set, else they lie in st.xsave.
  */
 #ifndef ENGINE_SOFT_JIT_JIT_H
 #define ENGINE_SOFT_JIT_JIT_H
+
+#include <stdio.h>
 
 #include "engine/soft/cpu.h"
 
 /* Room below struct soft_cpu, which must follow it directly. */
 #define JIT_STACK 65536u
+
+/* Counters of translation, for --stats. */
+void jit_report(void *vcpu, FILE *to);
 
 int jit_init(struct soft_cpu *cpu, struct error *err);
 void jit_fini(struct soft_cpu *cpu);
@@ -32,7 +37,8 @@ bool jit_run(struct soft_cpu *cpu);
 /* A fault or an exit has ended the running block early: instructions from `off` on did not run. */
 void jit_uncount(struct soft_cpu *cpu, unsigned off);
 
-/* Forgets what was translated from [from, to) of one physical page; returns how many blocks stay. */
+/* Forgets what was translated from [from, to) of one physical page; returns how many blocks stay.
+ */
 unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to);
 void jit_flush(struct soft_cpu *cpu);
 

@@ -211,8 +211,7 @@ struct fields {
 static bool gpr_in_rm(const struct x86_insn *in)
 {
     if (in->map == X86_MAP_0F)
-        return in->opcode == 0x6e || in->opcode == 0x7e || in->opcode == 0x2a ||
-               in->opcode == 0xc4;
+        return in->opcode == 0x6e || in->opcode == 0x7e || in->opcode == 0x2a || in->opcode == 0xc4;
     if (in->map == X86_MAP_0F3A)
         return (in->opcode >= 0x14 && in->opcode <= 0x17) || in->opcode == 0x20 ||
                in->opcode == 0x22;
@@ -294,11 +293,11 @@ static void put_renamed(struct emit *e, const struct x86_insn *in, const uint8_t
                         const struct fields *f)
 {
     unsigned reg = f->reg != H_NONE ? f->reg : in->reg;
-    unsigned rm = f->z != H_NONE                 ? f->z
-                  : !in->has_modrm               ? 0
-                  : f->mem                       ? f->at.base
-                  : f->rm != H_NONE              ? f->rm
-                                                 : in->rm;
+    unsigned rm = f->z != H_NONE    ? f->z
+                  : !in->has_modrm  ? 0
+                  : f->mem          ? f->at.base
+                  : f->rm != H_NONE ? f->rm
+                                    : in->rm;
     unsigned rex = (in->rex & 8u) | (in->has_modrm && reg >= 8 ? 4u : 0) | (rm >= 8 ? 1u : 0);
 
     if (f->mem && in->has_modrm && f->at.index != H_NONE && f->at.index >= 8)

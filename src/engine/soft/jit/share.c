@@ -8,8 +8,8 @@
  * to host addresses stays in S3 until the last one.
  *
  * A probe of a span promises more than the instruction at hand needs: later accesses may not happen
- * or have other rights. So its failure is no fault: after the one access has been looked at by itself
- * the block goes on in a translation without shared probes (KEY_APART).
+ * or have other rights. So its failure is no fault: after the one access has been looked at by
+ * itself the block goes on in a translation without shared probes (KEY_APART).
  */
 
 enum { SPAN_MAX = 512 };
@@ -57,9 +57,8 @@ static bool describe(const struct tx *t, unsigned i, const struct value v[16], s
         if (mem == NULL || in->base >= 16 || in->index != X86_REG_NONE || in->asize != 8 ||
             in->seg == X86_FS || in->seg == X86_GS)
             return false;
-        *a = (struct access){.base = in->base,
-                             .size = (uint8_t)mem->size,
-                             .write = (mem->access & X86_ACC_W) != 0};
+        *a = (struct access){
+            .base = in->base, .size = (uint8_t)mem->size, .write = (mem->access & X86_ACC_W) != 0};
         at = in->disp;
         break;
     default:

@@ -12,7 +12,7 @@
 #define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
 /* Guest registers that live in host registers, and where. */
-static const uint8_t home[16] = {H_RAX, H_RCX, H_RDX, H_RBX,  H_R10,  H_R11,  H_RSI, H_RDI,
+static const uint8_t home[16] = {H_RAX,  H_RCX,  H_RDX,  H_RBX,  H_R10, H_R11, H_RSI, H_RDI,
                                  H_NONE, H_NONE, H_NONE, H_NONE, H_R12, H_R13, H_R14, H_R15};
 
 static void put_spill(struct emit *e)

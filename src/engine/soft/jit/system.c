@@ -65,7 +65,7 @@ static void put_pushf(struct tx *t)
     put8(e, 11);
     put_op_reg(e, false, 0x09, S3, S2); /* or */
     put_load(e, S3, mem_cpu(OFF(st.rflags)));
-    put_alu_imm(e, true, 4, S3, (int32_t)~(X86_FL_ARITH | X86_FL_VM | X86_FL_RF));
+    put_alu_imm(e, true, 4, S3, (int32_t) ~(X86_FL_ARITH | X86_FL_VM | X86_FL_RF));
     put_alu_imm(e, true, 1, S3, X86_FL_FIXED);
     put_op_reg(e, true, 0x09, S3, S2);
     put_store(e, mem_at(S1, 0), S2);
@@ -166,8 +166,9 @@ static void put_string_side(struct tx *t, unsigned reg, unsigned shift, bool wri
 
     put_mov(e, S1, reg);
     tx_index(t);
-    put_op_mem(e, true, 0x33, S1,
-               tx_tlb(t, write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag)));
+    put_op_mem(
+        e, true, 0x33, S1,
+        tx_tlb(t, write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag)));
     put_alu_imm(e, true, 7, S1, 4095);
     slow[(*n)++] = put_jcc(e, CC_A);
     put_lea(e, S3, end);

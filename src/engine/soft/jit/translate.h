@@ -30,7 +30,17 @@ enum tx_kind {
     TX_SYSTEM, /* system.c */
 };
 
-enum cold_kind { COLD_GROUP, COLD_SLOW, COLD_STEP, COLD_LINK, COLD_FAR, COLD_POLL, COLD_VEC, COLD_X87, COLD_HELPER };
+enum cold_kind {
+    COLD_GROUP,
+    COLD_SLOW,
+    COLD_STEP,
+    COLD_LINK,
+    COLD_FAR,
+    COLD_POLL,
+    COLD_VEC,
+    COLD_X87,
+    COLD_HELPER
+};
 
 struct cold {
     uint8_t kind;    /* enum cold_kind */
@@ -85,6 +95,12 @@ void tx_clobber_flags(struct tx *t);
 /* Brings saved flags back into EFLAGS. S2 is lost. */
 void tx_need_flags(struct tx *t);
 void tx_save_flags(struct tx *t);
+/* Emits their restoration alone. */
+void tx_restore_flags(struct emit *e);
+/* The successor may read the flags: from memory, as the convention between blocks is. */
+void tx_flags_out(struct tx *t, bool needed);
+/* The host register of a guest register, or the scratch `temp`, into which it is loaded. */
+unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp);
 /* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
 void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
@@ -107,6 +123,20 @@ struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
 
 /* To S1: the linear address of the memory operand. S2 and the flags may be lost. */
 void tx_linear(struct tx *t, const struct x86_insn *in);
+
+/* ---- flow.c ---- */
+void tx_jcc(struct tx *t, const struct x86_insn *in);
+void tx_jmp(struct tx *t, const struct x86_insn *in);
+void tx_call(struct tx *t, const struct x86_insn *in);
+void tx_ret(struct tx *t, const struct x86_insn *in);
+/* On to an offset from this page's start, in it or not; branch: see FAR_FALLS. */
+void tx_goto(struct tx *t, int64_t target, uint32_t branch);
+/* The interpreter's handler runs the instruction; ends: it may go anywhere. */
+void tx_helper(struct tx *t, const struct x86_insn *in, bool ends);
+/* At a block's start: looks for what is pending; counts its instructions. */
+void tx_poll(struct tx *t);
+void tx_count(struct tx *t);
+void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e);
 
 /* ---- share.c ---- */
 /* Finds accesses that can share a probe. */

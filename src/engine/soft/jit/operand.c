@@ -1,0 +1,292 @@
+#include <stddef.h>
+
+#include "engine/soft/jit/translate.h"
+
+/*
+ * Where the operands of a guest instruction are in the host: flags, memory behind the soft TLB, the
+ * vector registers and the x87 unit.
+ */
+
+#define OFF(field) offsetof(struct soft_cpu, field)
+#define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
+
+/* ---- flags ---- */
+
+void tx_save_flags(struct tx *t)
+{
+    struct emit *e = &t->hot;
+
+    put_mov(e, S2, H_RAX);
+    put8(e, 0x9f); /* lahf */
+    put8(e, 0x0f);
+    put8(e, 0x90);
+    put8(e, 0xc0); /* seto al */
+    put8(e, 0x66);
+    put_op_mem(e, false, 0x89, H_RAX, mem_cpu(OFF(cc)));
+    put_mov(e, H_RAX, S2);
+}
+
+void tx_restore_flags(struct emit *e)
+{
+    put_mov(e, S2, H_RAX);
+    put8(e, 0x0f);
+    put_op_mem(e, false, 0xb7, H_RAX, mem_cpu(OFF(cc))); /* movzx eax, word */
+    put8(e, 0x04);
+    put8(e, 0x7f); /* add al, 0x7f: overflows if OF was set */
+    put8(e, 0x9e); /* sahf */
+    put_mov(e, H_RAX, S2);
+}
+
+void tx_clobber_flags(struct tx *t)
+{
+    if (t->flags == FLAGS_HOST && t->live_in[t->i] != 0)
+        tx_save_flags(t);
+    t->flags = FLAGS_MEM;
+}
+
+void tx_need_flags(struct tx *t)
+{
+    if (t->flags != FLAGS_MEM)
+        return;
+    tx_restore_flags(&t->hot);
+    t->flags = FLAGS_BOTH;
+}
+
+void tx_flags_out(struct tx *t, bool needed)
+{
+    if (needed && t->flags == FLAGS_HOST) {
+        tx_save_flags(t);
+        t->flags = FLAGS_BOTH;
+    }
+}
+
+/* ---- addresses and probes ---- */
+
+unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp)
+{
+    if (tx_home[guest] != H_NONE)
+        return tx_home[guest];
+    put_load(&t->hot, temp, mem_cpu(OFF_GPR(guest)));
+    return temp;
+}
+
+void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
+{
+    struct emit *e = &t->hot;
+    struct mem m = {.base = H_NONE, .index = H_NONE};
+    bool wide = in->asize == 8;
+
+    if (in->base == X86_REG_RIP) {
+        put_load(e, to, mem_cpu(OFF(block_rip)));
+        m.base = (uint8_t)to;
+        m.disp = (int32_t)(in->disp + t->off[t->i] + in->len);
+    } else {
+        if (in->base != X86_REG_NONE)
+            m.base = (uint8_t)tx_reg_or(t, in->base, S1);
+        if (in->index != X86_REG_NONE) {
+            m.index = (uint8_t)tx_reg_or(t, in->index, S2);
+            m.shift = (uint8_t)__builtin_ctz(in->scale | 0x100u);
+        }
+        m.disp = (int32_t)in->disp;
+    }
+    if (m.base == H_NONE && m.index == H_NONE)
+        put_mov_imm64(e, to, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
+    else if (m.base != H_NONE && m.index == H_NONE && m.disp == 0)
+        (wide ? put_mov : put_mov32)(e, to, m.base);
+    else
+        put_op_mem(e, wide, 0x8d, to, m);
+}
+
+void tx_linear(struct tx *t, const struct x86_insn *in)
+{
+    tx_address(t, in, S1);
+    if (in->seg == X86_FS || in->seg == X86_GS)
+        put_op_mem(&t->hot, true, 0x03, S1, mem_cpu(OFF(base) + 8u * in->seg));
+}
+
+/* The table's place as an operand with S2 as index, plus a field. */
+struct mem tx_tlb(const struct tx *t, size_t field)
+{
+    if (t->key & KEY_USER)
+        return (struct mem){
+            .base = H_RSP, .index = S2, .disp = (int32_t)(OFF(tables[TLB_USER]) + field)};
+    return mem_at(S2, (int32_t)field);
+}
+
+void tx_index(struct tx *t)
+{
+    struct emit *e = &t->hot;
+
+    _Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by shifting");
+    put_mov32(e, S2, S1);
+    put8(e, 0x41); /* shr r8d, 7 */
+    put8(e, 0xc1);
+    put8(e, 0xe8);
+    put8(e, 7);
+    put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
+    if (!(t->key & KEY_USER))
+        put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));
+}
+
+/*
+ * S1 is a linear address; afterwards it is the host address of the same byte. Flags and S2 are
+ * lost. align: what the address must not meet, else the instruction is left to the interpreter.
+ */
+void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+    struct mem tag =
+        tx_tlb(t, write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    uint8_t *retry = e->p;
+
+    tx_index(t);
+    put_op_mem(e, true, 0x33, S1, tag);
+    put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - size));
+    c = tx_cold(t, COLD_SLOW, put_jcc(e, CC_A));
+    c->tag = tag;
+    c->retry = retry;
+    c->packed = t->off[t->i] | size << 12 | (write ? SLOW_WRITE : 0) | seg << 20 | align << 23;
+    if (align != 0) {
+        struct cold *a;
+
+        put8(e, 0x40); /* test bpl, align */
+        put8(e, 0xf6);
+        put8(e, 0xc5);
+        put8(e, align);
+        a = tx_cold(t, COLD_SLOW, put_jcc(e, CC_NE));
+        a->tag = tag;
+        a->retry = retry;
+        a->packed = c->packed;
+        a->found = e->p + 8; /* never used: the address is wrong */
+    }
+    put_op_mem(e, true, 0x03, S1, tx_tlb(t, offsetof(struct tlb_entry, page)));
+    c->found = e->p;
+}
+
+/* The probe of a group's span; S3 becomes the distance from guest to host addresses. */
+static void put_group_probe(struct tx *t, unsigned seg)
+{
+    struct emit *e = &t->hot;
+    const struct access *a = &t->access[t->i];
+    size_t field =
+        a->group_write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag);
+    struct mem tag = tx_tlb(t, field);
+    struct cold *c;
+    uint8_t *retry;
+
+    /* S1: where the access itself would be is at `distance` from here */
+    put_lea(e, S1, mem_at(tx_home[a->base] != H_NONE ? tx_home[a->base] : S1, t->group_disp));
+    retry = e->p;
+    tx_index(t);
+    put_op_mem(e, true, 0x33, S1, tag);
+    put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - a->span));
+    c = tx_cold(t, COLD_GROUP, put_jcc(e, CC_A));
+    c->tag = tag;
+    c->retry = retry;
+    c->packed = t->off[t->i] | (unsigned)a->size << 12 | (a->write ? SLOW_WRITE : 0) | seg << 20 |
+                (a->group_write ? SLOW_GROUP_WRITE : 0) | t->group_align << 23;
+    c->distance = a->at - a->lo;
+    c->span = a->span;
+    c->index = (uint8_t)t->i;
+    put_load(e, S3, tx_tlb(t, offsetof(struct tlb_entry, addend)));
+}
+
+/* [base + disp] by the group's distance. */
+static struct mem shared(struct tx *t, unsigned base, int32_t disp, unsigned seg)
+{
+    const struct access *a = &t->access[t->i];
+    struct mem m = {.base = tx_home[base], .index = S3, .disp = disp};
+
+    if (a->first) {
+        tx_clobber_flags(t);
+        if (m.base == H_NONE)
+            put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
+        t->group_disp = disp - (a->at - a->lo);
+        put_group_probe(t, seg);
+    }
+    if (m.base == H_NONE) {
+        put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
+        m.base = S1;
+    }
+    return m;
+}
+
+static bool high_byte(const struct x86_insn *in)
+{
+    return (in->opnd[0].kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPRH) ||
+           (in->opnd[1].kind == X86_OPND_REG && in->opnd[1].rclass == X86_RC_GPRH);
+}
+
+struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
+                      unsigned align)
+{
+    struct emit *e = &t->hot;
+
+    if (t->kind[t->i] == TX_PLAIN && t->access[t->i].shared) {
+        struct mem m;
+
+        t->group_align = align;
+        m = shared(t, in->base, (int32_t)in->disp, in->seg);
+        t->group_align = 0;
+        if (align != 0 || high_byte(in)) {
+            if (align != 0)
+                tx_clobber_flags(t);
+            put_lea(e, S1, m);
+            m = mem_at(S1, 0);
+        }
+        if (align != 0) {
+            put8(e, 0x40); /* test bpl, align */
+            put8(e, 0xf6);
+            put8(e, 0xc5);
+            put8(e, align);
+            tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+        }
+        return m;
+    }
+    tx_clobber_flags(t);
+    tx_linear(t, in);
+    tx_probe(t, in->seg, size, write, align);
+    return mem_at(S1, 0);
+}
+
+struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write)
+{
+    if (t->access[t->i].shared)
+        return shared(t, base, disp, X86_SS);
+    tx_clobber_flags(t);
+    put_lea(&t->hot, S1, mem_at(tx_home[base], disp));
+    tx_probe(t, X86_SS, 8, write, 0);
+    return mem_at(S1, 0);
+}
+
+/* ---- vector registers ---- */
+
+/* Before the first use in a block: the registers may still lie in st.xsave. */
+void tx_need_vectors(struct tx *t)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+
+    if (t->vectors)
+        return;
+    tx_clobber_flags(t);
+    put_cmp8_mem(e, mem_cpu(OFF(hot.vec_live)), 0);
+    c = tx_cold(t, COLD_VEC, put_jcc(e, CC_E));
+    c->resume = e->p;
+    t->vectors = true;
+}
+
+void tx_need_x87(struct tx *t)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+
+    if (t->x87)
+        return;
+    tx_clobber_flags(t);
+    put_cmp8_mem(e, mem_cpu(OFF(hot.x87_live)), 0);
+    c = tx_cold(t, COLD_X87, put_jcc(e, CC_E));
+    c->resume = e->p;
+    t->x87 = true;
+}
