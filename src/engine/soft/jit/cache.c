@@ -253,7 +253,7 @@ static bool usable(const struct soft_cpu *cpu)
 
 /* Translates, and counts it. Time is taken only where counters are wanted: asking costs as well. */
 static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                   unsigned key)
+                                   unsigned key, bool entry)
 {
     struct jit *j = cpu->jit;
     uint64_t start = cpu->vm->count ? host_clock_ns() : 0;
@@ -261,7 +261,7 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint
     struct jit_block *b;
 
     block_protect(cpu, pa & PAGE_MASK);
-    b = jit_translate(cpu, pa, page, key);
+    b = jit_translate(cpu, pa, page, key, entry);
     if (cpu->vm->count)
         j->stats.ns += host_clock_ns() - start;
     if (b != NULL) {
@@ -272,8 +272,11 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint
     return b;
 }
 
-/* The block at this linear address; NULL if it cannot be translated. May fault (fetch). */
-static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned key)
+/*
+ * The block at this linear address; NULL if it cannot be translated. entry: one that is made gets
+ * its entry right before its body. May fault (fetch).
+ */
+static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned key, bool entry)
 {
     struct jit *j = cpu->jit;
     struct jit_block *b;
@@ -290,21 +293,17 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
         return b;
     if (!room(j))
         jit_flush(cpu);
-    return translate(cpu, gpa, code - (lin & 4095), key);
+    return translate(cpu, gpa, code - (lin & 4095), key, entry);
 }
 
-/* Code that checks that the slot it was reached by is current, then goes to the body. */
-static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key)
 {
     struct jit *j = cpu->jit;
-    struct emit em = {.p = j->cold}, *e = &em;
-    unsigned user = b->key & KEY_USER ? 1 : 0;
+    unsigned user = key & KEY_USER ? 1 : 0;
     struct mem slot = {.base = H_RSP, .index = S2, .shift = 2};
     const uint8_t *miss = j->rw + (j->stub[FN_MISS] - j->rx);
-    uint8_t *poll;
 
     slot.disp = (int32_t)(OFF(slots) + user * sizeof(cpu->slots[0]));
-    b->entry = jit_offset(j, e->p);
     slot.disp += 8;
     put_op_mem(e, true, 0x3b, S1, slot); /* cmp */
     set_target(put_jcc(e, CC_NE), miss);
@@ -314,14 +313,21 @@ static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
     set_target(put_jcc(e, CC_NE), miss);
     put_op_mem(e, false, 0x83, 7, mem_cpu(OFF(pending))); /* cmp dword, 0 */
     put8(e, 0);
-    poll = put_jcc(e, CC_NE);
+    set_target(put_jcc(e, CC_NE), j->rw + (j->poll - j->rx));
     put_alu_imm(e, true, 4, S1, -4096);
     put_store(e, mem_cpu(OFF(block_rip)), S1);
-    put_jmp_to(e, jit_at(j, b->body));
-    set_target(poll, e->p);
-    put_store(e, mem_cpu(OFF(st.rip)), S1);
-    put_jmp_to(e, j->rw + (j->exit - j->rx));
-    j->cold = e->p;
+}
+
+/* An entry apart from the block, for one that was first reached by a link. */
+static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
+{
+    struct jit *j = cpu->jit;
+    struct emit e = {.p = j->cold};
+
+    b->entry = jit_offset(j, e.p);
+    jit_put_entry(cpu, &e, b->key);
+    put_jmp_to(&e, jit_at(j, b->body));
+    j->cold = e.p;
 }
 
 static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
@@ -366,7 +372,7 @@ static void take_key(struct soft_cpu *cpu)
 }
 
 /* Where execution goes on at rip; the current state decides. May fault. */
-static const void *go_on(struct soft_cpu *cpu, uint64_t rip, unsigned more)
+static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
 {
     const struct jit_slot *s;
     struct jit_block *b;
@@ -382,7 +388,7 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip, unsigned more)
         cpu->block_rip = rip & PAGE_MASK;
         return s->body;
     }
-    b = block_at(cpu, rip, cpu->hot.key | more);
+    b = block_at(cpu, rip, cpu->hot.key, true);
     return b != NULL ? enter_block(cpu, b, rip) : cpu->hot.exit;
 }
 
@@ -546,7 +552,7 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     jit_uncount(cpu, SLOW_OFF(p));
     cpu->st.rip = rip;
     cpu->in_insn = false;
-    b = block_at(cpu, rip, cpu->hot.key | KEY_APART);
+    b = block_at(cpu, rip, cpu->hot.key | KEY_APART, false);
     if (b == NULL)
         return cpu->hot.exit;
     cpu->block_rip = rip & PAGE_MASK;
@@ -597,7 +603,7 @@ static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->next_rip = cpu->block_rip + u->off + u->len;
     u->fn(cpu, u);
     jit_uncount(cpu, u->off + u->len);
-    return go_on(cpu, cpu->next_rip & cpu->rip_mask, 0);
+    return go_on(cpu, cpu->next_rip & cpu->rip_mask);
 }
 
 /* No slot for the target s1. s3: offset of the branch, and how far it has moved RSP. */
@@ -614,7 +620,7 @@ static const void *fn_miss(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
         soft_raise_error(cpu, X86_EXC_GP, 0);
     }
     ((struct jit *)cpu->jit)->stats.misses++;
-    return go_on(cpu, lin, 0);
+    return go_on(cpu, lin);
 }
 
 /* A direct jump inside the page: s1 is the link's place in the arena. */
@@ -633,7 +639,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     cpu->in_insn = false;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0)
         return cpu->hot.exit;
-    b = block_at(cpu, rip, cpu->hot.key | (l->apart ? KEY_APART : 0));
+    b = block_at(cpu, rip, cpu->hot.key | (l->apart ? KEY_APART : 0), false);
     if (b == NULL)
         return cpu->hot.exit;
     /* a flush on the way has taken the link too */
@@ -708,7 +714,7 @@ bool jit_run(struct soft_cpu *cpu)
     cpu->hot.budget = cpu->budgeted ? cpu->budget : UINT64_MAX;
     cpu->hot.block = NULL;
     cpu->jit_runs = false;
-    b = block_at(cpu, rip, cpu->hot.key);
+    b = block_at(cpu, rip, cpu->hot.key, true);
     if (b == NULL)
         return false;
     if (cpu->budgeted && cpu->budget - cpu->stats.instructions < b->insns)

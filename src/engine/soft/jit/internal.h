@@ -87,7 +87,7 @@ struct jit {
     bool killed; /* a block was killed since the flag was cleared */
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
-    const uint8_t *exit, *stub[JIT_FNS], *vec_load, *x87_load;
+    const uint8_t *exit, *stub[JIT_FNS], *vec_load, *x87_load, *poll;
     bool xsave;    /* the host has it */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
@@ -103,9 +103,14 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j);
  * cannot be. There must be room (jit_room).
  */
 struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                unsigned key);
+                                unsigned key, bool entry);
 
 /* ---- cache.c ---- */
+/*
+ * The code by which slots lead to a block: checks that the slot is for this address and context,
+ * looks for what is pending, and goes on in the body, which must follow.
+ */
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key);
 void *jit_alloc(struct jit *j, size_t size);
 struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key);
 void jit_insert(struct jit *j, struct jit_block *b);

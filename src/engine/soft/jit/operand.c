@@ -74,7 +74,8 @@ void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
 {
     struct emit *e = &t->hot;
     struct mem m = {.base = H_NONE, .index = H_NONE};
-    bool wide = in->asize == 8;
+    /* a result of 32 bits is cut off the same way as an address of 32 bits */
+    bool wide = in->asize == 8 && (in->op != X86_LEA || in->osize != 4);
 
     if (in->base == X86_REG_RIP) {
         put_load(e, to, mem_cpu(OFF(block_rip)));

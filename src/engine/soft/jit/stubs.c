@@ -295,6 +295,11 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     }
     put8(e, 0xc3);
 
+    /* something is pending at an entry: S1 is the address */
+    j->poll = jit_rx(j, e->p);
+    put_store(e, mem_cpu(OFF(st.rip)), S1);
+    put_jmp_to(e, j->rw + (j->exit - j->rx));
+
     for (unsigned fn = 0; fn < JIT_FNS; fn++) {
         bool called = fn == FN_SLOW || fn == FN_UOP || fn == FN_STEP || fn == FN_APART;
 

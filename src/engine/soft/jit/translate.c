@@ -109,7 +109,7 @@ static void put_leave(struct tx *t)
 static void put_lea_insn(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
-    unsigned guest = in->opnd[0].reg, host = tx_home[guest];
+    unsigned guest = in->opnd[0].reg, host = tx_home[guest], to;
 
     if (in->osize == 2) {
         tx_address(t, in, S1);
@@ -122,18 +122,14 @@ static void put_lea_insn(struct tx *t, const struct x86_insn *in)
         }
         return;
     }
-    /* a 32-bit result, or a 32-bit address: the upper half is zero */
-    if (host == H_NONE || in->base == X86_REG_RIP || in->osize != in->asize) {
-        tx_address(t, in, S1);
-        if (in->osize == 4)
-            put_mov32(e, S1, S1);
-        if (host == H_NONE)
-            put_store(e, mem_cpu(OFF_GPR(guest)), S1);
-        else
-            put_mov(e, host, S1);
-        return;
-    }
-    tx_address(t, in, host);
+    to = host != H_NONE && in->base != X86_REG_RIP ? host : S1;
+    tx_address(t, in, to);
+    if (in->osize == 4 && (in->asize == 8 && to != host))
+        put_mov32(e, S1, S1);
+    if (host == H_NONE)
+        put_store(e, mem_cpu(OFF_GPR(guest)), S1);
+    else if (to != host)
+        put_mov(e, host, S1);
 }
 
 /* DIV and IDIV: what would fault goes to the interpreter. S1 or a register holds the divisor. */
@@ -301,6 +297,11 @@ static void scan_flags(struct tx *t)
             live |= t->taken_reads[i] ? X86_FL_ARITH : 0;
             break;
         case TX_CALL:
+            live = in->opnd[0].kind != X86_OPND_REL || !near_target(t, i, &off) ||
+                           flags_read_at(t, off)
+                       ? X86_FL_ARITH
+                       : 0;
+            break;
         case TX_RET:
             live = X86_FL_ARITH;
             break;
@@ -417,7 +418,7 @@ static void emit_block(struct tx *t)
 }
 
 struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                unsigned key)
+                                unsigned key, bool entry)
 {
     struct jit *j = cpu->jit;
     struct tx *t = j->tx;
@@ -440,6 +441,10 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     t->link = jit_alloc(j, (t->exits + t->groups + 2) * sizeof(struct jit_link));
     memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(struct jit_link));
     memset(b, 0, sizeof(*b));
+    if (entry) {
+        b->entry = jit_offset(j, t->hot.p);
+        jit_put_entry(cpu, &t->hot, key);
+    }
     b->body = jit_offset(j, t->hot.p);
     emit_block(t);
     cold.p = j->cold;
