@@ -1,6 +1,6 @@
 /*
- * The software CPU's modes and faults: harness and main. `system [group]` runs one group; every
- * failed check is printed with its name.
+ * The software CPU's modes and faults: harness and main. `system [--interpret] [GROUP]` runs one
+ * group, without translated code if so asked; every failed check is printed with its name.
  */
 #include "system.h"
 
@@ -10,6 +10,7 @@
 #include "host/clock.h"
 
 static unsigned checks, failures;
+static bool interpret;
 
 void expect(const char *name, uint64_t got, uint64_t want)
 {
@@ -541,6 +542,7 @@ struct machine *m_create(const struct x86_cpu_options *options)
     m->env.cpus = 2;
     m->env.strict_io = true;
     m->env.strict_msr = true;
+    m->env.interpret = interpret;
     m->env.ferr = count_ferr;
     m->env.ferr_ctx = m;
     m->env.log = log_create(2, LOG_ERROR);
@@ -591,9 +593,15 @@ int main(int argc, char **argv)
         {"vme", test_vme},
         {"protection", test_protection},
     };
-    struct machine *m = m_create(NULL);
     unsigned failed, count;
+    struct machine *m;
 
+    if (argc > 1 && strcmp(argv[1], "--interpret") == 0) {
+        interpret = true;
+        argc--;
+        argv++;
+    }
+    m = m_create(NULL);
     if (m == NULL)
         return 1;
     for (unsigned i = 0; i < countof(groups); i++) {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs bare-metal test images and says whether all their checks passed:
-#     run.sh [--engine soft|kvm|qemu] [--set KEY=VALUE] IMAGE...
+#     run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE] IMAGE...
 # An image passes if its last line counts no failure and it ends with code 0 at port 0xF4. XHYVE names
 # the program (build/xhyve of this tree if not set); "qemu" is the peer, to see whether a check or the
 # CPU is wrong.
@@ -18,7 +18,7 @@ while :; do
     shift 2
 done
 [ $# -gt 0 ] || {
-    echo "usage: run.sh [--engine soft|kvm|qemu] [--set KEY=VALUE] IMAGE..." >&2
+    echo "usage: run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE] IMAGE..." >&2
     exit 2
 }
 out=$(mktemp)
