@@ -341,11 +341,12 @@ CODE(jit_level_user, 64,
      "int $0x81\n"
      "dec %ecx\n"
      "jnz 1b\n"
+     "call *%r13\n"
      "mov %r15, %rsi\n"
      "call *%rbx\n" DONE);
 CODE(jit_level_gate, 64, "mov %r15, %rsi\ncall *%rbx\nadd %eax, %r8d\nadd %edx, %r9d\niretq\n");
 
-static void check_levels(struct machine *m)
+static void level_machine(struct machine *m)
 {
     m_long(m);
     m_user(m);
@@ -358,11 +359,21 @@ static void check_levels(struct machine *m)
     m->st.gpr[X86_RBX] = A_UCODE + 0x1000;
     m->st.gpr[X86_R14] = A_UDATA;
     m->st.gpr[X86_R15] = A_DATA;
+}
+
+static void check_levels(struct machine *m)
+{
+    level_machine(m);
+    m->st.gpr[X86_R13] = A_UCODE + 0x1000;
     run(m);
     expect_pf(m, "translated code of both levels: a supervisor's page", 5, A_DATA);
     expect_jit("code of both levels: loads", m->st.gpr[X86_R8], 20 * 0x101);
     expect_jit("code of both levels: CS", m->st.gpr[X86_R9], 20 * (S_UCODE64 + S_CODE64));
     expect_jit("code of both levels: fault at", m_frame(m, 0), A_UCODE + 0x1000);
+    level_machine(m);
+    m->st.gpr[X86_R13] = A_CODE;
+    run(m);
+    expect_pf(m, "translated code of the supervisor, called by the user", 0x15, A_CODE);
 }
 
 /* ---- over the end of a page ---- */
