@@ -592,6 +592,7 @@ int main(int argc, char **argv)
         {"la57", test_la57},
         {"vme", test_vme},
         {"protection", test_protection},
+        {"jit", test_jit},
     };
     unsigned failed, count;
     struct machine *m;

@@ -1,6 +1,7 @@
 /*
  * Tests of the software CPU's modes and faults: a machine with known tables, code fragments written
- * beside the check that runs them, and expectations with names. Single-threaded.
+ * beside the check that runs them, and expectations with names. Single-threaded
+ * but for a thread that kicks.
  *
  * A fragment is assembled in place by CODE(name, bits, "...") and copied into guest RAM by LOAD.
  * Every vector's handler is a HLT whose address tells the vector, so what a fragment raised and the
@@ -166,5 +167,6 @@ void test_keys(struct machine *m);
 void test_la57(struct machine *m);
 void test_vme(struct machine *m);
 void test_protection(struct machine *m);
+void test_jit(struct machine *m);
 
 #endif
