@@ -300,7 +300,7 @@ static void check_remaps(struct machine *m)
     REMAPS_GLOBAL(m, "INVLPG", jit_invlpg);
     REMAPS(m, "MOV CR3", jit_cr3);
     REMAPS(m, "INVPCID 0", jit_invpcid0);
-    remap(m, "INVPCID 1", true, false, 0, SIZE(jit_invpcid1_gate));
+    REMAPS(m, "INVPCID 1", jit_invpcid1);
     REMAPS(m, "INVPCID 2", jit_invpcid2);
     REMAPS_GLOBAL(m, "INVPCID 2", jit_invpcid2);
     REMAPS(m, "INVPCID 3", jit_invpcid3);

@@ -106,10 +106,14 @@ void jit_space_dropped(struct soft_cpu *cpu, unsigned pcid)
 
     if (j == NULL)
         return;
-    if (pcid == j->pcid)
-        cpu->hot.ctx[1] = j->space[pcid] = ++j->epoch;
-    else
+    if (pcid != j->pcid) {
         j->space[pcid] = 0;
+        return;
+    }
+    cpu->hot.ctx[1] = j->space[pcid] = ++j->epoch;
+    if (j->local_kernel)
+        cpu->hot.ctx[0] = j->epoch;
+    j->local_kernel = false;
 }
 
 static unsigned filter_bit(uint64_t lin)
