@@ -80,6 +80,7 @@ void jit_context_changed(struct soft_cpu *cpu)
     cpu->hot.ctx[0] = cpu->hot.ctx[1] = ++j->epoch;
     memset(j->exec_filter, 0, sizeof(j->exec_filter));
     memset(j->space, 0, sizeof(j->space));
+    j->pcid = cpu->st.cr4 & X86_CR4_PCIDE ? (unsigned)(cpu->st.cr3 & 4095) : 0;
     j->space[j->pcid] = j->epoch;
     j->local_kernel = false;
 }
