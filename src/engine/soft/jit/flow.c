@@ -9,7 +9,6 @@
  */
 
 #define OFF(field) offsetof(struct soft_cpu, field)
-#define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
 /* ---- cold code ---- */
 
@@ -270,10 +269,8 @@ void tx_call(struct tx *t, const struct x86_insn *in)
     }
     if (in->opnd[0].kind == X86_OPND_MEM) {
         put_load(e, S3, tx_operand(t, in, 8, false, 0));
-    } else if (tx_home[in->opnd[0].reg] != H_NONE) {
-        put_mov(e, S3, tx_home[in->opnd[0].reg]);
     } else {
-        put_load(e, S3, mem_cpu(OFF_GPR(in->opnd[0].reg)));
+        tx_load_gpr(t, S3, in->opnd[0].reg);
     }
     /* a target that is not canonical faults before anything is pushed */
     put_mov(e, S2, S3);
@@ -302,10 +299,8 @@ void tx_jmp(struct tx *t, const struct x86_insn *in)
     tx_clobber_flags(t);
     if (in->opnd[0].kind == X86_OPND_MEM) {
         put_load(e, S1, tx_operand(t, in, 8, false, 0));
-    } else if (tx_home[in->opnd[0].reg] != H_NONE) {
-        put_mov(e, S1, tx_home[in->opnd[0].reg]);
     } else {
-        put_load(e, S1, mem_cpu(OFF_GPR(in->opnd[0].reg)));
+        tx_load_gpr(t, S1, in->opnd[0].reg);
     }
     put_mov_imm32(e, S3, t->off[t->i]);
     put_indirect(t, e);

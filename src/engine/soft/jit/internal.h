@@ -62,7 +62,7 @@ enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_
 /* Counters for --stats. */
 struct jit_stats {
     uint64_t translated, blocks, bytes, ns; /* instructions, blocks, host bytes, time */
-    uint64_t fills, steps, apart, links, misses, flushes, kills, saves;
+    uint64_t fills, steps, apart, links, misses, flushes, kills;
     uint64_t helpers[X86_OP_COUNT];
 };
 
@@ -100,7 +100,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j);
 /* ---- translate.c ---- */
 /*
  * Translates the code at pa, whose page lies at `page` in the host. NULL: its first instruction
- * cannot be. There must be room (jit_room).
+ * cannot be. The caller has seen to it that there is room.
  */
 struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
                                 unsigned key, bool entry);

@@ -70,6 +70,14 @@ unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp)
     return temp;
 }
 
+void tx_load_gpr(struct tx *t, unsigned to, unsigned guest)
+{
+    if (tx_home[guest] != H_NONE)
+        put_mov(&t->hot, to, tx_home[guest]);
+    else
+        put_load(&t->hot, to, mem_cpu(OFF_GPR(guest)));
+}
+
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
 {
     struct emit *e = &t->hot;

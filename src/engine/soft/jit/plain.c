@@ -14,15 +14,6 @@
 const uint8_t tx_home[16] = {H_RAX,  H_RCX,  H_RDX,  H_RBX,  H_R10, H_R11, H_RSI, H_RDI,
                              H_NONE, H_NONE, H_NONE, H_NONE, H_R12, H_R13, H_R14, H_R15};
 
-static const struct x86_opnd *memory_of(const struct x86_insn *in)
-{
-    for (unsigned i = 0; i < in->opnd_count; i++) {
-        if (in->opnd[i].kind == X86_OPND_MEM)
-            return &in->opnd[i];
-    }
-    return NULL;
-}
-
 /* Integer operations that compute from their operands, RAX, RCX, RDX, RBX and the flags alone. */
 static bool integer_op(const struct x86_insn *in)
 {
@@ -98,7 +89,7 @@ static bool integer_op(const struct x86_insn *in)
     case X86_BTS:
     case X86_BTR:
     case X86_BTC:
-        return memory_of(in) == NULL || in->opnd[1].kind == X86_OPND_IMM;
+        return tx_memory(in) == NULL || in->opnd[1].kind == X86_OPND_IMM;
     default:
         return false;
     }
@@ -140,7 +131,7 @@ static bool has_mmx(const struct x86_insn *in)
 /* FLDCW looks at what it loads; the environment as a whole is the interpreter's. */
 static bool x87_plain(const struct tx *t, const struct x86_insn *in)
 {
-    const struct x86_opnd *mem = memory_of(in);
+    const struct x86_opnd *mem = tx_memory(in);
 
     if (!(t->key & KEY_X87) || (mem != NULL && (mem->size == 0 || mem->size > 10)))
         return false;
@@ -151,7 +142,7 @@ static bool x87_plain(const struct tx *t, const struct x86_insn *in)
 
 bool tx_is_plain(const struct tx *t, const struct x86_insn *in)
 {
-    const struct x86_opnd *mem = memory_of(in);
+    const struct x86_opnd *mem = tx_memory(in);
     unsigned flags;
     bool vector;
 
@@ -462,7 +453,7 @@ static void put_x87(struct tx *t, const struct x86_insn *in, const struct x86_op
 
 void tx_plain(struct tx *t, const struct x86_insn *in)
 {
-    const struct x86_opnd *mem = memory_of(in);
+    const struct x86_opnd *mem = tx_memory(in);
     struct temps ts = {.n = 0};
     struct fields f = {H_NONE, H_NONE, H_NONE, H_NONE, mem != NULL, mem_at(S1, 0)};
     unsigned fields = gpr_fields(in);

@@ -19,20 +19,11 @@ struct value {
     int64_t offset; /* from what the register held when the version began */
 };
 
-static const struct x86_opnd *memory_of(const struct x86_insn *in)
-{
-    for (unsigned i = 0; i < in->opnd_count; i++) {
-        if (in->opnd[i].kind == X86_OPND_MEM)
-            return &in->opnd[i];
-    }
-    return NULL;
-}
-
 /* The access that instruction i makes through a base register alone. */
 static bool describe(const struct tx *t, unsigned i, const struct value v[16], struct access *a)
 {
     const struct x86_insn *in = &t->insn[i];
-    const struct x86_opnd *mem = memory_of(in);
+    const struct x86_opnd *mem = tx_memory(in);
     int64_t at;
 
     switch ((enum tx_kind)t->kind[i]) {
@@ -144,7 +135,7 @@ static bool breaks(const struct tx *t, unsigned i)
     case TX_DIV:
         return true;
     case TX_PUSH:
-        return memory_of(in) != NULL;
+        return tx_memory(in) != NULL;
     case TX_CALL:
     case TX_JMP:
         return in->opnd[0].kind != X86_OPND_REL;

@@ -8,21 +8,12 @@
  */
 
 #define OFF(field) offsetof(struct soft_cpu, field)
-#define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
 /* op dword [m], imm32: ext 1 or, 4 and */
 static void put_alu_mem(struct emit *e, unsigned ext, struct mem m, uint32_t imm)
 {
     put_op_mem(e, false, 0x81, ext, m);
     put32(e, imm);
-}
-
-static void put_load_gpr(struct tx *t, unsigned to, unsigned guest)
-{
-    if (tx_home[guest] != H_NONE)
-        put_mov(&t->hot, to, tx_home[guest]);
-    else
-        put_load(&t->hot, to, mem_cpu(OFF_GPR(guest)));
 }
 
 static void put_cli(struct tx *t)
@@ -125,7 +116,7 @@ static void put_bit(struct tx *t, const struct x86_insn *in)
 
     tx_clobber_flags(t);
     tx_linear(t, in);
-    put_load_gpr(t, S2, guest);
+    tx_load_gpr(t, S2, guest);
     put_mov(e, S3, S2);
     put_alu_imm(e, false, 4, S3, wide ? 63 : 31);
     if (!wide) { /* the number is signed, of the operand's size */

@@ -459,11 +459,8 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     b->insns = (uint8_t)t->n;
     b->link = t->link;
     b->links = (uint8_t)t->links;
-    for (unsigned i = 0; i < t->links; i++) {
+    for (unsigned i = 0; i < t->links; i++)
         t->link[i].from = b;
-        t->link[i].to = NULL;
-        t->link[i].next = NULL;
-    }
     if (key & KEY_COUNT) {
         b->offsets = jit_alloc(j, t->n * sizeof(uint16_t));
         memcpy(b->offsets, t->off, t->n * sizeof(uint16_t));

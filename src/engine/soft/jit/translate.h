@@ -88,6 +88,16 @@ struct tx {
     struct cold cold[JIT_INSNS * 8 + 8];
 };
 
+/* The memory operand; NULL: there is none. */
+static inline const struct x86_opnd *tx_memory(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->opnd_count; i++) {
+        if (in->opnd[i].kind == X86_OPND_MEM)
+            return &in->opnd[i];
+    }
+    return NULL;
+}
+
 extern const uint8_t tx_home[16]; /* host registers of guest registers; H_NONE: in st.gpr */
 
 /* Flags will be lost: saves them if they are live. S2 is lost. */
@@ -101,6 +111,8 @@ void tx_restore_flags(struct emit *e);
 void tx_flags_out(struct tx *t, bool needed);
 /* The host register of a guest register, or the scratch `temp`, into which it is loaded. */
 unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp);
+/* Copies a guest register to a scratch. */
+void tx_load_gpr(struct tx *t, unsigned to, unsigned guest);
 /* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
 void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
