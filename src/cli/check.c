@@ -331,13 +331,13 @@ static int check_word(const struct config *cfg, const char *key, const char *con
 
 static int check_words(const struct config *cfg, struct error *err)
 {
-    static const char *const engines[] = {"auto", "soft", "soft,interp", "kvm", "hvf"};
+    static const char *const engines[] = {"auto", "soft", "soft,interp", "soft,check", "kvm", "hvf"};
     static const char *const levels[] = {"error", "warn", "info", "debug"};
     static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot", "pvh"};
     static const char *const decompress[] = {"host", "guest"};
     int rc;
 
-    rc = check_word(cfg, "engine", engines, countof(engines), "soft, soft,interp, kvm, hvf or auto",
+    rc = check_word(cfg, "engine", engines, countof(engines), "soft, soft,interp, soft,check, kvm, hvf or auto",
                     err);
     if (rc == 0)
         rc = check_word(cfg, "log.level", levels, countof(levels), "error, warn, info or debug",

@@ -253,7 +253,7 @@ const struct cli_flag cli_flags[] = {
     {0, "name", "NAME", "name of the VM; also the last word of the line", set_name, NULL, NULL},
     {'F', "pidfile", "FILE", "write the process id to FILE, which must not exist", set_key,
      "pidfile", NULL},
-    {0, "engine", "ENGINE", "soft, soft,interp, kvm, hvf or auto", set_key, "engine", NULL},
+    {0, "engine", "ENGINE", "soft, soft,interp, soft,check, kvm, hvf or auto", set_key, "engine", NULL},
     {0, "log", "LEVEL", "error, warn, info or debug", set_key, "log.level", NULL},
     {0, "trace", "PATTERN", "trace lines of these modules: 'pci*,lapic'", set_trace, "log.trace",
      NULL},

@@ -68,6 +68,7 @@ struct engine_env {
     bool strict_io;  /* exit on unclaimed ports */
     bool exit_on_pause;
     bool interpret; /* soft: no translated code */
+    bool check;     /* soft: translator and interpreter in lock-step */
     bool count;     /* soft: count every instruction, also in translated code */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);

@@ -134,6 +134,7 @@ static int create_engine(struct vm *vm, struct error *err)
         .ferr = x87_error,
         .ferr_ctx = vm,
         .interpret = engine != NULL && strcmp(engine, "soft,interp") == 0,
+        .check = engine != NULL && strcmp(engine, "soft,check") == 0,
     };
     int rc;
 

@@ -32,7 +32,7 @@ void soft_raise_error(struct soft_cpu *cpu, uint8_t vector, uint32_t error)
 {
     cpu->fault.vector = vector;
     cpu->fault.error = error;
-    longjmp(cpu->env, 1);
+    longjmp(*cpu->env, 1);
 }
 
 void soft_raise(struct soft_cpu *cpu, uint8_t vector)
@@ -159,6 +159,7 @@ static int run_insn(struct machine *m, const struct x86_insn *in, const uint8_t 
                            : in->scale == 2 ? 1
                                             : 0),
     };
+    jmp_buf env;
 
     if (u.base == X86_REG_RIP) {
         u.base = X86_REG_NONE;
@@ -168,7 +169,8 @@ static int run_insn(struct machine *m, const struct x86_insn *in, const uint8_t 
         return NOT_NATIVE;
     cpu->block_rip = cpu->st.rip;
     cpu->uop = &u;
-    if (setjmp(cpu->env) != 0)
+    cpu->env = &env;
+    if (setjmp(env) != 0)
         return cpu->fault.vector;
     u.fn(cpu, &u);
     return -1;

@@ -186,7 +186,7 @@ struct soft_cpu {
     _Atomic(uint32_t) inval_lock; /* spin lock of inval[] */
     unsigned inval_count;         /* above SOFT_INVALS: everything */
     uint64_t inval[16];           /* physical pages that others have written */
-    jmp_buf env;                  /* where soft_raise goes */
+    jmp_buf *env;                 /* where soft_raise goes */
     struct {
         uint8_t vector, type;
         bool has_error;
@@ -213,10 +213,14 @@ struct soft_cpu {
     void *native;  /* native.c's own state of this CPU */
     void *blocks;  /* block.c's */
     void *jit;     /* jit/'s; NULL: interpret only */
+    void *check;   /* check.c's; NULL: not in lock-step */
     bool jit_runs; /* translated code has called us */
     struct jit_hot hot;
     struct jit_slot slots[2][JIT_SLOTS]; /* supervisor, user */
 };
+
+/* In fault.type: no exception, but another reason to leave the instruction. */
+enum { FAULT_CUT = 0xfd, FAULT_FREEZE = 0xfe, FAULT_EXIT = 0xff };
 
 #define SOFT_PENDING_KICK 1u
 #define SOFT_PENDING_IRQ 2u

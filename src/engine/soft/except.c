@@ -7,7 +7,7 @@
 
 _Noreturn static void fault_now(struct soft_cpu *cpu)
 {
-    longjmp(cpu->env, 1);
+    longjmp(*cpu->env, 1);
 }
 
 _Noreturn void soft_raise(struct soft_cpu *cpu, uint8_t vector)

@@ -332,6 +332,10 @@ soft_inline void soft_stop_block(struct soft_cpu *cpu)
 
 /* ---- soft.c: runs a block from st.rip; in *cpu where it stopped ---- */
 void soft_run_block(struct soft_cpu *cpu, struct soft_block *k);
+/* The block at st.rip, by the cache of jumps. May fault (fetch). */
+struct soft_block *soft_next_block(struct soft_cpu *cpu);
+/* After a fault jumped out: RIP and the counts are those before the instruction. */
+void soft_rewind(struct soft_cpu *cpu);
 
 /* ---- seg.c ---- */
 struct descriptor {

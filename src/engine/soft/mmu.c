@@ -1,4 +1,5 @@
 #include "base/endian.h"
+#include "engine/soft/check.h"
 #include "engine/soft/interp.h"
 #include "engine/soft/jit/jit.h"
 
@@ -62,6 +63,8 @@ static bool pte_mark(struct soft_cpu *cpu, uint64_t pa, unsigned size, uint64_t 
 
     if ((old & set) == set || p == NULL) /* a page table in ROM cannot be marked */
         return true;
+    if (unlikely(cpu->check != NULL))
+        check_write(cpu, a20(cpu, pa));
     if (size == 4) {
         uint32_t expect = (uint32_t)old;
 
@@ -318,6 +321,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
         uintptr_t addend = (uintptr_t)page - (lin & PAGE_MASK);
         struct tlb_entry *e = &cpu->tables[mode][slot];
 
+        if (unlikely(cpu->check != NULL))
+            check_fill(cpu, mode, slot);
         if (e->addend != addend || e->rtag != tag) {
             e->wtag = tlb_empty(slot);
             e->rtag = tag;
@@ -329,11 +334,15 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
             else
                 cpu->tlb_global[mode][slot / 64] &= ~(1ull << (slot % 64));
         }
-        if (ram && !code && w.dirty && allowed(cpu, &w, ACC_WRITE, mode))
+        /* in lock-step a page that can be written has been copied */
+        if (ram && !code && w.dirty && allowed(cpu, &w, ACC_WRITE, mode) &&
+            (likely(cpu->check == NULL) || acc == ACC_WRITE))
             e->wtag = tag;
     }
     if (acc == ACC_WRITE && (!ram || code))
         return NULL;
+    if (unlikely(cpu->check != NULL) && acc == ACC_WRITE)
+        check_write(cpu, w.gpa);
     return (uint8_t *)(uintptr_t)page + (lin & 4095);
 }
 
@@ -398,6 +407,7 @@ static void next_generation(struct soft_cpu *cpu)
 void mmu_flush_all(struct soft_cpu *cpu)
 {
     cpu->large_mask = 0;
+    check_flush(cpu);
     empty_tables(cpu, true);
     jit_context_changed(cpu);
     next_generation(cpu);
@@ -409,6 +419,7 @@ void mmu_flush_all(struct soft_cpu *cpu)
 
 void mmu_flush_context(struct soft_cpu *cpu)
 {
+    check_flush(cpu);
     empty_tables(cpu, false);
     next_generation(cpu);
 }
@@ -419,6 +430,7 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
         mmu_flush_all(cpu);
         return;
     }
+    check_flush(cpu);
     for (unsigned m = 0; m < TLB_MODES; m++) {
         unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
 
@@ -484,6 +496,7 @@ static uint64_t mmio_load(struct soft_cpu *cpu, uint64_t gpa, unsigned size)
     const struct engine_env *env = &cpu->vm->env;
     uint64_t v;
 
+    check_cut(cpu);
     cpu->stats.mmio++;
     if (gpa >> 12 == cpu->apic_page >> 12)
         return env->lapic->mmio_read(env->lapic_ctx, cpu->id, gpa & 4095, size);
@@ -495,6 +508,7 @@ static void mmio_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
 {
     const struct engine_env *env = &cpu->vm->env;
 
+    check_cut(cpu);
     cpu->stats.mmio++;
     if (gpa >> 12 == cpu->apic_page >> 12) {
         env->lapic->mmio_write(env->lapic_ctx, cpu->id, gpa & 4095, size, v);
@@ -521,6 +535,8 @@ static void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
     uint8_t *p = gpa >> 12 == cpu->apic_page >> 12 ? NULL : gmem_ptr(mem, gpa, size);
 
     if (p != NULL) {
+        if (unlikely(cpu->check != NULL))
+            check_write(cpu, gpa);
         host_store(p, size, v);
         if (gmem_is_code(mem, gpa & PAGE_MASK))
             block_written(cpu, gpa, size);

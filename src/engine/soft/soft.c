@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/soft/check.h"
 #include "engine/soft/interp.h"
 #include "engine/soft/jit/jit.h"
 #include "host/memory.h"
@@ -11,7 +12,6 @@
 /* The engine's face, and the run loop: pending events, the next block, its instructions. */
 
 enum { SOFT_INVALS = countof(((struct soft_cpu *)0)->inval) };
-enum { FAULT_FREEZE = 0xfe, FAULT_EXIT = 0xff }; /* in fault.type: no exception */
 enum { INVAL_PROTECT = 1, INVAL_ALL = 2 }; /* in inval[], beside a page: drop its write tags; all */
 
 /* ---- derived state ---- */
@@ -124,7 +124,7 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
              what, (unsigned long long)rip, bytes);
     cpu->exit_wanted = true;
     cpu->fault.type = FAULT_EXIT;
-    longjmp(cpu->env, 1);
+    longjmp(*cpu->env, 1);
 }
 
 _Noreturn void soft_freeze(struct soft_cpu *cpu)
@@ -132,7 +132,7 @@ _Noreturn void soft_freeze(struct soft_cpu *cpu)
     cpu->halt_wanted = true;
     cpu->fault.type = FAULT_FREEZE;
     atomic_fetch_or(&cpu->pending, SOFT_PENDING_SLOW);
-    longjmp(cpu->env, 1);
+    longjmp(*cpu->env, 1);
 }
 
 /* ---- pending events ---- */
@@ -324,7 +324,7 @@ static void run_single(struct soft_cpu *cpu)
     }
 }
 
-static struct soft_block *next_block(struct soft_cpu *cpu)
+struct soft_block *soft_next_block(struct soft_cpu *cpu)
 {
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip;
     uint64_t key = cpu->gen << 8 | (uint64_t)cpu->block_mode << 2 | (cpu->cpl == 3 ? 2u : 0u) | 1u;
@@ -428,9 +428,14 @@ static void soft_loop(struct soft_cpu *cpu)
             run_single(cpu);
             continue;
         }
+        if (unlikely(cpu->check != NULL)) {
+            if (!check_run(cpu))
+                run_single(cpu);
+            continue;
+        }
         if (cpu->jit != NULL && jit_run(cpu))
             continue;
-        k = next_block(cpu);
+        k = soft_next_block(cpu);
         if (unlikely(cpu->budgeted && cpu->budget - cpu->stats.instructions < k->count)) {
             run_single(cpu);
             continue;
@@ -443,8 +448,7 @@ static void soft_loop(struct soft_cpu *cpu)
     }
 }
 
-/* After a fault jumped out: RIP back to the instruction, then the exception. true: go on. */
-static bool take_fault(struct soft_cpu *cpu)
+void soft_rewind(struct soft_cpu *cpu)
 {
     if (cpu->in_insn) {
         cpu->st.rip = soft_rip(cpu);
@@ -458,6 +462,12 @@ static bool take_fault(struct soft_cpu *cpu)
     cpu->jit_runs = false;
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
+}
+
+/* After a fault jumped out: RIP back to the instruction, then the exception. true: go on. */
+static bool take_fault(struct soft_cpu *cpu)
+{
+    soft_rewind(cpu);
     if (cpu->exit_wanted && cpu->fault.type == FAULT_EXIT)
         return false;
     if (cpu->fault.type == FAULT_FREEZE)
@@ -493,8 +503,10 @@ static void take_event(struct soft_cpu *cpu)
 static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct soft_cpu *cpu = vcpu;
+    jmp_buf env;
 
     memset(exit, 0, sizeof(*exit));
+    cpu->env = &env;
     cpu->exit = exit;
     cpu->exit_wanted = false;
     cpu->in_insn = false;
@@ -506,7 +518,7 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
         return 0;
     }
     /* every fault comes back here; all state is in *cpu */
-    if (setjmp(cpu->env) != 0) {
+    if (setjmp(env) != 0) {
         if (!take_fault(cpu))
             goto out;
     } else if (cpu->st.event.valid) {
@@ -637,7 +649,7 @@ static int soft_vm_create(const struct engine_env *env, void **out, struct error
     if (vm == NULL)
         return error_set(err, -ENOMEM, "no memory for the software CPU");
     vm->env = *env;
-    vm->count = env->count;
+    vm->count = env->count || env->check;
     vm->phys_mask = (1ull << env->cpuid->phys_bits) - 1;
     gmem_set_code_hook(env->mem, code_hook, vm);
     *out = vm;
@@ -661,6 +673,7 @@ static void soft_vcpu_destroy(void *p)
     if (cpu == NULL)
         return;
     cpu->vm->cpu[cpu->id] = NULL;
+    check_fini(cpu);
     jit_fini(cpu);
     native_fini(cpu);
     blocks_fini(cpu);
@@ -685,6 +698,8 @@ static int soft_vcpu_create(void *p, unsigned id, void **out, struct error *err)
         rc = native_init(cpu, err);
     if (rc == 0 && !vm->env.interpret)
         rc = jit_init(cpu, err);
+    if (rc == 0 && vm->env.check)
+        rc = check_init(cpu, err);
     if (rc != 0) {
         soft_vcpu_destroy(cpu);
         return rc;

@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "engine/soft/check.h"
 #include "engine/soft/jit/translate.h"
 #include "engine/soft/native.h"
 #include "host/clock.h"
@@ -441,6 +442,7 @@ static const void *step(struct soft_cpu *cpu, unsigned off, const void *resume)
     cpu->in_insn = false;
     cpu->st.rip = page + off;
     k = block_get(cpu, true);
+    check_op(cpu, k->uop[0].op);
     next = (page + off + k->bytes) & cpu->rip_mask;
     counted = cpu->stats.instructions;
     soft_run_block(cpu, k);
@@ -580,6 +582,8 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->block = NULL;
     cpu->in_insn = true;
     cpu->next_rip = cpu->block_rip + u->off + u->len;
+    if (unlikely(cpu->check != NULL))
+        check_op(cpu, u->op);
     u->fn(cpu, u);
     cpu->in_insn = false;
     if (likely(s2 ? cpu->uop_end == NULL && !j->killed &&
@@ -606,6 +610,8 @@ static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->block = NULL;
     cpu->in_insn = true;
     cpu->next_rip = cpu->block_rip + u->off + u->len;
+    if (unlikely(cpu->check != NULL))
+        check_op(cpu, u->op);
     u->fn(cpu, u);
     jit_uncount(cpu, u->off + u->len);
     return go_on(cpu, cpu->next_rip & cpu->rip_mask);

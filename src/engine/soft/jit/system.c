@@ -271,10 +271,10 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
     case X86_STAC:
     case X86_CLAC:
         return kernel && (t->cpu->st.cr4 & X86_CR4_SMAP) && soft_has(t->cpu, in->feature);
-    case X86_RDTSC:
-        return kernel;
+    case X86_RDTSC: /* not where a second run would read another value */
+        return kernel && t->cpu->check == NULL;
     case X86_RDTSCP:
-        return kernel && soft_has(t->cpu, in->feature);
+        return kernel && t->cpu->check == NULL && soft_has(t->cpu, in->feature);
     case X86_LFENCE:
     case X86_MFENCE:
     case X86_SFENCE:

@@ -1,0 +1,739 @@
+#include "engine/soft/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/soft/interp.h"
+#include "engine/soft/jit/translate.h"
+#include "engine/soft/native.h"
+
+/*
+ * A stretch begins with no page writable by the TLB, so the first store to each page comes by the
+ * slow way and the page is copied. TLB entries that change are remembered too, and put back before
+ * the second run: both see the same TLB, and set the same bits in page tables.
+ */
+
+enum { MOST_PAGES = 2048, MOST_FILLS = 4096, STRETCH = 300, RETRIES = 3, MOST_STEPS = 512 };
+
+enum phase { IDLE, TRANSLATED, INTERPRETED };
+
+/* Why a stretch was cut off. */
+enum cut { CUT_BEFORE, CUT_DEVICE, CUT_FULL };
+
+struct check_page {
+    uint64_t gpa;
+    bool first, second; /* written in this phase */
+};
+
+struct check_fill {
+    uint8_t mode;
+    bool used, global;
+    uint16_t slot;
+    struct tlb_entry old;
+};
+
+#define UNDEFINED_USED (1u << 31)
+
+/* How a run of a stretch ended. */
+struct check_end {
+    struct x86_state st;
+    uint32_t cc, cpl;
+    uint64_t instructions;
+    bool left; /* by a fault or a cut, in *fault */
+    uint8_t type, vector;
+    bool has_error, delivering, flushed;
+    uint32_t error;
+    uint64_t payload;
+};
+
+struct check {
+    enum phase phase;
+    enum cut cut;
+    jmp_buf env;
+    struct check_end begin, first, second;
+    struct vcpu_stats stats;
+    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];
+    bool flushed; /* the TLB, in this phase */
+    unsigned pages, fills;
+    struct check_page page[MOST_PAGES];
+    uint16_t page_hash[4 * MOST_PAGES]; /* index + 1 */
+    struct check_fill fill[MOST_FILLS];
+    uint8_t *before, *after; /* MOST_PAGES pages each */
+    uint64_t stretches;
+};
+
+int check_init(struct soft_cpu *cpu, struct error *err)
+{
+    struct check *c = calloc(1, sizeof(*c));
+
+    cpu->check = c;
+    if (c != NULL) {
+        c->before = calloc(MOST_PAGES, PAGE_SIZE);
+        c->after = calloc(MOST_PAGES, PAGE_SIZE);
+    }
+    if (c == NULL || c->before == NULL || c->after == NULL)
+        return error_set(err, -ENOMEM, "no memory for running translator and interpreter together");
+    return 0;
+}
+
+void check_fini(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    if (c == NULL)
+        return;
+    free(c->before);
+    free(c->after);
+    free(c);
+    cpu->check = NULL;
+}
+
+/* ---- what happens during a stretch ---- */
+
+void check_fill(struct soft_cpu *cpu, unsigned mode, unsigned slot)
+{
+    struct check *c = cpu->check;
+    struct check_fill *f = &c->fill[c->fills];
+
+    if (c->fills == MOST_FILLS) { /* begin anew with an empty TLB; both runs do without */
+        mmu_flush_all(cpu);
+        return;
+    }
+    f->mode = (uint8_t)mode;
+    f->slot = (uint16_t)slot;
+    f->used = cpu->tlb_used[mode][slot / 64] >> (slot % 64) & 1;
+    f->global = cpu->tlb_global[mode][slot / 64] >> (slot % 64) & 1;
+    f->old = cpu->tables[mode][slot];
+    c->fills++;
+}
+
+void check_flush(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    if (c == NULL)
+        return;
+    c->flushed = true;
+}
+
+_Noreturn static void leave(struct soft_cpu *cpu, enum cut cut)
+{
+    struct check *c = cpu->check;
+
+    c->cut = cut;
+    cpu->fault.type = FAULT_CUT;
+    longjmp(*cpu->env, 1);
+}
+
+void check_cut(struct soft_cpu *cpu)
+{
+    const struct check *c = cpu->check;
+
+    if (c != NULL && c->phase != IDLE)
+        leave(cpu, CUT_DEVICE);
+}
+
+void check_op(struct soft_cpu *cpu, unsigned op)
+{
+    const struct check *c = cpu->check;
+
+    if (c == NULL || c->phase == IDLE)
+        return;
+    switch (op) {
+    case X86_IN:
+    case X86_OUT:
+    case X86_INS:
+    case X86_OUTS:
+    case X86_HLT:
+    case X86_MWAIT:
+    case X86_RDTSC:
+    case X86_RDTSCP:
+    case X86_RDPMC:
+    case X86_RDRAND:
+    case X86_RDSEED:
+    case X86_RDMSR:
+    case X86_WRMSR:
+    case X86_MOVCR:
+    case X86_MOVDR:
+    case X86_LMSW:
+    case X86_CLTS:
+    case X86_INVLPG:
+    case X86_INVPCID:
+    case X86_VMCALL:
+        leave(cpu, CUT_BEFORE);
+    default:
+        break;
+    }
+}
+
+static unsigned hash_page(uint64_t gpa)
+{
+    return (unsigned)((gpa >> 12) * 0x9E3779B97F4A7C15ull >> 51) & (4 * MOST_PAGES - 1);
+}
+
+static uint8_t *host_page(struct soft_cpu *cpu, uint64_t gpa)
+{
+    return gmem_ptr(cpu->vm->env.mem, gpa, PAGE_SIZE);
+}
+
+void check_write(struct soft_cpu *cpu, uint64_t gpa)
+{
+    struct check *c = cpu->check;
+    unsigned h = hash_page(gpa);
+    struct check_page *p;
+
+    if (c->phase == IDLE)
+        return;
+    gpa &= PAGE_MASK;
+    for (; c->page_hash[h] != 0; h = (h + 1) & (4 * MOST_PAGES - 1)) {
+        p = &c->page[c->page_hash[h] - 1];
+        if (p->gpa == gpa) {
+            *(c->phase == TRANSLATED ? &p->first : &p->second) = true;
+            return;
+        }
+    }
+    if (c->pages == MOST_PAGES)
+        leave(cpu, CUT_FULL);
+    p = &c->page[c->pages];
+    *p = (struct check_page){
+        .gpa = gpa, .first = c->phase == TRANSLATED, .second = c->phase == INTERPRETED};
+    memcpy(c->before + (size_t)c->pages * PAGE_SIZE, host_page(cpu, gpa), PAGE_SIZE);
+    c->page_hash[h] = (uint16_t)++c->pages;
+    if (c->pages > MOST_PAGES / 2)
+        cpu->hot.budget = 0; /* enough: the next block does not begin */
+}
+
+/* ---- taking back ---- */
+
+/* Entries that were filled hold no permission to write any more. */
+static void forbid_writes(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    for (unsigned i = 0; i < c->fills; i++)
+        cpu->tables[c->fill[i].mode][c->fill[i].slot].wtag = tlb_empty(c->fill[i].slot);
+    c->fills = 0;
+    c->flushed = false;
+}
+
+static void put_back_tlb(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    if (c->flushed) {
+        c->fills = 0;
+        mmu_flush_all(cpu);
+    }
+    while (c->fills > 0) {
+        const struct check_fill *f = &c->fill[--c->fills];
+        uint64_t bit = 1ull << (f->slot % 64);
+
+        cpu->tables[f->mode][f->slot] = f->old;
+        if (!f->used)
+            cpu->tlb_used[f->mode][f->slot / 64] &= ~bit;
+        if (!f->global)
+            cpu->tlb_global[f->mode][f->slot / 64] &= ~bit;
+        else
+            cpu->tlb_global[f->mode][f->slot / 64] |= bit;
+    }
+    if (!c->flushed)
+        memcpy(cpu->fetch, c->fetch, sizeof(c->fetch));
+    c->flushed = false;
+}
+
+/* Only what was changed: nobody else's bytes are touched. */
+static void put_back_memory(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    for (unsigned i = 0; i < c->pages; i++) {
+        const uint8_t *old = c->before + (size_t)i * PAGE_SIZE;
+        uint8_t *now = host_page(cpu, c->page[i].gpa);
+
+        if (memcmp(old, now, PAGE_SIZE) == 0)
+            continue;
+        for (unsigned k = 0; k < PAGE_SIZE; k += 8) {
+            if (memcmp(old + k, now + k, 8) != 0)
+                memcpy(now + k, old + k, 8);
+        }
+    }
+}
+
+static void forget_pages(struct check *c)
+{
+    for (unsigned i = 0; i < c->pages; i++) {
+        unsigned h = hash_page(c->page[i].gpa);
+
+        while (c->page_hash[h] != 0) { /* the whole run of occupied places */
+            c->page_hash[h] = 0;
+            h = (h + 1) & (4 * MOST_PAGES - 1);
+        }
+    }
+    c->pages = 0;
+}
+
+static void put_back(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    put_back_memory(cpu);
+    put_back_tlb(cpu);
+    cpu->st = c->begin.st;
+    cpu->cc = c->begin.cc;
+    cpu->cpl = c->begin.cpl;
+    cpu->stats = c->stats;
+    cpu->halt_wanted = false;
+    cpu->exit_wanted = false;
+    cpu->delivering = false;
+    cpu->db_hit = 0;
+    soft_mode_changed(cpu);
+}
+
+static void record(struct soft_cpu *cpu, struct check_end *e, bool left)
+{
+    struct check *c = cpu->check;
+
+    e->st = cpu->st;
+    e->st.rflags = soft_flags(cpu);
+    e->cc = cpu->cc;
+    e->cpl = cpu->cpl;
+    e->instructions = cpu->stats.instructions;
+    e->left = left;
+    e->type = left ? cpu->fault.type : 0;
+    e->vector = cpu->fault.vector;
+    e->has_error = cpu->fault.has_error;
+    e->error = cpu->fault.error;
+    e->payload = cpu->fault.payload;
+    e->delivering = cpu->delivering;
+    e->flushed = c->flushed;
+}
+
+/* ---- the two runs ---- */
+
+/* The translator may have looked at where it was going on, which marks that page as used. */
+static void fetch_next(struct soft_cpu *cpu)
+{
+    uint64_t gpa;
+
+    if (cpu->long_code)
+        (void)mmu_fetch(cpu, cpu->st.rip, &gpa);
+}
+
+static void run_translated(struct soft_cpu *cpu, unsigned length)
+{
+    struct check *c = cpu->check;
+    jmp_buf *outer = cpu->env;
+    bool budgeted = cpu->budgeted, left = true;
+    uint64_t budget = cpu->budget, limit = cpu->stats.instructions + length;
+
+    c->phase = TRANSLATED;
+    cpu->env = &c->env;
+    if (setjmp(c->env) == 0) {
+        cpu->budget = budgeted && budget < limit ? budget : limit;
+        cpu->budgeted = true;
+        while (cpu->stats.instructions < cpu->budget && !cpu->exit_wanted &&
+               atomic_load_explicit(&cpu->pending, memory_order_relaxed) == 0 && jit_run(cpu))
+            ;
+        fetch_next(cpu);
+        left = false;
+    } else {
+        soft_rewind(cpu);
+        if (cpu->fault.type == FAULT_EXIT || cpu->fault.type == FAULT_FREEZE) {
+            cpu->fault.type = FAULT_CUT; /* happens again when the instruction runs alone */
+            c->cut = CUT_BEFORE;
+        }
+    }
+    cpu->env = outer;
+    cpu->budgeted = budgeted;
+    cpu->budget = budget;
+    record(cpu, &c->first, left);
+    c->phase = IDLE;
+}
+
+/* As the run loop does before an instruction; translated code has no need of them. */
+static void end_shadows(struct soft_cpu *cpu)
+{
+    cpu->st.sti_shadow = cpu->st.movss_shadow = false;
+    cpu->st.rflags &= ~(uint64_t)X86_FL_RF;
+}
+
+/* What goes into a frame as flags. */
+static uint32_t pushed_flags(const struct x86_insn *in)
+{
+    return in->op == X86_INT || in->op == X86_INT3 || in->op == X86_INTO || in->op == X86_INT1 ||
+                   in->op == X86_SYSCALL
+               ? X86_FL_ARITH
+               : 0;
+}
+
+/*
+ * Before one instruction: which flags nobody defines behind it. Bit 31: it has used one that nobody
+ * defined, and what came of that is not to be compared.
+ */
+static uint32_t note_step(struct soft_cpu *cpu, uint32_t undefined)
+{
+    const struct fetch_entry *e =
+        &cpu->fetch[cpu->cpl == 3][(cpu->st.rip >> 12) & (SOFT_FETCH_SIZE - 1)];
+    unsigned off = (unsigned)(cpu->st.rip & 4095);
+    struct x86_insn in;
+
+    if ((e->tag & PAGE_MASK) != (cpu->st.rip & PAGE_MASK) ||
+        x86_decode(e->page + off, PAGE_SIZE - off, X86_MODE_64, &in) <= 0)
+        return undefined;
+    if ((undefined & ~UNDEFINED_USED & (in.flags_read | pushed_flags(&in))) != 0)
+        undefined |= UNDEFINED_USED;
+    return (undefined & ~in.flags_written) | in.flags_undefined;
+}
+
+/*
+ * As many instructions as the first run did; singly: one by one, and says which flags are undefined
+ * behind the last of them. The one that ended the first run is tried as well.
+ */
+static uint32_t run_interpreted(struct soft_cpu *cpu, bool singly, uint64_t *trace)
+{
+    struct check *c = cpu->check;
+    jmp_buf *outer = cpu->env;
+    uint32_t volatile undefined = 0;
+    unsigned volatile n = 0;
+    bool left = true;
+
+    c->phase = INTERPRETED;
+    cpu->env = &c->env;
+    if (setjmp(c->env) == 0) {
+        while (cpu->stats.instructions < c->first.instructions) {
+            uint64_t room = c->first.instructions - cpu->stats.instructions;
+            struct soft_block *k;
+
+            if (singly && trace != NULL && n < MOST_STEPS)
+                trace[n++] = cpu->st.rip;
+            k = singly ? block_get(cpu, true) : soft_next_block(cpu);
+            if (k->count > room)
+                k = block_get(cpu, true);
+            end_shadows(cpu);
+            if (singly)
+                undefined = note_step(cpu, undefined);
+            soft_run_block(cpu, k);
+        }
+        if (c->first.left && (c->first.type != FAULT_CUT || c->cut == CUT_DEVICE)) {
+            struct soft_block *k;
+
+            if (singly && trace != NULL && n < MOST_STEPS)
+                trace[n++] = cpu->st.rip;
+            k = block_get(cpu, true);
+            end_shadows(cpu);
+            soft_run_block(cpu, k);
+        }
+        fetch_next(cpu);
+        left = false;
+    } else {
+        soft_rewind(cpu);
+    }
+    cpu->env = outer;
+    record(cpu, &c->second, left);
+    c->phase = IDLE;
+    return undefined;
+}
+
+/* ---- comparing ---- */
+
+static const uint8_t *code_at(struct soft_cpu *cpu, uint64_t rip)
+{
+    const struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(rip >> 12) & (SOFT_FETCH_SIZE - 1)];
+
+    return e->page != NULL && (e->tag & PAGE_MASK) == (rip & PAGE_MASK) ? e->page + (rip & 4095)
+                                                                        : NULL;
+}
+
+/*
+ * The translator leaves out flags that the code behind overwrites before it reads them
+ * (docs/decisions). Is that so for these?
+ */
+static bool flags_dead(struct soft_cpu *cpu, uint64_t rip, uint32_t bits, unsigned depth)
+{
+    for (unsigned n = 0; n < 48 && bits != 0; n++) {
+        const uint8_t *code = code_at(cpu, rip);
+        struct x86_insn in;
+        int len = code != NULL ? x86_decode(code, PAGE_SIZE - (rip & 4095), X86_MODE_64, &in) : -1;
+
+        if (len <= 0 || (!tx_is_cl_shift(&in) && (in.flags_read & bits) != 0) || in.op == X86_RCL ||
+            in.op == X86_RCR)
+            return false;
+        if (!tx_is_cl_shift(&in)) /* by zero: the flags stay */
+            bits &= ~(in.flags_written | in.flags_undefined);
+        rip += (unsigned)len;
+        if (in.cls != X86_CLASS_BRANCH || bits == 0)
+            continue;
+        if (in.opnd[0].kind != X86_OPND_REL ||
+            (in.op != X86_JMP && in.op != X86_JCC && in.op != X86_CALL))
+            return false;
+        if (in.op == X86_JCC && (depth == 0 || !flags_dead(cpu, rip + in.imm, bits, depth - 1)))
+            return false;
+        if (in.op != X86_JCC)
+            rip += in.imm;
+    }
+    return bits == 0;
+}
+
+struct difference {
+    char text[240];
+};
+
+static bool differ(struct difference *d, const char *what, unsigned n, uint64_t first,
+                   uint64_t second)
+{
+    if (first == second)
+        return false;
+    snprintf(d->text, sizeof(d->text), "%s%.0u: translated %#llx, interpreted %#llx", what, n,
+             (unsigned long long)first, (unsigned long long)second);
+    return true;
+}
+
+static const char *const gpr_names[16] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI",
+                                          "R8",  "R9",  "R10", "R11", "R12", "R13", "R14", "R15"};
+
+static bool compare_registers(const struct check_end *a, const struct check_end *b,
+                              struct difference *d)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        if (differ(d, gpr_names[i], 0, a->st.gpr[i], b->st.gpr[i]))
+            return true;
+    }
+    for (unsigned i = 0; i < X86_SEG_COUNT; i++) {
+        if (differ(d, "base of segment register ", i, a->st.seg[i].base, b->st.seg[i].base) ||
+            differ(d, "selector in segment register ", i, a->st.seg[i].selector,
+                   b->st.seg[i].selector) ||
+            differ(d, "attributes of segment register ", i, a->st.seg[i].attr, b->st.seg[i].attr))
+            return true;
+    }
+    return differ(d, "instructions", 0, a->instructions, b->instructions) ||
+           differ(d, "RIP", 0, a->st.rip, b->st.rip) || differ(d, "CPL", 0, a->cpl, b->cpl) ||
+           differ(d, "RFLAGS but for arithmetic", 0, a->st.rflags & ~(uint64_t)X86_FL_ARITH,
+                  b->st.rflags & ~(uint64_t)X86_FL_ARITH) ||
+           differ(d, "CR0", 0, a->st.cr0, b->st.cr0) || differ(d, "CR2", 0, a->st.cr2, b->st.cr2) ||
+           differ(d, "CR3", 0, a->st.cr3, b->st.cr3) || differ(d, "CR4", 0, a->st.cr4, b->st.cr4) ||
+           differ(d, "KERNEL_GS_BASE", 0, a->st.kernel_gs_base, b->st.kernel_gs_base) ||
+           differ(d, "XCR0", 0, a->st.xcr0, b->st.xcr0) ||
+           (!a->left && (differ(d, "STI shadow", 0, a->st.sti_shadow, b->st.sti_shadow) ||
+                         differ(d, "MOV SS shadow", 0, a->st.movss_shadow, b->st.movss_shadow)));
+}
+
+static bool compare_ends(const struct check_end *a, const struct check_end *b, struct difference *d)
+{
+    if (a->left && a->type == FAULT_CUT && !b->left)
+        return false; /* an instruction that the second run does not come to */
+    if (differ(d, "fault", 0, a->left, b->left))
+        return true;
+    if (!a->left)
+        return false;
+    if (differ(d, "kind of event", 0, a->type, b->type))
+        return true;
+    if (a->type == FAULT_CUT)
+        return false;
+    return differ(d, "vector", 0, a->vector, b->vector) ||
+           differ(d, "error code", 0, a->error, b->error) ||
+           differ(d, "fault address", 0, a->payload, b->payload);
+}
+
+/* A component in its initial state may be marked as such, or hold what that state is. */
+static bool compare_fpu(const struct check_end *a, const struct check_end *b, struct difference *d)
+{
+    static const struct {
+        const char *name;
+        uint16_t at, size;
+    } parts[] = {{"x87 control", FX_FCW, 24},
+                 {"MXCSR", FX_MXCSR, 4},
+                 {"x87 registers", FX_ST, 128},
+                 {"XMM registers", FX_XMM, 256},
+                 {"upper halves of YMM registers", X86_XSAVE_YMM, 256},
+                 {"PKRU", X86_XSAVE_PKRU, 4}};
+
+    for (unsigned i = 0; i < countof(parts); i++) {
+        const uint8_t *p = a->st.xsave + parts[i].at, *q = b->st.xsave + parts[i].at;
+        unsigned k = 0;
+
+        if (memcmp(p, q, parts[i].size) == 0)
+            continue;
+        while (p[k] == q[k])
+            k++;
+        snprintf(d->text, sizeof(d->text), "%s, byte %u: translated %#x, interpreted %#x",
+                 parts[i].name, k, p[k], q[k]);
+        return true;
+    }
+    return false;
+}
+
+static bool compare_memory(struct soft_cpu *cpu, struct difference *d)
+{
+    struct check *c = cpu->check;
+
+    for (unsigned i = 0; i < c->pages; i++) {
+        const uint8_t *p = (c->page[i].first ? c->after : c->before) + (size_t)i * PAGE_SIZE;
+        const uint8_t *q = host_page(cpu, c->page[i].gpa);
+
+        if (memcmp(p, q, PAGE_SIZE) == 0)
+            continue;
+        for (unsigned k = 0; k < PAGE_SIZE; k++) {
+            if (p[k] == q[k])
+                continue;
+            snprintf(d->text, sizeof(d->text),
+                     "memory at physical %#llx: translated %#x, interpreted %#x",
+                     (unsigned long long)c->page[i].gpa + k, p[k], q[k]);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool compare_flags(struct soft_cpu *cpu, uint32_t undefined, struct difference *d)
+{
+    struct check *c = cpu->check;
+    uint32_t bits =
+        (uint32_t)(c->first.st.rflags ^ c->second.st.rflags) & X86_FL_ARITH & ~undefined;
+
+    if (bits == 0 || flags_dead(cpu, c->second.st.rip, bits, 3))
+        return false;
+    return differ(d, "RFLAGS", 0, c->first.st.rflags, c->second.st.rflags);
+}
+
+static bool compare(struct soft_cpu *cpu, uint32_t undefined, struct difference *d)
+{
+    struct check *c = cpu->check;
+
+    if (undefined & UNDEFINED_USED)
+        return false;
+    return compare_ends(&c->first, &c->second, d) || compare_registers(&c->first, &c->second, d) ||
+           compare_flags(cpu, undefined, d) || compare_fpu(&c->first, &c->second, d) ||
+           compare_memory(cpu, d);
+}
+
+/* ---- a stretch ---- */
+
+static void begin(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+
+    forget_pages(c);
+    forbid_writes(cpu);
+    c->begin.st = cpu->st;
+    c->begin.cc = cpu->cc;
+    c->begin.cpl = cpu->cpl;
+    c->stats = cpu->stats;
+    memcpy(c->fetch, cpu->fetch, sizeof(c->fetch));
+}
+
+/* What waits outside does not cut the second run short; it waits until both are through. */
+static uint32_t run_second(struct soft_cpu *cpu, bool singly, uint64_t *trace)
+{
+    uint32_t held = atomic_exchange(&cpu->pending, 0);
+    uint32_t undefined = run_interpreted(cpu, singly, trace);
+
+    atomic_fetch_or(&cpu->pending, held);
+    return undefined;
+}
+
+static void both_again(struct soft_cpu *cpu, unsigned length, uint64_t *trace, uint32_t *undefined)
+{
+    struct check *c = cpu->check;
+    uint32_t held = atomic_exchange(&cpu->pending, 0);
+
+    put_back(cpu);
+    run_translated(cpu, length);
+    for (unsigned i = 0; i < c->pages; i++)
+        memcpy(c->after + (size_t)i * PAGE_SIZE, host_page(cpu, c->page[i].gpa), PAGE_SIZE);
+    put_back(cpu);
+    *undefined = run_second(cpu, true, trace);
+    atomic_fetch_or(&cpu->pending, held);
+}
+
+/* Says what came out differently, for the shortest stretch that shows it, and ends the VM. */
+_Noreturn static void report(struct soft_cpu *cpu, const uint64_t *trace, unsigned steps,
+                             const struct difference *d)
+{
+    struct check *c = cpu->check;
+    struct log *log = cpu->vm->env.log;
+
+    log_error(log, "translator and interpreter differ after %llu instructions from RIP %#llx: %s",
+              (unsigned long long)(c->second.instructions - c->stats.instructions),
+              (unsigned long long)c->begin.st.rip, d->text);
+    for (unsigned i = 0; i < steps; i++) {
+        const uint8_t *code = code_at(cpu, trace[i]);
+        struct x86_insn in;
+        char text[96] = "?";
+
+        if (code != NULL && x86_decode(code, PAGE_SIZE - (trace[i] & 4095), X86_MODE_64, &in) > 0)
+            x86_format(&in, trace[i], text, sizeof(text));
+        log_error(log, "  %#llx: %s", (unsigned long long)trace[i], text);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        log_error(log, "  %s: before %#llx, translated %#llx, interpreted %#llx", gpr_names[i],
+                  (unsigned long long)c->begin.st.gpr[i], (unsigned long long)c->first.st.gpr[i],
+                  (unsigned long long)c->second.st.gpr[i]);
+    cpu->exit->reason = VCPU_EXIT_FAIL;
+    snprintf(
+        cpu->exit->text, sizeof(cpu->exit->text),
+        "translator and interpreter differ: %.120s; run with --engine soft,interp and report it",
+        d->text);
+    cpu->exit_wanted = true;
+    cpu->fault.type = FAULT_EXIT;
+    longjmp(*cpu->env, 1);
+}
+
+/*
+ * They differ. What comes from outside in the middle of a run (a kick, an interrupt that cuts a
+ * string short) does so once; a difference that stays is real.
+ */
+static void look_closer(struct soft_cpu *cpu, unsigned length, const struct difference *first)
+{
+    struct difference d;
+    uint64_t trace[MOST_STEPS];
+    uint32_t undefined;
+    unsigned shorter = 1;
+
+    log_trace(cpu->vm->env.log, "check", "from RIP %#llx once: %s",
+              (unsigned long long)((struct check *)cpu->check)->begin.st.rip, first->text);
+    for (unsigned i = 0; i < RETRIES; i++) {
+        both_again(cpu, length, trace, &undefined);
+        if (!compare(cpu, undefined, &d))
+            return;
+    }
+    for (; shorter < length; shorter += shorter / 2 + 1) {
+        both_again(cpu, shorter, trace, &undefined);
+        if (compare(cpu, undefined, &d))
+            break;
+    }
+    if (shorter >= length) {
+        both_again(cpu, length, trace, &undefined);
+        (void)compare(cpu, undefined, &d);
+    }
+    {
+        struct check *c = cpu->check;
+        uint64_t steps = c->second.instructions - c->stats.instructions + (c->second.left ? 1 : 0);
+
+        report(cpu, trace, steps < MOST_STEPS ? (unsigned)steps : MOST_STEPS, &d);
+    }
+}
+
+bool check_run(struct soft_cpu *cpu)
+{
+    struct check *c = cpu->check;
+    struct difference d;
+    uint32_t undefined;
+
+    begin(cpu);
+    run_translated(cpu, STRETCH);
+    if (c->first.instructions == c->stats.instructions &&
+        (!c->first.left || c->first.type == FAULT_CUT)) {
+        put_back(cpu);
+        return false;
+    }
+    for (unsigned i = 0; i < c->pages; i++)
+        memcpy(c->after + (size_t)i * PAGE_SIZE, host_page(cpu, c->page[i].gpa), PAGE_SIZE);
+    put_back(cpu);
+    undefined = run_second(cpu, false, NULL);
+    if (compare(cpu, undefined, &d))
+        look_closer(cpu, STRETCH, &d);
+    c->stretches++;
+    if (c->second.left && c->second.type != FAULT_CUT)
+        longjmp(*cpu->env, 1); /* both agree: the fault is delivered */
+    return true;
+}
