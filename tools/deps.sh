@@ -20,6 +20,7 @@ build libzstd-dev   kernels compressed with zstd
 build liblzma-dev   kernels compressed with xz or lzma
 build liblz4-dev    kernels compressed with lz4
 build libbz2-dev    kernels compressed with bzip2
+build libzydis-dev  the instructions that --trace jit shows
 run   cpio          packs the guest's initramfs
 check cpio          packs the guest's initramfs
 check clang         the second compiler, and the one with the better sanitizers

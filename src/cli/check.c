@@ -64,6 +64,7 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"jit.perfmap", KEY_BOOL},
     {"cpu.la57", KEY_BOOL},
     {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
@@ -351,6 +352,18 @@ static int check_words(const struct config *cfg, struct error *err)
     return rc;
 }
 
+static int check_engine(const struct config *cfg, struct error *err)
+{
+    const char *engine = config_get(cfg, "engine");
+    bool map = false;
+    int rc = config_bool(cfg, "jit.perfmap", false, &map, err);
+
+    if (rc == 0 && map && engine != NULL && strcmp(engine, "soft,interp") == 0)
+        rc = error_set(err, -EINVAL,
+                       "jit.perfmap names translated code, and engine=soft,interp translates none");
+    return rc;
+}
+
 /* What -l adds stands behind the bridge; com ports are looked at with their back ends. */
 static int check_lpc(struct check *c, struct error *err)
 {
@@ -431,6 +444,8 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_uuid(config_get(cfg, "uuid"), err);
     if (rc == 0)
         rc = check_words(cfg, err);
+    if (rc == 0)
+        rc = check_engine(cfg, err);
     if (rc == 0)
         rc = check_boot(cfg, err);
     if (rc == 0)

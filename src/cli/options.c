@@ -258,6 +258,8 @@ const struct cli_flag cli_flags[] = {
     {0, "trace", "PATTERN", "trace lines of these modules: 'pci*,lapic'", set_trace, "log.trace",
      NULL},
     {0, "stats", NULL, "print counters at the end", set_key, "stats", "true"},
+    {0, "perf-map", NULL, "name translated code for the host's perf in /tmp/perf-PID.map", set_key,
+     "jit.perfmap", "true"},
     {'h', "help", NULL, "this text", set_action, NULL, NULL},
     {'v', "version", NULL, "print the version", set_action, NULL, NULL},
 };

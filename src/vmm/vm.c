@@ -139,6 +139,8 @@ static int create_engine(struct vm *vm, struct error *err)
 
     rc = config_bool(vm->cfg, "stats", false, &env.count, err);
     if (rc == 0)
+        rc = config_bool(vm->cfg, "jit.perfmap", false, &env.perf_map, err);
+    if (rc == 0)
         rc = config_bool(vm->cfg, "x86.strictmsr", true, &env.strict_msr, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "x86.strictio", false, &env.strict_io, err);
