@@ -71,6 +71,8 @@ static const struct known_key {
     {"log.trace", KEY_STRING},
     {"pidfile", KEY_STRING},
     {"stats", KEY_BOOL},
+    {"profile", KEY_STRING},
+    {"profile.symbols", KEY_STRING},
     {"bios.vendor", KEY_STRING},
     {"bios.version", KEY_STRING},
     {"bios.release_date", KEY_STRING},
@@ -352,6 +354,13 @@ static int check_words(const struct config *cfg, struct error *err)
     return rc;
 }
 
+static int check_profile(const struct config *cfg, struct error *err)
+{
+    if (config_get(cfg, "profile.symbols") != NULL && config_get(cfg, "profile") == NULL)
+        return error_set(err, -EINVAL, "profile.symbols needs a profile: add --profile FILE");
+    return 0;
+}
+
 static int check_engine(const struct config *cfg, struct error *err)
 {
     const char *engine = config_get(cfg, "engine");
@@ -446,6 +455,8 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_words(cfg, err);
     if (rc == 0)
         rc = check_engine(cfg, err);
+    if (rc == 0)
+        rc = check_profile(cfg, err);
     if (rc == 0)
         rc = check_boot(cfg, err);
     if (rc == 0)

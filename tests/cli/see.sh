@@ -1,5 +1,5 @@
 #!/bin/sh
-# What can be seen of the translator and of the guest: --trace jit, --perf-map.
+# What can be seen of the translator: --trace jit, --perf-map.
 # see.sh PROGRAM MKGUEST yes|no      yes: built with Zydis
 set -u
 xhyve=$(realpath "$1")
