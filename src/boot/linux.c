@@ -277,6 +277,8 @@ static int place_vmlinux(struct load *l, const struct vmlinux *v, struct error *
     l->info.entry64 = true;
     l->info.phys = phys;
     l->info.virt_slide = slide;
+    l->info.virt = VMLINUX_MAP + v->link + slide;
+    l->info.size = v->span;
     l->info.entry = phys + v->entry;
     if (random)
         gmem_write(l->b->mem, ZERO_PAGE_ADDR + HDR_LOADFLAGS,

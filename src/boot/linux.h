@@ -25,6 +25,7 @@ struct linux_info {
     bool direct;               /* unpacked by the host, entered in long mode */
     bool entry64;              /* 64-bit entry point used (also when not direct) */
     uint64_t phys, virt_slide; /* where the kernel lies; its KASLR slide */
+    uint64_t virt, size;       /* if direct: the linear address of phys; bytes of the kernel */
     uint64_t entry;
     uint64_t initrd_addr, initrd_size;
     char compression[8]; /* "gzip", "lz4", ... or "" */

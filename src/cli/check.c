@@ -64,12 +64,15 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"jit.perfmap", KEY_BOOL},
     {"cpu.la57", KEY_BOOL},
     {"cpu.model", KEY_STRING},
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},
     {"pidfile", KEY_STRING},
     {"stats", KEY_BOOL},
+    {"profile", KEY_STRING},
+    {"profile.symbols", KEY_STRING},
     {"bios.vendor", KEY_STRING},
     {"bios.version", KEY_STRING},
     {"bios.release_date", KEY_STRING},
@@ -331,14 +334,15 @@ static int check_word(const struct config *cfg, const char *key, const char *con
 
 static int check_words(const struct config *cfg, struct error *err)
 {
-    static const char *const engines[] = {"auto", "soft", "soft,interp", "soft,check", "kvm", "hvf"};
+    static const char *const engines[] = {"auto",       "soft", "soft,interp",
+                                          "soft,check", "kvm",  "hvf"};
     static const char *const levels[] = {"error", "warn", "info", "debug"};
     static const char *const methods[] = {"kexec", "bootrom", "fbsd", "multiboot", "pvh"};
     static const char *const decompress[] = {"host", "guest"};
     int rc;
 
-    rc = check_word(cfg, "engine", engines, countof(engines), "soft, soft,interp, soft,check, kvm, hvf or auto",
-                    err);
+    rc = check_word(cfg, "engine", engines, countof(engines),
+                    "soft, soft,interp, soft,check, kvm, hvf or auto", err);
     if (rc == 0)
         rc = check_word(cfg, "log.level", levels, countof(levels), "error, warn, info or debug",
                         err);
@@ -348,6 +352,25 @@ static int check_words(const struct config *cfg, struct error *err)
     if (rc == 0)
         rc = check_word(cfg, "boot.decompress", decompress, countof(decompress), "host or guest",
                         err);
+    return rc;
+}
+
+static int check_profile(const struct config *cfg, struct error *err)
+{
+    if (config_get(cfg, "profile.symbols") != NULL && config_get(cfg, "profile") == NULL)
+        return error_set(err, -EINVAL, "profile.symbols needs a profile: add --profile FILE");
+    return 0;
+}
+
+static int check_engine(const struct config *cfg, struct error *err)
+{
+    const char *engine = config_get(cfg, "engine");
+    bool map = false;
+    int rc = config_bool(cfg, "jit.perfmap", false, &map, err);
+
+    if (rc == 0 && map && engine != NULL && strcmp(engine, "soft,interp") == 0)
+        rc = error_set(err, -EINVAL,
+                       "jit.perfmap names translated code, and engine=soft,interp translates none");
     return rc;
 }
 
@@ -431,6 +454,10 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_uuid(config_get(cfg, "uuid"), err);
     if (rc == 0)
         rc = check_words(cfg, err);
+    if (rc == 0)
+        rc = check_engine(cfg, err);
+    if (rc == 0)
+        rc = check_profile(cfg, err);
     if (rc == 0)
         rc = check_boot(cfg, err);
     if (rc == 0)

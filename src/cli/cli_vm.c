@@ -62,8 +62,10 @@ int cli_run_vm(const struct config *cfg, struct error *err)
     rc = vm_run(vm);
     if (rc < 0)
         error_set(err, rc, "the VM failed: %s", strerror(-rc));
+    term_restore(); /* a terminal in raw mode would show what follows as stairs */
     if (stats)
         vm_print_stats(vm, stderr);
+    vm_write_profile(vm);
 out:
     vm_destroy(vm);
     term_restore();

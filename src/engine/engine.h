@@ -70,6 +70,7 @@ struct engine_env {
     bool interpret; /* soft: no translated code */
     bool check;     /* soft: translator and interpreter in lock-step */
     bool count;     /* soft: count every instruction, also in translated code */
+    bool perf_map;  /* soft: a map of translated code for the host's perf */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
     void *ferr_ctx;

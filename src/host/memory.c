@@ -200,40 +200,57 @@ int host_code_unseal(void *p, size_t size, struct error *err)
 }
 
 #ifdef __linux__
-static int code_file(void)
+/*
+ * Shared memory without a file: the host's perf looks for names of what runs there in the map of
+ * the process (/tmp/perf-PID.map), which it does not for a memfd.
+ */
+static void map_views(size_t size, void **rw, void **rx)
 {
-    return memfd_create("xhyve-code", MFD_CLOEXEC);
+    *rw =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (*rw == MAP_FAILED)
+        return;
+    *rx = mremap(*rw, 0, size, MREMAP_MAYMOVE); /* a length of 0: a second mapping of the same */
+    if (*rx != MAP_FAILED && mprotect(*rx, size, PROT_READ | PROT_EXEC) < 0) {
+        int code = errno;
+
+        munmap(*rx, size);
+        *rx = MAP_FAILED;
+        errno = code;
+    }
 }
 #else
-static int code_file(void)
+static void map_views(size_t size, void **rw, void **rx)
 {
     char name[32];
-    int fd;
+    int fd, code;
 
     snprintf(name, sizeof(name), "/xhyve-code-%d", (int)getpid());
     fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    if (fd >= 0)
-        shm_unlink(name);
-    return fd;
+    if (fd < 0)
+        return;
+    shm_unlink(name);
+    if (ftruncate(fd, (off_t)size) == 0) {
+        *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (*rw != MAP_FAILED)
+            *rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    code = errno;
+    close(fd);
+    errno = code;
 }
 #endif
 
 int host_code_views(size_t size, void **rw, void **rx, struct error *err)
 {
-    int fd = code_file(), code;
+    int code;
 
     *rw = *rx = MAP_FAILED;
     size = round_pages(size);
-    if (fd >= 0 && ftruncate(fd, (off_t)size) == 0) {
-        *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (*rw != MAP_FAILED)
-            *rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    }
-    code = -errno;
-    if (fd >= 0)
-        close(fd);
+    map_views(size, rw, rx);
     if (*rx != MAP_FAILED)
         return 0;
+    code = -errno;
     if (*rw != MAP_FAILED)
         munmap(*rw, size);
     return error_set(err, code, "the host refuses memory for translated code: %s", strerror(-code));

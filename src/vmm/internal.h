@@ -31,6 +31,8 @@ struct vcpu {
     atomic_bool sleeping; /* set before wake is read */
 };
 
+struct profiler;
+
 struct chip {
     struct dev_env env;
     struct device dev;
@@ -68,6 +70,8 @@ struct vm {
     unsigned pci_dev_count;
 
     struct board board;
+    struct linux_info kernel;  /* zeros if another loader was used */
+    struct profiler *profiler; /* NULL: not wanted */
     bool acpi;
     atomic_bool stopping; /* vCPU threads leave */
     _Atomic(int) status;  /* -1 while it runs */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmm/internal.h"
+#include "vmm/profiler.h"
 
 /* vCPU threads: run until an exit, decide, sleep while halted. */
 
@@ -181,6 +182,8 @@ static void *vcpu_main(void *arg)
         }
         if (!vcpu_exit(v, &x))
             break;
+        if (vm->profiler != NULL)
+            profiler_look(v, &x);
     }
     return NULL;
 }

@@ -11,6 +11,7 @@
 #include "boot/tables.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
+#include "vmm/profiler.h"
 
 /* The VM object: puts the parts together, loads the guest, runs the loop, takes it all down. */
 
@@ -140,6 +141,8 @@ static int create_engine(struct vm *vm, struct error *err)
 
     rc = config_bool(vm->cfg, "stats", false, &env.count, err);
     if (rc == 0)
+        rc = config_bool(vm->cfg, "jit.perfmap", false, &env.perf_map, err);
+    if (rc == 0)
         rc = config_bool(vm->cfg, "x86.strictmsr", true, &env.strict_msr, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "x86.strictio", false, &env.strict_io, err);
@@ -171,14 +174,14 @@ static int load_linux(struct vm *vm, uint64_t rsdp, struct x86_state *state, str
                           : LINUX_DECOMPRESS_HOST,
         .rsdp = rsdp,
     };
-    struct linux_info info = {0};
-    int rc = linux_load(&vm->board, &p, state, &info, err);
+    struct linux_info *info = &vm->kernel;
+    int rc = linux_load(&vm->board, &p, state, info, err);
 
     if (rc == 0)
         log_debug(vm->log, "kernel at %#llx, slide %#llx, entry %#llx (%s%s)",
-                  (unsigned long long)info.phys, (unsigned long long)info.virt_slide,
-                  (unsigned long long)info.entry, info.direct ? "unpacked here: " : "packed",
-                  info.compression);
+                  (unsigned long long)info->phys, (unsigned long long)info->virt_slide,
+                  (unsigned long long)info->entry, info->direct ? "unpacked here: " : "packed",
+                  info->compression);
     return rc;
 }
 
@@ -278,6 +281,8 @@ int vm_create_from_config(const struct config *cfg, struct log *log, struct vm *
     }
     if (rc == 0)
         rc = load_guest(vm, err);
+    if (rc == 0)
+        rc = profiler_create(vm, err);
     if (rc != 0) {
         vm_destroy(vm);
         return rc;
@@ -290,6 +295,7 @@ void vm_destroy(struct vm *vm)
 {
     if (vm == NULL)
         return;
+    profiler_destroy(vm->profiler);
     board_destroy(vm);
     vcpus_destroy(vm);
     if (vm->engine_vm != NULL)
@@ -315,6 +321,12 @@ int vm_run(struct vm *vm)
     if (rc != 0)
         return rc;
     return atomic_load(&vm->status);
+}
+
+void vm_write_profile(struct vm *vm)
+{
+    if (vm->profiler != NULL)
+        profiler_report(vm->profiler);
 }
 
 void vm_print_stats(struct vm *vm, FILE *to)

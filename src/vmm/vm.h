@@ -45,6 +45,9 @@ void vm_stop(struct vm *vm, enum vm_status status);
 /* The VM's event loop, for the program's own descriptors. */
 struct loop *vm_loop(struct vm *vm);
 
+/* Writes the profile, if the key "profile" asks for one. After vm_run. */
+void vm_write_profile(struct vm *vm);
+
 /* One line of counters for --stats. */
 void vm_print_stats(struct vm *vm, FILE *to);
 

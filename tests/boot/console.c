@@ -20,6 +20,7 @@
  * INT or HUP to the VM mark NAME               prints the time since the start and the VM's memory
  *     include FILE            more of these, from a file beside the scenario
  *     status N [SECONDS]      the VM ends with exit status N
+ *     says TEXT               standard error holds TEXT by now
  *     never TEXT              anywhere in the file: TEXT ends the test as failed
  *
  * A guest echoes what is typed, so expect something that the typed line does not hold:
@@ -51,7 +52,15 @@
 #define MAX_ARGS 64
 #define MAX_LINES 512
 
-enum line_kind { LINE_EXPECT, LINE_SEND, LINE_CLOCK, LINE_SIGNAL, LINE_MARK, LINE_STATUS };
+enum line_kind {
+    LINE_EXPECT,
+    LINE_SEND,
+    LINE_CLOCK,
+    LINE_SIGNAL,
+    LINE_MARK,
+    LINE_STATUS,
+    LINE_SAYS
+};
 
 struct line {
     enum line_kind kind;
@@ -216,6 +225,8 @@ static void read_line(struct play *p, const char *path, unsigned number, char *s
         if (*end == ' ')
             seconds = (unsigned)strtoul(end + 1, NULL, 10);
         add_line(p, LINE_STATUS, number, seconds, rest);
+    } else if (strcmp(s, "says") == 0) {
+        add_line(p, LINE_SAYS, number, 0, rest);
     } else if (strcmp(s, "never") == 0 && p->never_count < 32) {
         p->never[p->never_count++] = copy_text(rest);
     } else {
@@ -607,6 +618,21 @@ static bool check_status(struct play *p, unsigned want, unsigned seconds)
     return true;
 }
 
+static bool check_says(const struct play *p, const char *text)
+{
+    char path[1024], line[1024];
+    bool found = p->qemu;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s.stderr", p->log);
+    f = fopen(path, "r");
+    while (!found && f != NULL && fgets(line, sizeof(line), f) != NULL)
+        found = strstr(line, text) != NULL;
+    if (f != NULL)
+        fclose(f);
+    return found;
+}
+
 static bool play_line(struct play *p, const struct line *l)
 {
     switch (l->kind) {
@@ -623,6 +649,8 @@ static bool play_line(struct play *p, const struct line *l)
         return true;
     case LINE_STATUS:
         return check_status(p, (unsigned)strtoul(l->text, NULL, 10), l->seconds);
+    case LINE_SAYS:
+        return check_says(p, l->text);
     }
     return false;
 }

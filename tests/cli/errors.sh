@@ -99,6 +99,9 @@ bad "acpi_tables: 'maybe' is not true or false" -o acpi_tables=maybe
 bad "refers to itself" -o "name=%(uuid)" -o "uuid=%(name)"
 bad "engine 'kvm' is not built yet" --engine kvm
 bad "engine: unknown word 'sotf'; did you mean 'soft'?" --engine sotf
+bad "engine=soft,interp translates none" --engine soft,interp --perf-map
+bad "profile.symbols needs a profile" --profile-symbols /dev/null
+bad "--profile needs FILE" --profile ""
 bad "log.level: unknown word 'loud'" --log loud
 bad "unexpected word 'b'" a b
 bad "two names" --name a b

@@ -127,13 +127,15 @@ static void test_canonical(void **state)
 static void test_flags(void **state)
 {
     (void)state;
-    means(
-        "-CDeHPSuwWxY|-K|de|-F|pid|--log|debug|--trace|pci*|--trace=lapic|--stats|--engine|soft|vm",
-        "cpus=1\ndestroy_on_poweroff=true\nengine=soft\nkeyboard.layout=de\nlog.level=debug\n"
-        "log.trace=pci*,lapic\nmemory.guest_in_core=true\nmemory.size=256M\nmemory.wired=true\n"
-        "name=vm\npidfile=pid\nrtc.use_localtime=false\nstats=true\nvirtio_msix=false\n"
-        "x86.mptable=false\nx86.strictio=true\nx86.strictmsr=false\nx86.vmexit_on_hlt=true\n"
-        "x86.vmexit_on_pause=true\nx86.x2apic=true\n");
+    means("-CDeHPSuwWxY|-K|de|-F|pid|--log|debug|--trace|pci*|--trace=lapic|--stats|--perf-map|--"
+          "engine|soft|--profile=-|--profile-symbols|map|vm",
+          "cpus=1\ndestroy_on_poweroff=true\nengine=soft\njit.perfmap=true\n"
+          "keyboard.layout=de\nlog.level=debug\n"
+          "log.trace=pci*,lapic\nmemory.guest_in_core=true\nmemory.size=256M\nmemory.wired=true\n"
+          "name=vm\npidfile=pid\nprofile=-\nprofile.symbols=map\n"
+          "rtc.use_localtime=false\nstats=true\nvirtio_msix=false\n"
+          "x86.mptable=false\nx86.strictio=true\nx86.strictmsr=false\nx86.vmexit_on_hlt=true\n"
+          "x86.vmexit_on_pause=true\nx86.x2apic=true\n");
     /* -Y takes no argument: the word behind it is the name */
     means("-Y|web", "cpus=1\nmemory.size=256M\nname=web\nx86.mptable=false\n");
     means("-a|--|web", "cpus=1\nmemory.size=256M\nname=web\nx86.x2apic=false\n");

@@ -347,6 +347,48 @@ static inline void tiny_mov(struct tiny *t, uint8_t opcode, uint32_t value)
 
 enum { TINY_ECX = 0xB9, TINY_EDX = 0xBA, TINY_ESI = 0xBE, TINY_EDI = 0xBF };
 
+/*
+ * Counts down in 64-bit mode, which the translator takes: additions and a store, in one loop that
+ * jumps back. The first 2 MiB are mapped to themselves.
+ */
+static inline void tiny_long(struct tiny *t)
+{
+    enum { PML4 = 0x8000, PDPT = 0x9000, PD = 0xA000, GDT = 0x6E00, GDTR = 0x6DF0 };
+    uint8_t *start, *back;
+
+    tiny_store(t, PML4, PDPT | 3);
+    tiny_store(t, PML4 + 4, 0);
+    tiny_store(t, PDPT, PD | 3);
+    tiny_store(t, PDPT + 4, 0);
+    tiny_store(t, PD, 0x83);
+    tiny_store(t, PD + 4, 0);
+    tiny_store(t, GDT + 8, 0xFFFF);
+    tiny_store(t, GDT + 12, 0xAF9B00);
+    tiny_store(t, GDTR, 15 | (GDT & 0xFFFF) << 16);
+    tiny_store(t, GDTR + 4, 0);
+    CODE(t, 0x0F, 0x01, 0x15); /* lgdt */
+    tiny_u32(t, GDTR);
+    CODE(t, 0xB8, 0x20, 0, 0, 0, 0x0F, 0x22, 0xE0); /* CR4.PAE */
+    CODE(t, 0xB8);
+    tiny_u32(t, PML4);
+    CODE(t, 0x0F, 0x22, 0xD8, 0xB9); /* mov cr3, eax; mov ecx, IA32_EFER */
+    tiny_u32(t, 0xC0000080);
+    CODE(t, 0xB8, 0, 1, 0, 0, 0x31, 0xD2, 0x0F, 0x30); /* LME: xor edx, edx; wrmsr */
+    CODE(t, 0xB8, 0x31, 0, 0, 0x80, 0x0F, 0x22, 0xC0); /* CR0.PG */
+    CODE(t, 0xEA);
+    tiny_u32(t, tiny_here(t) + 6);
+    CODE(t, 0x08, 0x00);
+    tiny_mov(t, TINY_ECX, 20000000);
+    start = t->image + t->at;
+    CODE(t, 0x01, 0xC8, 0x89, 0x04, 0x25); /* add eax, ecx; mov [0x5000], eax */
+    tiny_u32(t, 0x5000);
+    CODE(t, 0xFF, 0xC9, 0x75, 0); /* dec ecx; jnz start */
+    back = t->image + t->at - 1;
+    *back = (uint8_t)(start - (back + 1));
+    tiny_print(t, "done\n");
+    tiny_reset(t);
+}
+
 /* Compares count bytes at ESI and EDI, which it sets; unequal jumps to fail. */
 static inline void tiny_same(struct tiny *t, uint32_t a, uint32_t b, uint32_t count, uint32_t fail)
 {
@@ -407,7 +449,7 @@ static const struct {
     {"ticks", tiny_ticks},     {"late", tiny_late},     {"echo", tiny_echo},
     {"flood", tiny_flood},     {"button", tiny_button}, {"work", tiny_work},
     {"pause", tiny_pause},     {"spin", tiny_stop},     {"exit", tiny_exit},
-    {"testdev", tiny_testdev}, {"apic", tiny_apic},
+    {"testdev", tiny_testdev}, {"apic", tiny_apic},     {"long", tiny_long},
 };
 
 static inline void tiny_put16(uint8_t *p, unsigned v)

@@ -470,6 +470,7 @@ static void random_address_is_valid(void **state)
         assert_int_equal(load(vm, k, "quiet", 20 * MIB), 0);
         assert_int_equal(vm->info.phys % ALIGN, 0);
         assert_int_equal(vm->info.virt_slide % ALIGN, 0);
+        assert_true(vm->info.virt == VMLINUX_MAP + LINK + vm->info.virt_slide);
         assert_true(vm->info.phys >= LINK);
         assert_true(vm->info.phys + INIT_SIZE <= vm->info.initrd_addr);
         assert_true(LINK + vm->info.virt_slide + INIT_SIZE <= VMLINUX_WINDOW);

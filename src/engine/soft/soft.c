@@ -382,6 +382,12 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
         cpu->st.mp_state = X86_MP_HALTED;
         cpu->stats.halts++;
     }
+    /* before interrupts, so that a profile does not show their handlers where it meets them */
+    if ((pending & SOFT_PENDING_KICK) && cpu->st.mp_state != X86_MP_HALTED) {
+        atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_KICK);
+        cpu->exit->reason = VCPU_EXIT_INTERRUPTED;
+        return false;
+    }
     if (pending & SOFT_PENDING_NMI)
         take_nmi(cpu);
     if (pending & SOFT_PENDING_IRQ)
@@ -395,11 +401,6 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
         }
         cpu->exit->reason = VCPU_EXIT_HLT;
         cpu->exit->interrupts_off = !(cpu->st.rflags & X86_FL_IF);
-        return false;
-    }
-    if (pending & SOFT_PENDING_KICK) {
-        atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_KICK);
-        cpu->exit->reason = VCPU_EXIT_INTERRUPTED;
         return false;
     }
     if ((pending & SOFT_PENDING_SLOW) && !wants_single(cpu))

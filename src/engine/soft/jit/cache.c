@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/check.h"
+#include "engine/soft/jit/trace.h"
 #include "engine/soft/jit/translate.h"
 #include "engine/soft/native.h"
 #include "host/clock.h"
@@ -138,6 +139,8 @@ void jit_flush(struct soft_cpu *cpu)
 
     if (j == NULL)
         return;
+    if (unlikely(j->trace != NULL))
+        jit_trace_flush(cpu);
     j->stats.flushes++;
     memset(j->hash, 0, sizeof(j->hash));
     memset(j->page, 0, sizeof(j->page));
@@ -257,9 +260,12 @@ static bool usable(const struct soft_cpu *cpu)
     return cpu->long_code && cpu->tlb_mode != TLB_CHECKED && (cpu->cpl == 0 || cpu->cpl == 3);
 }
 
-/* Translates, and counts it. Time is taken only where counters are wanted: asking costs as well. */
-static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                   unsigned key, bool entry)
+/*
+ * Translates the code at lin, which is pa, and counts it. Time is taken only where counters are
+ * wanted: asking costs as well.
+ */
+static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
+                                   const uint8_t *code, unsigned key, bool entry)
 {
     struct jit *j = cpu->jit;
     uint64_t start = cpu->vm->count ? host_clock_ns() : 0;
@@ -267,7 +273,7 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint
     struct jit_block *b;
 
     block_protect(cpu, pa & PAGE_MASK);
-    b = jit_translate(cpu, pa, page, key, entry);
+    b = jit_translate(cpu, pa, code - (lin & 4095), key, entry);
     if (cpu->vm->count)
         j->stats.ns += host_clock_ns() - start;
     if (b != NULL) {
@@ -275,6 +281,8 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t pa, const uint
         j->stats.translated += b->insns;
     }
     j->stats.bytes += (uint64_t)(j->hot - hot + j->cold - cold);
+    if (unlikely(j->trace != NULL))
+        jit_trace_block(cpu, lin, b, hot, cold);
     return b;
 }
 
@@ -299,7 +307,7 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
         return b;
     if (!room(j))
         jit_flush(cpu);
-    return translate(cpu, gpa, code - (lin & 4095), key, entry);
+    return translate(cpu, lin, gpa, code, key, entry);
 }
 
 void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key)
@@ -325,7 +333,7 @@ void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key)
 }
 
 /* An entry apart from the block, for one that was first reached by a link. */
-static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
+static void make_entry(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
 {
     struct jit *j = cpu->jit;
     struct emit e = {.p = j->cold};
@@ -334,6 +342,8 @@ static void make_entry(struct soft_cpu *cpu, struct jit_block *b)
     jit_put_entry(cpu, &e, b->key);
     put_jmp_to(&e, jit_at(j, b->body));
     j->cold = e.p;
+    if (unlikely(j->trace != NULL))
+        jit_trace_entry(cpu, lin, b);
 }
 
 static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
@@ -345,7 +355,7 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
         struct jit_slot *s = &cpu->slots[user][lin & (JIT_SLOTS - 1)];
 
         if (b->entry == 0)
-            make_entry(cpu, b);
+            make_entry(cpu, b, lin);
         if (s->code == j->stub[FN_MISS])
             j->dirty[j->dirties++] = user << 16 | (uint32_t)(lin & (JIT_SLOTS - 1));
         s->code = j->rx + b->entry;
@@ -775,7 +785,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
             cpu->slots[t][i].code = j->stub[FN_MISS];
     }
     jit_flush(cpu);
-    return 0;
+    return jit_trace_init(cpu, err);
 }
 
 void jit_fini(struct soft_cpu *cpu)
@@ -784,6 +794,7 @@ void jit_fini(struct soft_cpu *cpu)
 
     if (j == NULL)
         return;
+    jit_trace_fini(j->trace);
     free(j->tx);
     free(j->dirty);
     host_memory_free(j->arena, JIT_ARENA_SIZE);

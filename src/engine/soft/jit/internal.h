@@ -67,6 +67,7 @@ struct jit_stats {
 };
 
 struct tx;
+struct jit_trace;
 
 struct jit {
     uint8_t *rw, *rx; /* two views of the cache: hot half, cold half */
@@ -87,10 +88,11 @@ struct jit {
     bool killed; /* a block was killed since the flag was cleared */
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
-    const uint8_t *exit, *stub[JIT_FNS], *vec_load, *x87_load, *poll;
+    const uint8_t *exit, *stub[JIT_FNS], *vec_save, *vec_load, *x87_save, *x87_load, *poll;
     bool xsave;    /* the host has it */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
+    struct jit_trace *trace; /* trace.c's; NULL: not wanted */
 };
 
 /* ---- stubs.c ---- */

@@ -268,9 +268,11 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     put_vec_save(e, ymm);
     j->vec_load = jit_rx(j, e->p);
     put_vec_load(e, ymm);
+    j->vec_save = jit_rx(j, vec_save);
     j->xsave = ymm; /* who has AVX has XSAVE */
     x87_save = e->p;
     put_x87_save(e);
+    j->x87_save = jit_rx(j, x87_save);
     j->x87_load = jit_rx(j, e->p);
     put_x87_load(e);
 

@@ -409,8 +409,11 @@ static void emit_block(struct tx *t)
         tx_poll(t);
     if (t->key & KEY_COUNT)
         tx_count(t);
-    for (t->i = 0; t->i < t->n && !t->ended; t->i++)
+    for (t->i = 0; t->i < t->n && !t->ended; t->i++) {
+        t->code[t->i] = t->hot.p;
         emit_insn(t);
+    }
+    t->code[t->i] = t->hot.p;
     if (t->falls && !t->ended) {
         tx_flags_out(t, t->falls_reads);
         tx_goto(t, t->end, FAR_FALLS);

@@ -81,6 +81,7 @@ struct tx {
     bool taken_reads[JIT_INSNS];
     struct x86_insn insn[JIT_INSNS];
     uint16_t off[JIT_INSNS];
+    const uint8_t *code[JIT_INSNS + 1]; /* where the hot code of each begins; its end */
     uint8_t kind[JIT_INSNS];
     uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
     struct access access[JIT_INSNS];
