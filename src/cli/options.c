@@ -265,6 +265,8 @@ const struct cli_flag cli_flags[] = {
     {0, "profile-symbols", "FILE",
      "names for it: ELF, System.map or bzImage; those in the guest's kernel if not given", set_key,
      "profile.symbols", NULL},
+    {0, "jit-cache", "DIR", "keep translated code for the next run here; off: nowhere", set_key,
+     "jit.cache", NULL},
     {0, "perf-map", NULL, "name translated code for the host's perf in /tmp/perf-PID.map", set_key,
      "jit.perfmap", "true"},
     {'h', "help", NULL, "this text", set_action, NULL, NULL},

@@ -67,10 +67,11 @@ struct engine_env {
     bool strict_msr; /* unknown MSRs raise #GP; else read 0, drop writes */
     bool strict_io;  /* exit on unclaimed ports */
     bool exit_on_pause;
-    bool interpret; /* soft: no translated code */
-    bool check;     /* soft: translator and interpreter in lock-step */
-    bool count;     /* soft: count every instruction, also in translated code */
-    bool perf_map;  /* soft: a map of translated code for the host's perf */
+    bool interpret;        /* soft: no translated code */
+    bool check;            /* soft: translator and interpreter in lock-step */
+    bool count;            /* soft: count every instruction, also in translated code */
+    const char *jit_cache; /* soft: a directory where translations are kept; NULL: they are not */
+    bool perf_map;         /* soft: a map of translated code for the host's perf */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
     void *ferr_ctx;

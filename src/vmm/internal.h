@@ -72,6 +72,7 @@ struct vm {
     struct board board;
     struct linux_info kernel;  /* zeros if another loader was used */
     struct profiler *profiler; /* NULL: not wanted */
+    char cache_dir[512];       /* where translations are kept, unless the user says where */
     bool acpi;
     atomic_bool stopping; /* vCPU threads leave */
     _Atomic(int) status;  /* -1 while it runs */

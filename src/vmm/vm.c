@@ -9,6 +9,7 @@
 #include "boot/multiboot.h"
 #include "boot/pvh.h"
 #include "boot/tables.h"
+#include "host/program.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
 #include "vmm/profiler.h"
@@ -120,6 +121,23 @@ static void x87_error(void *ctx, unsigned cpu)
     fpuerr_raise(vm->fpuerr);
 }
 
+/* Where translations are kept: jit.cache, or the user's cache directory if there is one. */
+static int jit_cache(struct vm *vm, const char **dir, struct error *err)
+{
+    const char *path = config_get(vm->cfg, "jit.cache");
+
+    *dir = NULL;
+    if (path != NULL && strcmp(path, "off") == 0)
+        return 0;
+    if (path == NULL) {
+        if (host_cache_dir("xhyve", vm->cache_dir, sizeof(vm->cache_dir)) == 0)
+            *dir = vm->cache_dir;
+        return 0;
+    }
+    *dir = path;
+    return host_own_dir(path, err);
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model"), *engine = config_get(vm->cfg, "engine");
@@ -139,7 +157,9 @@ static int create_engine(struct vm *vm, struct error *err)
     };
     int rc;
 
-    rc = config_bool(vm->cfg, "stats", false, &env.count, err);
+    rc = jit_cache(vm, &env.jit_cache, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "stats", false, &env.count, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "jit.perfmap", false, &env.perf_map, err);
     if (rc == 0)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "engine/soft/check.h"
+#include "engine/soft/jit/store.h"
 #include "engine/soft/jit/trace.h"
 #include "engine/soft/jit/translate.h"
 #include "engine/soft/native.h"
@@ -14,8 +15,6 @@
  * from linear address to code, and the C functions that translated code calls. Memory is cut from
  * bump allocators; when one is full, everything goes.
  */
-
-enum { CODE_ROOM = 16 << 10, ARENA_ROOM = 8 << 10 }; /* most that one block may need */
 
 #define OFF(field) offsetof(struct soft_cpu, field)
 
@@ -53,13 +52,8 @@ void jit_insert(struct jit *j, struct jit_block *b)
 
 static bool room(const struct jit *j)
 {
-#ifdef XHYVE_HOSTILE
-    const size_t code = 4 << 10;
-#else
-    const size_t code = CODE_ROOM;
-#endif
-    return (size_t)(j->hot_end - j->hot) >= code && (size_t)(j->cold_end - j->cold) >= code &&
-           JIT_ARENA_SIZE - j->arena_used >= ARENA_ROOM;
+    return j->hot_end - j->hot >= CODE_MOST && j->cold_end - j->cold >= CODE_MOST &&
+           JIT_ARENA_SIZE - j->arena_used >= ARENA_MOST;
 }
 
 /* ---- forgetting ---- */
@@ -147,6 +141,8 @@ void jit_flush(struct soft_cpu *cpu)
     j->hot = j->start_hot;
     j->cold = j->start_cold;
     j->arena_used = 0;
+    if (j->store != NULL)
+        store_forget(cpu);
     j->killed = true;
     jit_context_changed(cpu);
     clear_slots(cpu);
@@ -273,7 +269,12 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t 
     struct jit_block *b;
 
     block_protect(cpu, pa & PAGE_MASK);
+    b = j->store != NULL ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
+    if (b != NULL)
+        return b;
     b = jit_translate(cpu, pa, code - (lin & 4095), key, entry);
+    if (b != NULL && j->store != NULL)
+        store_note(cpu, b);
     if (cpu->vm->count)
         j->stats.ns += host_clock_ns() - start;
     if (b != NULL) {
@@ -310,24 +311,32 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
     return translate(cpu, lin, gpa, code, key, entry);
 }
 
-void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key)
+/* A jump to code that is always there. */
+static void put_out(struct emit *e, struct jit *j, unsigned cc, const uint8_t *to, struct tx *t)
+{
+    set_target(put_jcc(e, cc), j->rw + (to - j->rx));
+    if (t != NULL)
+        tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
+}
+
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, struct tx *t)
 {
     struct jit *j = cpu->jit;
     unsigned user = key & KEY_USER ? 1 : 0;
     struct mem slot = {.base = H_RSP, .index = S2, .shift = 2};
-    const uint8_t *miss = j->rw + (j->stub[FN_MISS] - j->rx);
+    const uint8_t *miss = j->stub[FN_MISS];
 
     slot.disp = (int32_t)(OFF(slots) + user * sizeof(cpu->slots[0]));
     slot.disp += 8;
     put_op_mem(e, true, 0x3b, S1, slot); /* cmp */
-    set_target(put_jcc(e, CC_NE), miss);
+    put_out(e, j, CC_NE, miss, t);
     slot.disp += 8;
     put_load(e, S3, slot);
     put_op_mem(e, true, 0x3b, S3, mem_cpu(OFF(hot.ctx) + 8 * user));
-    set_target(put_jcc(e, CC_NE), miss);
+    put_out(e, j, CC_NE, miss, t);
     put_op_mem(e, false, 0x83, 7, mem_cpu(OFF(pending))); /* cmp dword, 0 */
     put8(e, 0);
-    set_target(put_jcc(e, CC_NE), j->rw + (j->poll - j->rx));
+    put_out(e, j, CC_NE, j->poll, t);
     put_alu_imm(e, true, 4, S1, -4096);
     put_store(e, mem_cpu(OFF(block_rip)), S1);
 }
@@ -339,7 +348,7 @@ static void make_entry(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
     struct emit e = {.p = j->cold};
 
     b->entry = jit_offset(j, e.p);
-    jit_put_entry(cpu, &e, b->key);
+    jit_put_entry(cpu, &e, b->key, NULL);
     put_jmp_to(&e, jit_at(j, b->body));
     j->cold = e.p;
     if (unlikely(j->trace != NULL))
@@ -759,7 +768,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
 
     if (j == NULL)
         return -ENOMEM;
-    j->size = 2 * JIT_CODE_SIZE + 2 * CODE_ROOM;
+    j->size = 2 * JIT_CODE_SIZE + 2 * CODE_MOST;
     rc = host_code_views(j->size, &rw, &rx, err);
     if (rc < 0) {
         host_memory_free(j, sizeof(*j));
@@ -785,7 +794,10 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
             cpu->slots[t][i].code = j->stub[FN_MISS];
     }
     jit_flush(cpu);
-    return jit_trace_init(cpu, err);
+    rc = jit_trace_init(cpu, err);
+    if (rc == 0 && cpu->vm->env.jit_cache != NULL)
+        store_open(cpu, cpu->vm->env.jit_cache);
+    return rc;
 }
 
 void jit_fini(struct soft_cpu *cpu)
@@ -794,6 +806,7 @@ void jit_fini(struct soft_cpu *cpu)
 
     if (j == NULL)
         return;
+    store_close(cpu);
     jit_trace_fini(j->trace);
     free(j->tx);
     free(j->dirty);

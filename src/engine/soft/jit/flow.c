@@ -34,11 +34,41 @@ static void add_link(struct tx *t, uint8_t *at, unsigned target)
 static void put_stub_call(struct tx *t, struct emit *e, enum jit_fn fn)
 {
     set_target(put_call(e), t->j->rw + (t->j->stub[fn] - t->j->rx));
+    tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
 }
 
 static void put_stub_jmp(struct tx *t, struct emit *e, enum jit_fn fn)
 {
     put_jmp_to(e, t->j->rw + (t->j->stub[fn] - t->j->rx));
+    tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
+}
+
+/* Back into the hot code. */
+static void put_resume(struct tx *t, struct emit *e, const struct cold *c)
+{
+    put_jmp_to(e, c->resume);
+    tx_reloc(t, RELOC_OTHER, e->p - 4, 0);
+}
+
+/* To S1: where link n is. */
+static void put_link_place(struct tx *t, struct emit *e, unsigned n)
+{
+    put_mov_imm32(e, S1, (uint32_t)((uint8_t *)&t->link[n] - t->j->arena));
+    tx_reloc(t, RELOC_LINK, e->p - 4, n);
+}
+
+/* To S1: where the interpreter's instruction is that tx_uop has made last. */
+static void put_uop_place(struct tx *t, struct emit *e, uint32_t at, unsigned n)
+{
+    put_mov_imm32(e, S1, at);
+    tx_reloc(t, RELOC_UOP, e->p - 4, n);
+}
+
+/* Behind a call: the distance from there to a place in the hot code. */
+static void put_distance(struct tx *t, struct emit *e, const uint8_t *ret, const uint8_t *to)
+{
+    put32(e, (uint32_t)(int32_t)(jit_rx(t->j, to) - jit_rx(t->j, ret)));
+    tx_reloc(t, RELOC_OTHER, e->p - 4, 0);
 }
 
 /* The way to code that is not in this page: S1 is its linear address. */
@@ -78,6 +108,7 @@ static void put_uncount(struct tx *t, struct emit *e, unsigned n)
 void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
 {
     set_target(c->jump, e->p);
+    tx_reloc(t, RELOC_OTHER, c->jump, 0);
     switch ((enum cold_kind)c->kind) {
     case COLD_GROUP: {
         uint8_t *ret, *skip;
@@ -96,13 +127,13 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         l->apart = true;
         l->cold = jit_offset(t->j, e->p);
         set_target(jit_at(t->j, l->at), e->p);
-        put_mov_imm32(e, S1, (uint32_t)((uint8_t *)l - t->j->arena));
+        put_link_place(t, e, t->links - 1);
         put_stub_jmp(t, e, FN_LINK);
         set_target(skip, e->p);
         put_stub_call(t, e, FN_APART);
         ret = e->p;
         put32(e, c->packed);
-        put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->retry) - jit_rx(t->j, ret)));
+        put_distance(t, e, ret, c->retry);
         put32(e, (uint32_t)c->distance);
         put32(e, c->span);
         break;
@@ -114,11 +145,11 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put_stub_call(t, e, FN_SLOW);
         ret = e->p;
         put32(e, c->packed);
-        put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->retry) - jit_rx(t->j, ret)));
-        put32(e, (uint32_t)(int32_t)(jit_rx(t->j, c->found) - jit_rx(t->j, ret)));
+        put_distance(t, e, ret, c->retry);
+        put_distance(t, e, ret, c->found);
         if (c->restore)
             tx_restore_flags(e);
-        put_jmp_to(e, c->resume);
+        put_resume(t, e, c);
         break;
     }
     case COLD_STEP:
@@ -126,11 +157,11 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put32(e, c->packed);
         if (c->restore)
             tx_restore_flags(e);
-        put_jmp_to(e, c->resume);
+        put_resume(t, e, c);
         break;
     case COLD_LINK:
         t->link[c->packed].cold = jit_offset(t->j, e->p);
-        put_mov_imm32(e, S1, (uint32_t)((uint8_t *)&t->link[c->packed] - t->j->arena));
+        put_link_place(t, e, c->packed);
         put_stub_jmp(t, e, FN_LINK);
         break;
     case COLD_FAR:
@@ -142,19 +173,22 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put_lea(e, S1, mem_at(S1, (int32_t)c->packed));
         put_store(e, mem_cpu(OFF(st.rip)), S1);
         put_jmp_to(e, t->j->rw + (t->j->exit - t->j->rx));
+        tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
         break;
     case COLD_HELPER:
-        put_mov_imm32(e, S1, c->packed);
+        put_uop_place(t, e, c->packed, c->index);
         put_mov_imm32(e, S2, 0);
         put_stub_jmp(t, e, FN_END);
         break;
     case COLD_X87:
         set_target(put_call(e), t->j->rw + (t->j->x87_load - t->j->rx));
-        put_jmp_to(e, c->resume);
+        tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
+        put_resume(t, e, c);
         break;
     case COLD_VEC:
         set_target(put_call(e), t->j->rw + (t->j->vec_load - t->j->rx));
-        put_jmp_to(e, c->resume);
+        tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
+        put_resume(t, e, c);
         break;
     }
 }
@@ -355,6 +389,7 @@ uint32_t tx_uop(struct tx *t)
     struct uop *u = jit_alloc(t->j, sizeof(*u));
 
     block_make_uop(t->cpu, t->page + t->off[t->i], PAGE_SIZE - t->off[t->i], t->off[t->i], u);
+    t->uop_at[t->uops++] = t->off[t->i];
     return (uint32_t)((uint8_t *)u - t->j->arena);
 }
 
@@ -365,7 +400,7 @@ void tx_helper(struct tx *t, const struct x86_insn *in, bool ends)
     const struct uop *u = (const void *)(t->j->arena + at);
 
     tx_clobber_flags(t);
-    put_mov_imm32(e, S1, at);
+    put_uop_place(t, e, at, t->uops - 1);
     put_mov_imm32(e, S2, changes_nothing(in));
     if (ends || (u->flags & UOP_END)) {
         put_stub_jmp(t, e, FN_END);

@@ -24,11 +24,13 @@ enum { S1 = H_RBP, S2 = H_R8, S3 = H_R9 };
 #ifdef XHYVE_HOSTILE
 enum { JIT_INSNS = 5, JIT_HASH_BITS = 4 };
 #define JIT_CODE_SIZE (16u << 10) /* hot, and as much cold */
-#define JIT_ARENA_SIZE (64u << 10)
+#define JIT_ARENA_SIZE (96u << 10)
+enum { CODE_MOST = 4 << 10, ARENA_MOST = 16 << 10 }; /* most that one block may need */
 #else
 enum { JIT_INSNS = 40, JIT_HASH_BITS = 15 };
 #define JIT_CODE_SIZE (24u << 20)
-#define JIT_ARENA_SIZE (24u << 20)
+#define JIT_ARENA_SIZE (32u << 20)
+enum { CODE_MOST = 16 << 10, ARENA_MOST = 32 << 10 };
 #endif
 enum { JIT_EXITS = 12 };
 
@@ -54,8 +56,28 @@ struct jit_block {
     uint8_t insns, links;
     bool dead;
     struct jit_link *link;
-    uint16_t *offsets; /* of the instructions, with KEY_COUNT */
+    uint16_t *offsets;         /* of the instructions, with KEY_COUNT */
+    struct jit_origin *origin; /* store.c's; NULL: not to be kept */
 };
+
+/*
+ * A place in a block's code that depends on where things lie, for store.c: kind, half, index, and
+ * the distance from the half's start.
+ */
+enum jit_reloc {
+    RELOC_FIXED, /* distance to a stub */
+    RELOC_OTHER, /* distance to the block's other half */
+    RELOC_LINK,  /* arena offset of link `index` */
+    RELOC_UOP,   /* of the interpreter's instruction `index`; or one of these */
+};
+#define RELOC_GUEST 0x1fffu /* an address of the guest's */
+#define RELOC_BACK 0x1ffeu  /* one that moves the other way */
+#define RELOC(kind, cold, index, pos)                                                              \
+    ((uint32_t)(kind) << 30 | (uint32_t)(cold) << 29 | (uint32_t)(index) << 16 | (uint32_t)(pos))
+#define RELOC_KIND(r) ((r) >> 30)
+#define RELOC_COLD(r) ((r) >> 29 & 1)
+#define RELOC_INDEX(r) ((r) >> 16 & 0x1fff)
+#define RELOC_POS(r) ((r)&0xffff)
 
 enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_FNS };
 
@@ -63,11 +85,13 @@ enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_
 struct jit_stats {
     uint64_t translated, blocks, bytes, ns; /* instructions, blocks, host bytes, time */
     uint64_t fills, steps, apart, links, misses, flushes, kills;
+    uint64_t loaded; /* blocks that an earlier run has translated */
     uint64_t helpers[X86_OP_COUNT];
 };
 
 struct tx;
 struct jit_trace;
+struct jit_store;
 
 struct jit {
     uint8_t *rw, *rx; /* two views of the cache: hot half, cold half */
@@ -93,6 +117,7 @@ struct jit {
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
     struct jit_trace *trace; /* trace.c's; NULL: not wanted */
+    struct jit_store *store; /* store.c's; NULL: nothing is kept for the next run */
 };
 
 /* ---- stubs.c ---- */
@@ -110,9 +135,10 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
 /* ---- cache.c ---- */
 /*
  * The code by which slots lead to a block: checks that the slot is for this address and context,
- * looks for what is pending, and goes on in the body, which must follow.
+ * looks for what is pending, and goes on in the body, which must follow. t: being translated, or
+ * NULL.
  */
-void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key);
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, struct tx *t);
 void *jit_alloc(struct jit *j, size_t size);
 struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key);
 void jit_insert(struct jit *j, struct jit_block *b);

@@ -218,8 +218,12 @@ static void put_string(struct tx *t, const struct x86_insn *in)
     if (movs)
         put_mov(e, H_RSI, S3);
     set_target(none, e->p);
-    for (unsigned i = 0; i < n; i++)
-        tx_cold(t, COLD_HELPER, slow[i])->packed = uop;
+    for (unsigned i = 0; i < n; i++) {
+        struct cold *c = tx_cold(t, COLD_HELPER, slow[i]);
+
+        c->packed = uop;
+        c->index = (uint8_t)(t->uops - 1);
+    }
 }
 
 /* MOVS, STOS or LODS of one element. */

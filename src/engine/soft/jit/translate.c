@@ -1,5 +1,6 @@
 #include <stddef.h>
 
+#include "engine/soft/jit/store.h"
 #include "engine/soft/jit/translate.h"
 
 /*
@@ -16,6 +17,17 @@ static void depend(struct tx *t, unsigned lo, unsigned hi)
         t->lo = lo;
     if (hi > t->hi)
         t->hi = hi;
+}
+
+/* Where an instruction holds what may be an address of a kernel that KASLR has moved. */
+static void note_fields(struct tx *t, unsigned off, const struct x86_insn *in)
+{
+    unsigned at[2], n = store_fields(in, t->page + off, at);
+
+    if (t->j->store == NULL || (t->key & KEY_USER))
+        return;
+    for (unsigned i = 0; i < n && t->fields < TX_FIELDS; i++)
+        t->field[t->fields++] = (uint16_t)(off + at[i]);
 }
 
 /*
@@ -44,6 +56,7 @@ static bool flags_read_at(struct tx *t, unsigned off)
         if (len <= 0)
             return true;
         depend(t, at, at + (unsigned)len);
+        note_fields(t, at, &insn);
         if ((insn.flags_read & live) != 0 || ((t->key & KEY_STRICT) && stores(&insn)))
             return true;
         if (!tx_is_plain(t, &insn) && insn.op != X86_PUSH && insn.op != X86_POP &&
@@ -231,6 +244,8 @@ static void decode_block(struct tx *t, unsigned off)
             break; /* goes on in the next page, or is cut off there */
         t->off[t->n] = (uint16_t)off;
         depend(t, off, off + (len > 0 ? in->len : 15));
+        if (len > 0)
+            note_fields(t, off, in);
         t->kind[t->n] = len > 0 ? (uint8_t)kind_of(t, in) : TX_HELPER;
         if (len <= 0) {
             in->cls = X86_CLASS_BRANCH;
@@ -434,7 +449,8 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     t->key = key;
     t->page = page;
     t->lo = PAGE_SIZE;
-    t->hot.p = j->hot;
+    t->hot.p = t->hot_start = j->hot;
+    t->cold_start = j->cold;
     decode_block(t, (unsigned)(pa & 4095));
     if (t->n == 0)
         return NULL;
@@ -446,7 +462,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     memset(b, 0, sizeof(*b));
     if (entry) {
         b->entry = jit_offset(j, t->hot.p);
-        jit_put_entry(cpu, &t->hot, key);
+        jit_put_entry(cpu, &t->hot, key, t);
     }
     b->body = jit_offset(j, t->hot.p);
     emit_block(t);

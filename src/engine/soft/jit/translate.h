@@ -63,6 +63,8 @@ struct access {
     uint16_t span;  /* of the group, from lo */
 };
 
+enum { TX_RELOCS = 2048, TX_FIELDS = 256 };
+
 struct tx {
     struct soft_cpu *cpu;
     struct jit *j;
@@ -78,6 +80,8 @@ struct tx {
     bool vectors, x87;       /* known to be loaded */
     bool x87_page;           /* hot.x87_page is this page */
     bool ended;
+    uint8_t *hot_start, *cold_start;
+    unsigned relocs, uops, fields; /* relocs above TX_RELOCS: too many to be kept */
     bool taken_reads[JIT_INSNS];
     struct x86_insn insn[JIT_INSNS];
     uint16_t off[JIT_INSNS];
@@ -87,7 +91,20 @@ struct tx {
     struct access access[JIT_INSNS];
     bool busy[JIT_INSNS]; /* S3 belongs to shared accesses */
     struct cold cold[JIT_INSNS * 8 + 8];
+    uint32_t reloc[TX_RELOCS];
+    uint16_t uop_at[JIT_INSNS]; /* page offsets */
+    uint16_t field[TX_FIELDS];  /* of addresses inside instructions that were looked at (store.c) */
 };
+
+/* The four bytes at `at` depend on where the code lies. */
+static inline void tx_reloc(struct tx *t, enum jit_reloc kind, const uint8_t *at, unsigned index)
+{
+    bool cold = at >= t->j->start_cold;
+
+    if (t->relocs < TX_RELOCS)
+        t->reloc[t->relocs] = RELOC(kind, cold, index, at - (cold ? t->cold_start : t->hot_start));
+    t->relocs++;
+}
 
 /* The memory operand; NULL: there is none. */
 static inline const struct x86_opnd *tx_memory(const struct x86_insn *in)
