@@ -71,6 +71,7 @@ struct engine_env {
     bool check;            /* soft: translator and interpreter in lock-step */
     bool count;            /* soft: count every instruction, also in translated code */
     const char *jit_cache; /* soft: a directory where translations are kept; NULL: they are not */
+    unsigned jit_worth;    /* as many new ones are worth writing it */
     bool perf_map;         /* soft: a map of translated code for the host's perf */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);

@@ -141,6 +141,24 @@ void *host_memory_alloc(size_t size, struct error *err)
     return p;
 }
 
+const void *host_file_map(int fd, size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void host_file_rest(const void *p, size_t size)
+{
+    madvise((void *)(uintptr_t)p, size, MADV_DONTNEED);
+}
+
+void host_file_unmap(const void *p, size_t size)
+{
+    if (p != NULL)
+        munmap((void *)(uintptr_t)p, size);
+}
+
 void host_memory_free(void *p, size_t size)
 {
     if (p != NULL)

@@ -14,6 +14,15 @@ void host_memory_free(void *p, size_t size);
 /* Gives the backing of whole pages back to the host; they read zero afterwards. */
 void host_memory_discard(void *p, size_t size);
 
+/*
+ * The first `size` bytes of a file, to read; NULL: it cannot be mapped. Who makes the file shorter
+ * meanwhile ends this program (SIGBUS): for files that are replaced, never changed.
+ */
+const void *host_file_map(int fd, size_t size);
+/* Its pages are not counted as ours until they are read again. */
+void host_file_rest(const void *p, size_t size);
+void host_file_unmap(const void *p, size_t size);
+
 /* Page-aligned code memory: writable now, executable after host_code_seal, never both. */
 void *host_code_alloc(size_t size, struct error *err);
 int host_code_seal(void *p, size_t size, struct error *err);

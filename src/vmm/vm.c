@@ -122,19 +122,19 @@ static void x87_error(void *ctx, unsigned cpu)
 }
 
 /* Where translations are kept: jit.cache, or the user's cache directory if there is one. */
-static int jit_cache(struct vm *vm, const char **dir, struct error *err)
+static int jit_cache(struct vm *vm, struct engine_env *env, struct error *err)
 {
     const char *path = config_get(vm->cfg, "jit.cache");
 
-    *dir = NULL;
+    env->jit_worth = path != NULL ? 1 : 1000; /* nobody has asked: not for tiny guests */
     if (path != NULL && strcmp(path, "off") == 0)
         return 0;
     if (path == NULL) {
         if (host_cache_dir("xhyve", vm->cache_dir, sizeof(vm->cache_dir)) == 0)
-            *dir = vm->cache_dir;
+            env->jit_cache = vm->cache_dir;
         return 0;
     }
-    *dir = path;
+    env->jit_cache = path;
     return host_own_dir(path, err);
 }
 
@@ -157,7 +157,7 @@ static int create_engine(struct vm *vm, struct error *err)
     };
     int rc;
 
-    rc = jit_cache(vm, &env.jit_cache, err);
+    rc = jit_cache(vm, &env, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "stats", false, &env.count, err);
     if (rc == 0)

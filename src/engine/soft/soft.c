@@ -399,6 +399,7 @@ static bool look_around(struct soft_cpu *cpu, uint32_t pending)
                 return true;
             }
         }
+        jit_rest(cpu);
         cpu->exit->reason = VCPU_EXIT_HLT;
         cpu->exit->interrupts_off = !(cpu->st.rflags & X86_FL_IF);
         return false;

@@ -756,6 +756,14 @@ bool jit_run(struct soft_cpu *cpu)
     return true;
 }
 
+void jit_rest(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+
+    if (j != NULL && j->store != NULL)
+        store_rest(cpu);
+}
+
 int jit_init(struct soft_cpu *cpu, struct error *err)
 {
     static const void *(*const fns[JIT_FNS])(struct soft_cpu *, uint64_t, uint64_t, uint64_t,

@@ -34,6 +34,9 @@ void jit_fini(struct soft_cpu *cpu);
  */
 bool jit_run(struct soft_cpu *cpu);
 
+/* The vCPU goes to sleep. */
+void jit_rest(struct soft_cpu *cpu);
+
 /* A fault or an exit has ended the running block early: instructions from `off` on did not run. */
 void jit_uncount(struct soft_cpu *cpu, unsigned off);
 

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include "engine/soft/jit/store_file.h"
+#include "host/clock.h"
+#include "host/memory.h"
 #include "host/program.h"
 
 /* Opening the file, finding translations in it, noting those that are made. */
@@ -66,85 +68,18 @@ static bool smap_on(const struct soft_cpu *cpu)
 
 /* ---- reading ---- */
 
-/* Bytes of the file, until the next call but WINDOWS - 1; NULL: they cannot be had. */
-static const uint8_t *bytes_at(struct jit_store *s, uint64_t at, size_t len)
+bool store_sound(const struct record *r)
 {
-    struct window *old = &s->window[0];
-    ssize_t n;
-
-    if (len > MOST_RECORD || at > s->size || len > s->size - at)
-        return NULL;
-    s->uses++;
-    for (unsigned i = 0; i < WINDOWS; i++) {
-        struct window *w = &s->window[i];
-
-        if (at >= w->at && at + len <= w->at + w->len) {
-            w->used = s->uses;
-            return w->bytes + (at - w->at);
-        }
-        if (w->used < old->used)
-            old = w;
-    }
-    if (old->bytes == NULL)
-        old->bytes = malloc(MOST_RECORD);
-    old->len = 0;
-    if (old->bytes == NULL)
-        return NULL;
-    n = pread(s->fd, old->bytes, len > WINDOW ? len : WINDOW, (off_t)at);
-    if (n < 0 || (size_t)n < len)
-        return NULL;
-    old->at = at;
-    old->len = (size_t)n;
-    old->used = s->uses;
-    return old->bytes;
-}
-
-/* Every number in it is one that this program could have written. */
-bool store_sound(const struct record *r, size_t most)
-{
-    struct parts p;
-
-    if (r->lo > r->hi || r->hi > PAGE_SIZE || r->off >= PAGE_SIZE || r->hot > CODE_MOST ||
-        r->cold > CODE_MOST || r->relocs > TX_RELOCS || r->links > JIT_EXITS + JIT_INSNS ||
-        r->uops > JIT_INSNS || r->insns == 0 || r->insns > JIT_INSNS || r->body > r->hot ||
-        r->size != record_size(r) || r->size > most || r->sum != record_sum(r))
-        return false;
-    p = parts_of(r);
-    for (unsigned i = 0; i < r->relocs; i++) {
-        unsigned n = RELOC_INDEX(p.reloc[i]), kind = RELOC_KIND(p.reloc[i]);
-
-        if (RELOC_POS(p.reloc[i]) + 4u > (RELOC_COLD(p.reloc[i]) ? r->cold : r->hot) ||
-            (kind == RELOC_LINK && n >= r->links) ||
-            (kind == RELOC_UOP && n >= r->uops && n < RELOC_BACK))
-            return false;
-    }
-    for (unsigned i = 0; i < r->links; i++) {
-        if (p.link[i].at + 4u > (p.link[i].at_cold ? r->cold : r->hot) ||
-            p.link[i].cold > r->cold || p.link[i].target >= PAGE_SIZE)
-            return false;
-    }
-    for (unsigned i = 0; i < r->uops; i++) {
-        if (p.uop_at[i] >= PAGE_SIZE)
-            return false;
-    }
-    for (unsigned i = 0; i < r->fields; i++) {
-        unsigned f = p.field[i] & ~FIELD_BACK;
-
-        if (f < r->lo || f + 4 > r->hi)
-            return false;
-    }
-    return true;
+    return r->size == record_size(r) && r->sum == record_sum(r);
 }
 
 const struct record *store_record(struct jit_store *s, uint64_t at)
 {
-    const struct record *r = (const void *)bytes_at(s, at, sizeof(*r));
-    uint32_t size;
+    const struct record *r = (const void *)(s->bytes + at);
 
-    if (r == NULL || r->size < sizeof(*r) || r->size > MOST_RECORD)
+    if (at > s->size || s->size - at < sizeof(*r) || r->size < sizeof(*r) ||
+        r->size > MOST_RECORD || r->size > s->size - at)
         return NULL;
-    size = r->size;
-    r = (const void *)bytes_at(s, at, size);
     return r;
 }
 
@@ -246,22 +181,33 @@ static struct jit_block *take(struct soft_cpu *cpu, const struct record *r, cons
  */
 static bool fits(const struct record *r, const struct parts *p, const uint8_t *page, uint32_t *by)
 {
-    unsigned at = r->lo;
+    const uint8_t *guest = p->guest;
+    unsigned n = 0;
 
     *by = 0;
-    for (unsigned i = 0; i < r->fields; i++) {
-        unsigned f = p->field[i] & ~FIELD_BACK;
-        bool back = (p->field[i] & FIELD_BACK) != 0;
-        uint32_t now = load32(page + f), was = load32(p->guest + (f - r->lo));
+    for (unsigned i = 0; i < r->spans; i++) {
+        unsigned at = p->span[i][0], end = p->span[i][1];
 
-        if (i == 0)
-            *by = back ? was - now : now - was;
-        if (f < at || memcmp(p->guest + (at - r->lo), page + at, f - at) != 0 ||
-            now >> 30 != (back ? 1 : 2) || (back ? was - now : now - was) != *by)
+        while (n < r->fields && (p->field[n] & ~FIELD_BACK) + 4 <= end) {
+            unsigned f = p->field[n] & ~FIELD_BACK;
+            bool back = (p->field[n] & FIELD_BACK) != 0;
+            uint32_t now = load32(page + f), was;
+
+            if (f < at || memcmp(guest, page + at, f - at) != 0)
+                return false;
+            was = load32(guest + (f - at));
+            if (n++ == 0)
+                *by = back ? was - now : now - was;
+            if (now >> 30 != (back ? 1 : 2) || (back ? was - now : now - was) != *by)
+                return false;
+            guest += f - at + 4;
+            at = f + 4;
+        }
+        if (memcmp(guest, page + at, end - at) != 0)
             return false;
-        at = f + 4;
+        guest += end - at;
     }
-    return memcmp(p->guest + (at - r->lo), page + at, r->hi - at) == 0;
+    return n == r->fields;
 }
 
 struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page, unsigned key)
@@ -271,11 +217,11 @@ struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *p
     unsigned off = (unsigned)(pa & 4095);
     uint32_t hash;
 
-    if (s->count == 0)
+    if (s->slots == 0)
         return NULL;
     hash = store_place(page, off, key, smap_on(cpu));
-    for (uint32_t n = s->head[hash & (HEADS - 1)]; n != 0; n = s->next[n - 1]) {
-        const struct index *x = &s->index[n - 1];
+    for (unsigned n = hash & (s->slots - 1); s->index[n].at != 0; n = (n + 1) & (s->slots - 1)) {
+        const struct index *x = &s->index[n];
         const struct record *r;
         struct jit_block *b;
         struct parts p;
@@ -285,15 +231,15 @@ struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *p
             continue;
         r = store_record(s, 8ull * x->at);
         if (r == NULL || r->off != off || r->key != key || r->smap != smap_on(cpu) ||
-            !store_sound(r, MOST_RECORD))
+            !store_sound(r))
             continue;
         p = parts_of(r);
         if (!fits(r, &p, page, &by))
             continue;
         b = take(cpu, r, &p, pa, page, by);
         b->origin = jit_alloc(j, sizeof(*b->origin));
-        *b->origin = (struct jit_origin){.number = n};
-        s->kept[n - 1] = 1;
+        *b->origin = (struct jit_origin){.number = n + 1};
+        s->kept[n] = 1;
         j->stats.loaded++;
         remember(s, b);
         jit_insert(j, b);
@@ -304,19 +250,52 @@ struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *p
 
 /* ---- what the cache holds ---- */
 
+static int by_start(const void *a, const void *b)
+{
+    const uint16_t *p = a, *q = b;
+
+    return p[0] - q[0];
+}
+
+/* In order, none touching another; how many. */
+static unsigned sort_spans(uint16_t (*span)[2], unsigned n)
+{
+    unsigned kept = 0;
+
+    qsort(span, n, sizeof(*span), by_start);
+    for (unsigned i = 0; i < n; i++) {
+        uint16_t *last = kept != 0 ? span[kept - 1] : NULL;
+
+        if (last != NULL && span[i][0] <= last[1]) {
+            if (span[i][1] > last[1])
+                last[1] = span[i][1];
+            continue;
+        }
+        span[kept][0] = span[i][0];
+        span[kept++][1] = span[i][1];
+    }
+    return kept;
+}
+
 void store_note(struct soft_cpu *cpu, struct jit_block *b)
 {
     struct jit *j = cpu->jit;
     struct jit_store *s = j->store;
-    const struct tx *t = j->tx;
+    struct tx *t = j->tx;
     struct jit_origin *o;
+    unsigned spans, bytes = 0;
+    uint8_t *guest;
 
-    if (t->relocs > TX_RELOCS || (b->key & KEY_COUNT))
+    if (t->relocs > TX_RELOCS || t->spans > TX_SPANS || b->hi > PAGE_SIZE || (b->key & KEY_COUNT))
         return;
+    spans = sort_spans(t->span, t->spans);
+    for (unsigned i = 0; i < spans; i++)
+        bytes += (unsigned)(t->span[i][1] - t->span[i][0]);
     o = b->origin =
-        jit_alloc(j, sizeof(*o) + t->relocs * sizeof(uint32_t) +
-                         (t->uops + t->fields) * sizeof(uint16_t) + (size_t)(b->hi - b->lo));
+        jit_alloc(j, sizeof(*o) + t->relocs * sizeof(uint32_t) + spans * sizeof(uint32_t) +
+                         (t->uops + t->fields) * sizeof(uint16_t) + bytes);
     *o = (struct jit_origin){
+        .hash = store_place(t->page, b->pa & 4095, b->key, smap_on(cpu)),
         .hot = jit_offset(j, t->hot_start),
         .cold = jit_offset(j, t->cold_start),
         .hot_len = (uint16_t)(j->hot - t->hot_start),
@@ -324,13 +303,21 @@ void store_note(struct soft_cpu *cpu, struct jit_block *b)
         .relocs = (uint16_t)t->relocs,
         .uops = (uint16_t)t->uops,
         .fields = (uint16_t)t->fields,
+        .spans = (uint16_t)spans,
+        .guest = (uint16_t)bytes,
         .smap = smap_on(cpu),
-        .hash = store_place(t->page, b->pa & 4095, b->key, smap_on(cpu)),
     };
-    memcpy(origin_fields(o), t->field, t->fields * sizeof(uint16_t));
-    memcpy(origin_guest(o), t->page + b->lo, (size_t)(b->hi - b->lo));
     memcpy(o->reloc, t->reloc, t->relocs * sizeof(uint32_t));
+    memcpy(origin_spans(o), t->span, spans * sizeof(uint32_t));
     memcpy(origin_uops(o), t->uop_at, t->uops * sizeof(uint16_t));
+    memcpy(origin_fields(o), t->field, t->fields * sizeof(uint16_t));
+    guest = origin_guest(o);
+    for (unsigned i = 0; i < spans; i++) {
+        unsigned len = (unsigned)(t->span[i][1] - t->span[i][0]);
+
+        memcpy(guest, t->page + t->span[i][0], len);
+        guest += len;
+    }
     s->fresh++;
     remember(s, b);
 }
@@ -340,8 +327,8 @@ void store_forget(struct soft_cpu *cpu)
     struct jit_store *s = ((struct jit *)cpu->jit)->store;
 
     s->blocks = s->fresh = 0;
-    if (s->count != 0)
-        memset(s->kept, 0, s->count);
+    if (s->slots != 0)
+        memset(s->kept, 0, s->slots);
 }
 
 /* ---- opening ---- */
@@ -356,27 +343,38 @@ static bool read_index(struct jit_store *s)
         return false;
     if (pread(s->fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) ||
         memcmp(h.magic, STORE_MAGIC, sizeof(h.magic)) != 0 || h.identity != s->identity ||
-        h.size != (uint64_t)st.st_size || h.count == 0 ||
-        h.count > MOST_FILE / sizeof(struct record) || h.index > h.size ||
-        h.size - h.index != h.count * sizeof(struct index))
+        h.size != (uint64_t)st.st_size || h.slots == 0 || (h.slots & (h.slots - 1)) != 0 ||
+        h.slots > MOST_FILE / sizeof(struct record) || h.count >= h.slots || h.index > h.size ||
+        h.size - h.index != h.slots * sizeof(struct index))
         return false;
-    s->index = malloc(h.count * sizeof(*s->index));
-    s->next = calloc(h.count, sizeof(*s->next));
-    s->kept = calloc(h.count, 1);
-    if (s->index == NULL || s->next == NULL || s->kept == NULL ||
-        pread(s->fd, s->index, h.count * sizeof(*s->index), (off_t)h.index) !=
-            (ssize_t)(h.count * sizeof(*s->index)) ||
+    s->index = malloc(h.slots * sizeof(*s->index));
+    s->kept = calloc(h.slots, 1);
+    s->size = h.index;
+    s->bytes = host_file_map(s->fd, s->size);
+    if (s->index == NULL || s->kept == NULL || s->bytes == NULL ||
+        pread(s->fd, s->index, h.slots * sizeof(*s->index), (off_t)h.index) !=
+            (ssize_t)(h.slots * sizeof(*s->index)) ||
         h.sum != head_sum(&h, s->index))
         return false;
-    s->size = h.index;
     s->count = (unsigned)h.count;
-    for (unsigned i = s->count; i-- > 0;) {
-        uint32_t *at = &s->head[s->index[i].hash & (HEADS - 1)];
-
-        s->next[i] = *at;
-        *at = i + 1;
-    }
+    s->slots = (unsigned)h.slots;
     return true;
+}
+
+void store_rest(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+    struct jit_store *s = j->store;
+    uint64_t now;
+
+    if (j->stats.loaded == s->rested)
+        return;
+    now = host_clock_ns();
+    if (now - s->rest_ns < REST_NS)
+        return;
+    s->rest_ns = now;
+    s->rested = j->stats.loaded;
+    host_file_rest(s->bytes, s->size);
 }
 
 void store_open(struct soft_cpu *cpu, const char *dir)
@@ -417,15 +415,13 @@ void store_close(struct soft_cpu *cpu)
         return;
     log_debug(cpu->vm->env.log, "%llu translations of an earlier run were used, %u made",
               (unsigned long long)j->stats.loaded, s->fresh);
-    if (s->fresh >= WORTH && s->fresh >= s->count / 16 && !s->failed)
+    if (s->fresh >= cpu->vm->env.jit_worth && s->fresh >= s->count / 16 && !s->failed)
         store_save(cpu);
     if (s->fd >= 0)
         close(s->fd);
     close(s->dir);
-    for (unsigned i = 0; i < WINDOWS; i++)
-        free(s->window[i].bytes);
+    host_file_unmap(s->bytes, s->size);
     free(s->index);
-    free(s->next);
     free(s->kept);
     free(s->block);
     free(s);

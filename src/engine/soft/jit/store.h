@@ -30,6 +30,9 @@ unsigned store_fields(const struct x86_insn *in, const uint8_t *code, unsigned a
 /* A block has been translated: jit.tx still says how. */
 void store_note(struct soft_cpu *cpu, struct jit_block *b);
 
+/* The vCPU has nothing to do: memory that has not been needed for a while is given back. */
+void store_rest(struct soft_cpu *cpu);
+
 /* All blocks are gone. */
 void store_forget(struct soft_cpu *cpu);
 

@@ -25,21 +25,19 @@
 enum {
     MOST_FILE = 64 << 20,
     MOST_RECORD = 64 << 10,
-    WORTH = 1000, /* new blocks for which the file is written */
-    WINDOW = 16 << 10,
-    WINDOWS = 32,
-    HEADS = 1 << 15,
-    FIRST_BYTES = 16, /* of the guest's code that the index is by */
+    REST_NS = 300000000, /* between two times of giving it back */
+    FIRST_BYTES = 16,    /* of the guest's code that the index is by */
 };
 
 #define STORE_MAGIC "xhyvejit"
 
 struct head {
     char magic[8];
-    uint64_t identity, index, count, size;
+    uint64_t identity, index, slots, count, size;
     uint64_t sum; /* of the fields above and the index */
 };
 
+/* A slot; at 0: free. A record is in the first free one from its hash on. */
 struct index {
     uint32_t hash, at; /* in units of 8 bytes */
 };
@@ -51,8 +49,8 @@ struct record {
     uint32_t size;
     uint16_t off, key, lo, hi; /* as in struct jit_block */
     uint16_t hot, cold, relocs, uops, links;
-    uint16_t body;
-    uint8_t insns, smap, entry, fields, pad[4];
+    uint16_t body, guest; /* bytes of guest code */
+    uint8_t insns, smap, entry, fields, spans, pad;
 };
 
 struct link_record {
@@ -62,17 +60,22 @@ struct link_record {
 
 /* Of a block in the cache: what its record will need, or which one it is. */
 struct jit_origin {
-    unsigned number; /* in the file's index, + 1; 0: it is new */
+    unsigned number; /* slot of the file's index, + 1; 0: it is new */
     uint32_t hash, hot, cold;
-    uint16_t hot_len, cold_len, relocs, uops, fields;
+    uint16_t hot_len, cold_len, relocs, uops, fields, spans, guest;
     bool smap;
-    /* if it is new: relocations, places of the interpreter's instructions, the guest's code */
+    /* if it is new: relocations, spans, places of the interpreter's instructions, fields, code */
     uint32_t reloc[];
 };
 
+static inline uint16_t (*origin_spans(struct jit_origin *o))[2]
+{
+    return (uint16_t(*)[2])(o->reloc + o->relocs);
+}
+
 static inline uint16_t *origin_uops(struct jit_origin *o)
 {
-    return (uint16_t *)(o->reloc + o->relocs);
+    return (uint16_t *)(origin_spans(o) + o->spans);
 }
 
 static inline uint16_t *origin_fields(struct jit_origin *o)
@@ -85,21 +88,16 @@ static inline uint8_t *origin_guest(struct jit_origin *o)
     return (uint8_t *)(origin_fields(o) + o->fields);
 }
 
-struct window {
-    uint64_t at, used;
-    size_t len;
-    uint8_t *bytes;
-};
-
 struct jit_store {
-    int dir, fd; /* -1: there is no file yet */
+    int dir, fd; /* fd -1: there is no file yet */
     char name[40];
-    uint64_t identity, size, uses;
+    uint64_t identity, size; /* size: of the head and the records */
     struct index *index;
-    uint32_t *next, head[HEADS]; /* number + 1 */
-    uint8_t *kept;               /* by number: the record's block is in the list below */
-    unsigned count;
-    struct window window[WINDOWS];
+    unsigned slots;           /* of the index, a power of two; 0: nothing to find */
+    unsigned count;           /* of records */
+    uint8_t *kept;            /* by slot: the record's block is in the list below */
+    const uint8_t *bytes;     /* of the file, mapped */
+    uint64_t rest_ns, rested; /* when it was last given back, and how much had been used then */
     struct jit_block **block; /* of the cache, in the order in which they came */
     unsigned blocks, room, fresh;
     bool failed; /* no memory for the list: nothing will be written */
@@ -111,11 +109,19 @@ static inline uint64_t mix(uint64_t h, uint64_t v)
     return h ^ h >> 29;
 }
 
+/* Four sums side by side: a processor does as many at once. */
 static inline uint64_t sum_of(uint64_t h, const void *p, size_t len)
 {
     const uint8_t *b = p;
-    uint64_t v;
+    uint64_t lane[4] = {h, h + 1, h + 2, h + 3}, v;
 
+    for (; len >= 32; len -= 32, b += 32) {
+        for (unsigned i = 0; i < 4; i++) {
+            memcpy(&v, b + 8 * i, 8);
+            lane[i] = mix(lane[i], v);
+        }
+    }
+    h = mix(mix(lane[0], lane[1]), mix(lane[2], lane[3]));
     for (; len >= 8; len -= 8, b += 8) {
         memcpy(&v, b, 8);
         h = mix(h, v);
@@ -151,9 +157,9 @@ static inline size_t up(size_t n)
 
 static inline size_t record_size(const struct record *r)
 {
-    return sizeof(*r) + up((size_t)(r->hi - r->lo)) + up(r->hot) + up(r->cold) +
-           up(r->relocs * sizeof(uint32_t)) + r->links * sizeof(struct link_record) +
-           up(r->uops * sizeof(uint16_t)) + up(r->fields * sizeof(uint16_t));
+    return sizeof(*r) + up(r->guest) + up(r->hot) + up(r->cold) + up(r->relocs * sizeof(uint32_t)) +
+           r->links * sizeof(struct link_record) + up(r->uops * sizeof(uint16_t)) +
+           up(r->fields * sizeof(uint16_t)) + up(r->spans * sizeof(uint32_t));
 }
 
 struct parts {
@@ -161,6 +167,7 @@ struct parts {
     const uint32_t *reloc;
     const struct link_record *link;
     const uint16_t *uop_at, *field;
+    const uint16_t (*span)[2];
 };
 
 static inline struct parts parts_of(const struct record *r)
@@ -169,7 +176,7 @@ static inline struct parts parts_of(const struct record *r)
     const uint8_t *at = (const uint8_t *)(r + 1);
 
     p.guest = at;
-    at += up((size_t)(r->hi - r->lo));
+    at += up(r->guest);
     p.hot = at;
     at += up(r->hot);
     p.cold = at;
@@ -181,19 +188,21 @@ static inline struct parts parts_of(const struct record *r)
     p.uop_at = (const void *)at;
     at += up(r->uops * sizeof(uint16_t));
     p.field = (const void *)at;
+    at += up(r->fields * sizeof(uint16_t));
+    p.span = (const void *)at;
     return p;
 }
 
 static inline uint64_t head_sum(const struct head *h, const struct index *index)
 {
-    return sum_of(sum_of(3, h, offsetof(struct head, sum)), index, h->count * sizeof(*index));
+    return sum_of(sum_of(3, h, offsetof(struct head, sum)), index, h->slots * sizeof(*index));
 }
 
 /* ---- store.c ---- */
 /* Where the index has code: by the first instructions, without addresses. */
 uint32_t store_place(const uint8_t *page, unsigned off, unsigned key, bool smap);
-/* Every number in it is one that this program could have written. */
-bool store_sound(const struct record *r, size_t most);
+/* It is whole, as it was written. */
+bool store_sound(const struct record *r);
 /* The record at this place of the file, unchecked but for its size; NULL: it cannot be had. */
 const struct record *store_record(struct jit_store *s, uint64_t at);
 /* Moves code from where its halves began to where they begin now. */

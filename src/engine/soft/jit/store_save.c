@@ -1,11 +1,15 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/soft/jit/store_file.h"
 
 /* Writing the translations of this run, and those of earlier ones, for the next. */
+
+enum { KEEP_FILES = 4 };
 
 struct writer {
     FILE *to;
@@ -42,7 +46,7 @@ static bool put_old(struct jit_store *s, struct writer *w, unsigned n)
 {
     const struct record *r = store_record(s, 8ull * s->index[n].at);
 
-    return r == NULL || !store_sound(r, MOST_RECORD) || put_record(w, r, s->index[n].hash);
+    return r == NULL || !store_sound(r) || put_record(w, r, s->index[n].hash);
 }
 
 /* ---- addresses in the code ---- */
@@ -110,6 +114,19 @@ static bool find_sites(const uint8_t *was, const uint8_t *a, const uint8_t *b, u
     return true;
 }
 
+/* The bytes that the block depends on, where they are in their page. */
+static void put_guest(struct writer *w, struct jit_origin *o)
+{
+    const uint8_t *from = origin_guest(o);
+
+    for (unsigned i = 0; i < o->spans; i++) {
+        const uint16_t *span = origin_spans(o)[i];
+
+        memcpy(w->page + span[0], from, (size_t)(span[1] - span[0]));
+        from += span[1] - span[0];
+    }
+}
+
 /*
  * Finds where the host code holds the guest's addresses, from what changes in it if they do. In
  * w->reloc, behind those that there are; false: it cannot be said.
@@ -120,10 +137,9 @@ static bool learn(struct soft_cpu *cpu, struct writer *w, const struct jit_block
     struct jit *j = cpu->jit;
     struct jit_origin *o = b->origin;
     const struct tx *t = j->tx;
-    uint8_t *guest = w->page + b->lo;
     uint32_t by, first;
 
-    memcpy(guest, origin_guest(o), (size_t)(b->hi - b->lo));
+    put_guest(w, o);
     first = load32(w->page + (w->field[0] & ~FIELD_BACK));
     by = ((first & 0x20000000u) != 0) != ((w->field[0] & FIELD_BACK) != 0) ? 0u - 0x01010101u
                                                                            : 0x01010101u;
@@ -208,13 +224,16 @@ static bool put_new(struct soft_cpu *cpu, struct writer *w, const struct jit_blo
         .smap = o->smap,
         .entry = b->entry == o->hot,
         .fields = (uint8_t)w->fields,
+        .spans = (uint8_t)o->spans,
+        .guest = o->guest,
     };
     r->size = (uint32_t)record_size(r);
     if (r->size > MOST_RECORD)
         return true;
     memset(r + 1, 0, r->size - sizeof(*r));
     p = parts_of(r);
-    put_part(w, p.guest, origin_guest(o), (size_t)(b->hi - b->lo));
+    put_part(w, p.guest, origin_guest(o), o->guest);
+    put_part(w, p.span, origin_spans(o), o->spans * sizeof(uint32_t));
     put_part(w, p.hot, jit_at(j, o->hot), o->hot_len);
     put_part(w, p.cold, jit_at(j, o->cold), o->cold_len);
     put_part(w, p.reloc, w->reloc, relocs * sizeof(uint32_t));
@@ -228,10 +247,36 @@ static bool put_new(struct soft_cpu *cpu, struct writer *w, const struct jit_blo
     return put_record(w, r, o->hash);
 }
 
+/* The index, and the head's words about it. NULL without memory. */
+static struct index *make_table(const struct writer *w, struct head *h)
+{
+    struct index *table;
+
+    h->slots = 1024;
+    while (h->slots < 2 * w->count)
+        h->slots *= 2;
+    table = calloc(h->slots, sizeof(*table));
+    if (table == NULL)
+        return NULL;
+    for (size_t i = 0; i < w->count; i++) {
+        size_t at = w->index[i].hash & (h->slots - 1);
+
+        while (table[at].at != 0)
+            at = (at + 1) & (h->slots - 1);
+        table[at] = w->index[i];
+    }
+    h->index = w->at;
+    h->count = w->count;
+    h->size = w->at + h->slots * sizeof(*table);
+    h->sum = head_sum(h, table);
+    return table;
+}
+
 static bool put_all(struct soft_cpu *cpu, struct writer *w)
 {
     struct jit_store *s = ((struct jit *)cpu->jit)->store;
     struct head h = {.identity = s->identity};
+    struct index *table;
     bool ok;
 
     memcpy(h.magic, STORE_MAGIC, sizeof(h.magic));
@@ -243,16 +288,58 @@ static bool put_all(struct soft_cpu *cpu, struct writer *w)
         /* those that the guest has overwritten too: it will do the same again */
         ok = o->number == 0 ? put_new(cpu, w, s->block[i]) : put_old(s, w, o->number - 1);
     }
-    for (unsigned i = 0; ok && i < s->count; i++) {
-        if (!s->kept[i])
+    for (unsigned i = 0; ok && i < s->slots; i++) {
+        if (s->index[i].at != 0 && !s->kept[i])
             ok = put_old(s, w, i);
     }
-    h.index = w->at;
-    h.count = w->count;
-    h.size = w->at + w->count * sizeof(*w->index);
-    h.sum = head_sum(&h, w->index);
-    return ok && (w->count == 0 || fwrite(w->index, w->count * sizeof(*w->index), 1, w->to) == 1) &&
-           fseek(w->to, 0, SEEK_SET) == 0 && fwrite(&h, sizeof(h), 1, w->to) == 1;
+    table = ok ? make_table(w, &h) : NULL;
+    ok = table != NULL && fwrite(table, h.slots * sizeof(*table), 1, w->to) == 1 &&
+         fseek(w->to, 0, SEEK_SET) == 0 && fwrite(&h, sizeof(h), 1, w->to) == 1;
+    free(table);
+    return ok;
+}
+
+/*
+ * Other builds and other processors have files of their own: all but the newest few go, so that the
+ * directory does not grow for ever. Unfinished ones of programs that were killed count as well.
+ */
+static void tidy(const struct jit_store *s)
+{
+    struct {
+        char name[64];
+        int64_t when;
+    } newest[KEEP_FILES];
+    unsigned n = 0;
+    int fd = openat(s->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *e;
+    struct stat st;
+
+    while (list != NULL && (e = readdir(list)) != NULL) {
+        unsigned oldest = 0;
+
+        if (strncmp(e->d_name, "code-", 5) != 0 || strlen(e->d_name) >= sizeof(newest[0].name) ||
+            fstatat(s->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        for (unsigned i = 1; i < n; i++) {
+            if (newest[i].when < newest[oldest].when)
+                oldest = i;
+        }
+        if (n < KEEP_FILES) {
+            oldest = n++;
+        } else if (st.st_mtime <= newest[oldest].when) {
+            unlinkat(s->dir, e->d_name, 0);
+            continue;
+        } else {
+            unlinkat(s->dir, newest[oldest].name, 0);
+        }
+        snprintf(newest[oldest].name, sizeof(newest[0].name), "%s", e->d_name);
+        newest[oldest].when = st.st_mtime;
+    }
+    if (list != NULL)
+        closedir(list);
+    else if (fd >= 0)
+        close(fd);
 }
 
 /* A file of another name first, so that who reads sees the old one or all of the new one. */
@@ -284,6 +371,7 @@ void store_save(struct soft_cpu *cpu)
         if (fd >= 0)
             unlinkat(s->dir, name, 0);
     } else {
+        tidy(s);
         log_debug(cpu->vm->env.log, "%zu translated blocks kept in %s", w->count, s->name);
     }
     if (w != NULL)

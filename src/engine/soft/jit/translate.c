@@ -17,6 +17,15 @@ static void depend(struct tx *t, unsigned lo, unsigned hi)
         t->lo = lo;
     if (hi > t->hi)
         t->hi = hi;
+    if (t->spans != 0 && t->spans <= TX_SPANS && t->span[t->spans - 1][1] == lo) {
+        t->span[t->spans - 1][1] = (uint16_t)hi;
+        return;
+    }
+    if (t->spans < TX_SPANS) {
+        t->span[t->spans][0] = (uint16_t)lo;
+        t->span[t->spans][1] = (uint16_t)hi;
+    }
+    t->spans++;
 }
 
 /* Where an instruction holds what may be an address of a kernel that KASLR has moved. */

@@ -63,7 +63,7 @@ struct access {
     uint16_t span;  /* of the group, from lo */
 };
 
-enum { TX_RELOCS = 2048, TX_FIELDS = 256 };
+enum { TX_RELOCS = 2048, TX_FIELDS = 256, TX_SPANS = 64 };
 
 struct tx {
     struct soft_cpu *cpu;
@@ -81,7 +81,7 @@ struct tx {
     bool x87_page;           /* hot.x87_page is this page */
     bool ended;
     uint8_t *hot_start, *cold_start;
-    unsigned relocs, uops, fields; /* relocs above TX_RELOCS: too many to be kept */
+    unsigned relocs, uops, fields, spans; /* more than there is room for: too many to be kept */
     bool taken_reads[JIT_INSNS];
     struct x86_insn insn[JIT_INSNS];
     uint16_t off[JIT_INSNS];
@@ -93,6 +93,7 @@ struct tx {
     struct cold cold[JIT_INSNS * 8 + 8];
     uint32_t reloc[TX_RELOCS];
     uint16_t uop_at[JIT_INSNS]; /* page offsets */
+    uint16_t span[TX_SPANS][2]; /* page offsets of the bytes that were looked at, and behind them */
     uint16_t field[TX_FIELDS];  /* of addresses inside instructions that were looked at (store.c) */
 };
 
