@@ -542,6 +542,38 @@ static void check_endless(struct machine *m)
     endless(m, "kick ends LOOP", A_CODE, SIZE(jit_endless_loop));
 }
 
+/* ---- the farthest that 32 bits reach from the end of an instruction ---- */
+
+CODE(jit_most_load, 64, ".byte 0x8b, 0x05; .long 0x7ffffffc\n" DONE); /* mov eax, [rip+...] */
+CODE(jit_most_back, 64, ".byte 0x8b, 0x05; .long -0x80000000\n" DONE);
+CODE(jit_most_jump, 64, ".byte 0xe9; .long 0x7ffffffc\n" DONE);
+CODE(jit_most_jcc, 64, "cmp %eax, %eax\n.byte 0x0f, 0x84; .long 0x7ffffffc\n" DONE);
+CODE(jit_most_call, 64, ".byte 0xe8; .long 0x7ffffffc\n" DONE);
+
+static void check_most(struct machine *m)
+{
+    m_long(m);
+    LOAD(m, A_CODE, jit_most_load);
+    (void)run(m);
+    expect_pf(m, "a load from as far as RIP reaches", 0, A_CODE + 6 + 0x7ffffffcull);
+    m_long(m);
+    LOAD(m, A_CODE, jit_most_back);
+    (void)run(m);
+    expect_pf(m, "the same backward", 0, A_CODE + 6 - 0x80000000ull);
+    m_long(m);
+    LOAD(m, A_CODE, jit_most_jump);
+    (void)run(m);
+    expect_pf(m, "a jump as far as it reaches", 0x10, A_CODE + 5 + 0x7ffffffcull);
+    m_long(m);
+    LOAD(m, A_CODE, jit_most_jcc);
+    (void)run(m);
+    expect_pf(m, "a conditional jump", 0x10, A_CODE + 8 + 0x7ffffffcull);
+    m_long(m);
+    LOAD(m, A_CODE, jit_most_call);
+    (void)run(m);
+    expect_pf(m, "a call", 0x10, A_CODE + 5 + 0x7ffffffcull);
+}
+
 void test_jit(struct machine *m)
 {
     for (unsigned i = 0; i < 2; i++) {
@@ -556,5 +588,6 @@ void test_jit(struct machine *m)
         check_chains(m);
         check_flags(m);
         check_endless(m);
+        check_most(m);
     }
 }

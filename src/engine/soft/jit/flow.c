@@ -88,11 +88,10 @@ static void put_indirect(struct tx *t, struct emit *e)
     put_jmp_mem(e, slot);
 }
 
-static void put_far(struct tx *t, struct emit *e, int32_t off, uint32_t branch)
+static void put_far(struct tx *t, struct emit *e, int64_t off, uint32_t branch)
 {
     put_mov_imm32(e, S3, branch);
-    put_load(e, S1, mem_cpu(OFF(block_rip)));
-    put_lea(e, S1, mem_at(S1, off));
+    tx_page_offset(e, S1, off);
     put_indirect(t, e);
 }
 
@@ -166,7 +165,7 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         break;
     case COLD_FAR:
         put_uncount(t, e, c->uncount);
-        put_far(t, e, (int32_t)c->packed, c->branch);
+        put_far(t, e, c->target, c->branch);
         break;
     case COLD_POLL:
         put_load(e, S1, mem_cpu(OFF(block_rip)));
@@ -230,7 +229,7 @@ void tx_goto(struct tx *t, int64_t target, uint32_t branch)
     if (target >= 0 && target < (int64_t)PAGE_SIZE)
         add_link(t, put_jmp(e), (unsigned)target);
     else
-        put_far(t, e, (int32_t)target, branch);
+        put_far(t, e, target, branch);
 }
 
 static int64_t branch_target(const struct tx *t, const struct x86_insn *in)
@@ -272,7 +271,7 @@ void tx_jcc(struct tx *t, const struct x86_insn *in)
     } else {
         struct cold *c = tx_cold(t, COLD_FAR, put_jcc(e, cc));
 
-        c->packed = (uint32_t)(int32_t)target;
+        c->target = target;
         c->branch = t->off[t->i];
         c->uncount = (uint8_t)(t->n - t->i - 1);
     }

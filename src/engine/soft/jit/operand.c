@@ -78,6 +78,18 @@ void tx_load_gpr(struct tx *t, unsigned to, unsigned guest)
         put_load(&t->hot, to, mem_cpu(OFF_GPR(guest)));
 }
 
+void tx_page_offset(struct emit *e, unsigned to, int64_t off)
+{
+    enum { STEP = 2 * PAGE_SIZE };
+
+    put_load(e, to, mem_cpu(OFF(block_rip)));
+    if (off > INT32_MAX) { /* from an instruction's end, as far as it reaches */
+        put_lea(e, to, mem_at(to, STEP));
+        off -= STEP;
+    }
+    put_lea(e, to, mem_at(to, (int32_t)off));
+}
+
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
 {
     struct emit *e = &t->hot;
@@ -86,9 +98,10 @@ void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
     bool wide = in->asize == 8 && (in->op != X86_LEA || in->osize != 4);
 
     if (in->base == X86_REG_RIP) {
-        put_load(e, to, mem_cpu(OFF(block_rip)));
-        m.base = (uint8_t)to;
-        m.disp = (int32_t)(in->disp + t->off[t->i] + in->len);
+        tx_page_offset(e, to, in->disp + t->off[t->i] + in->len);
+        if (!wide)
+            put_mov32(e, to, to);
+        return;
     } else {
         if (in->base != X86_REG_NONE)
             m.base = (uint8_t)tx_reg_or(t, in->base, S1);

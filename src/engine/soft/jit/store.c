@@ -31,7 +31,7 @@ unsigned store_fields(const struct x86_insn *in, const uint8_t *code, unsigned a
     if (in->disp_size == 4 && in->base != X86_REG_RIP && is_address(load32(code + in->off_disp)))
         at[n++] = in->off_disp;
     else if (in->disp_size == 4 && in->base == X86_REG_RIP && in->seg == X86_GS &&
-             load32(code + in->off_disp) >> 30 == 1)
+             is_distance(load32(code + in->off_disp)))
         at[n++] = in->off_disp | FIELD_BACK;
     if (in->imm_size == 4 && in->opnd[0].kind != X86_OPND_REL &&
         is_address(load32(code + in->off_imm)))
@@ -198,7 +198,8 @@ static bool fits(const struct record *r, const struct parts *p, const uint8_t *p
             was = load32(guest + (f - at));
             if (n++ == 0)
                 *by = back ? was - now : now - was;
-            if (now >> 30 != (back ? 1 : 2) || (back ? was - now : now - was) != *by)
+            if (!(back ? is_distance(now) : is_address(now)) ||
+                (back ? was - now : now - was) != *by)
                 return false;
             guest += f - at + 4;
             at = f + 4;

@@ -150,6 +150,12 @@ static inline bool is_address(uint32_t v)
     return v >> 30 == 2;
 }
 
+/* From there to a variable of the processor, and far from what no longer fits into 32 bits. */
+static inline bool is_distance(uint32_t v)
+{
+    return v >> 30 == 1 && v < 0x7fff0000;
+}
+
 static inline size_t up(size_t n)
 {
     return (n + 7) & ~(size_t)7;

@@ -154,7 +154,7 @@ static bool learn(struct soft_cpu *cpu, struct writer *w, const struct jit_block
         bool back = (w->field[i] & FIELD_BACK) != 0;
         uint32_t was = load32(w->page + at), v = back ? was - by : was + by;
 
-        if (v >> 30 != was >> 30)
+        if (back ? !is_distance(v) : !is_address(v))
             return false;
         memcpy(w->page + at, &v, 4);
     }

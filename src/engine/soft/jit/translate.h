@@ -48,6 +48,7 @@ struct cold {
     uint8_t uncount; /* instructions that do not run */
     uint8_t *jump, *retry, *found, *resume;
     uint32_t packed, branch;
+    int64_t target;   /* COLD_FAR: from the page's start */
     int32_t distance; /* COLD_GROUP: from the span's start to the access */
     uint16_t span;
     uint8_t index; /* of the instruction */
@@ -132,6 +133,8 @@ void tx_flags_out(struct tx *t, bool needed);
 unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp);
 /* Copies a guest register to a scratch. */
 void tx_load_gpr(struct tx *t, unsigned to, unsigned guest);
+/* The linear address at this distance from the page's start, at most 2 GiB and 8 KiB. */
+void tx_page_offset(struct emit *e, unsigned to, int64_t off);
 /* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
 void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
