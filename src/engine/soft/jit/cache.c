@@ -56,6 +56,31 @@ static bool room(const struct jit *j)
            JIT_ARENA_SIZE - j->arena_used >= ARENA_MOST;
 }
 
+/*
+ * In the hostile build translated code is left, and the cache emptied, when nothing asks for it,
+ * and blocks are never linked. The numbers are the same in every run.
+ */
+static bool by_chance(struct jit *j, unsigned one_in)
+{
+#ifdef XHYVE_HOSTILE
+    j->chance = j->chance * 6364136223846793005ull + 1442695040888963407ull;
+    return (j->chance >> 33) % one_in == 0;
+#else
+    (void)j;
+    (void)one_in;
+    return false;
+#endif
+}
+
+static bool may_link(void)
+{
+#ifdef XHYVE_HOSTILE
+    return false;
+#else
+    return true;
+#endif
+}
+
 /* ---- forgetting ---- */
 
 static void clear_slots(struct soft_cpu *cpu)
@@ -306,7 +331,7 @@ static struct jit_block *block_at(struct soft_cpu *cpu, uint64_t lin, unsigned k
     b = jit_find(j, gpa, key);
     if (b != NULL)
         return b;
-    if (!room(j))
+    if (!room(j) || by_chance(j, 256))
         jit_flush(cpu);
     return translate(cpu, lin, gpa, code, key, entry);
 }
@@ -405,7 +430,7 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
     cpu->st.rip = rip;
     cpu->in_insn = false;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
-        cpu->exit_wanted)
+        cpu->exit_wanted || by_chance(cpu->jit, 16))
         return cpu->hot.exit;
     take_key(cpu);
     s = &cpu->slots[cpu->cpl == 3][rip & (JIT_SLOTS - 1)];
@@ -444,9 +469,9 @@ static bool must_leave(struct soft_cpu *cpu, uint64_t epoch)
 {
     struct jit *j = cpu->jit;
 
-    return cpu->uop_end != NULL || j->killed || epoch != j->epoch || cpu->exit_wanted ||
-           atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
-           jit_key(cpu) != cpu->hot.key;
+    return by_chance(j, 16) || cpu->uop_end != NULL || j->killed || epoch != j->epoch ||
+           cpu->exit_wanted || atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 ||
+           !usable(cpu) || jit_key(cpu) != cpu->hot.key;
 }
 
 /* One instruction by the interpreter; where to go on, `resume` if it is simply the next one. */
@@ -673,7 +698,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     if (b == NULL)
         return cpu->hot.exit;
     /* a flush on the way has taken the link too */
-    if (epoch == j->epoch && !l->from->dead && l->to == NULL &&
+    if (may_link() && epoch == j->epoch && !l->from->dead && l->to == NULL &&
         (b->pa & PAGE_MASK) == (l->from->pa & PAGE_MASK)) {
         l->to = b;
         l->next = b->in;

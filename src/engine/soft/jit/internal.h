@@ -107,6 +107,7 @@ struct jit {
     unsigned pcid;              /* the current one */
     bool local_kernel;          /* supervisor slots may name pages that are not global */
     uint64_t epoch;             /* counts flushes */
+    uint64_t chance;            /* by_chance's last number */
     uint32_t *dirty;            /* slots that lead to code: table << 16 | slot */
     unsigned dirties;
     bool killed; /* a block was killed since the flag was cleared */
