@@ -25,7 +25,8 @@ done
     exit 2
 }
 [ -x build/tests/boot/boot-console ] || tools/build.sh
-mkdir -p build/boot
+mkdir -p build/boot build/cache
+export XDG_CACHE_HOME="$PWD/build/cache" # translations are kept from one scenario to the next
 
 passed=0 failed=0 skipped=0 absent=" "
 for file in $files; do

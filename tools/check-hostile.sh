@@ -21,7 +21,8 @@ boot() {
         echo "there is no build/guest/cloud (tools/guest.sh cloud)"
         return 77
     fi
-    $dir/tests/boot/boot-console -x $dir/xhyve -l $dir/quick-cloud.log tests/boot/quick-cloud.boot
+    mkdir -p $dir/cache
+    XDG_CACHE_HOME="$PWD/$dir/cache" $dir/tests/boot/boot-console -x $dir/xhyve -l $dir/quick-cloud.log tests/boot/quick-cloud.boot
 }
 one "boot of the cloud kernel" boot
 total
