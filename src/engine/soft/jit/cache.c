@@ -532,6 +532,8 @@ static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
     if (p == NULL || p2 == NULL || (acc == ACC_WRITE && p2 != p + first))
         return false;
     cpu->hot.s1 = (uintptr_t)p;
+    if (packed & SLOW_SPLIT)
+        cpu->hot.s3 = 0;
     if (p2 != p + first) {
         memcpy(cpu->hot.bounce, p, first);
         memcpy(cpu->hot.bounce + first, p2, size - first);

@@ -140,7 +140,8 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
     case COLD_SLOW: {
         uint8_t *ret;
 
-        put_op_mem(e, true, 0x33, S1, c->tag); /* xor: the address again */
+        if (!(c->packed & SLOW_SPLIT))
+            put_op_mem(e, true, 0x33, S1, c->tag); /* xor: the address again */
         put_stub_call(t, e, FN_SLOW);
         ret = e->p;
         put32(e, c->packed);

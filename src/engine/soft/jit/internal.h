@@ -171,7 +171,8 @@ unsigned jit_key(const struct soft_cpu *cpu);
 #define SLOW_WRITE (1u << 19)
 #define SLOW_SEG(x) (((x) >> 20) & 7u)
 #define SLOW_GROUP_WRITE (1u << 30)
-#define SLOW_BRANCH (1u << 29)            /* there is no next instruction to go on with */
+#define SLOW_SPLIT (1u << 31)  /* S1 is the address still, S3 the distance to the host's */
+#define SLOW_BRANCH (1u << 29) /* there is no next instruction to go on with */
 #define SLOW_ALIGN(x) (((x) >> 23) & 63u) /* mask that the address must not meet */
 
 #endif

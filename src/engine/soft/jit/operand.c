@@ -186,6 +186,63 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
     c->found = e->p;
 }
 
+static bool high_byte(const struct x86_insn *in)
+{
+    return (in->opnd[0].kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPRH) ||
+           (in->opnd[1].kind == X86_OPND_REG && in->opnd[1].rclass == X86_RC_GPRH);
+}
+
+/*
+ * The same, but S1 stays as it is and S3 becomes the distance to the host's address: the access
+ * need not wait for the compare, nor for an addition. S2 is lost.
+ */
+static void put_split_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align)
+{
+    struct emit *e = &t->hot;
+    struct mem tag =
+        tx_tlb(t, write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    uint8_t *retry = e->p, *jump[2];
+    unsigned n = 0;
+
+    tx_index(t);
+    put_mov(e, S3, S1);
+    put_op_mem(e, true, 0x33, S3, tag);
+    put_alu_imm(e, true, 7, S3, (int32_t)(PAGE_SIZE - size));
+    jump[n++] = put_jcc(e, CC_A);
+    if (align != 0) {
+        put8(e, 0x40); /* test bpl, align */
+        put8(e, 0xf6);
+        put8(e, 0xc5);
+        put8(e, align);
+        jump[n++] = put_jcc(e, CC_NE);
+    }
+    put_load(e, S3, tx_tlb(t, offsetof(struct tlb_entry, addend)));
+    for (unsigned i = 0; i < n; i++) {
+        struct cold *c = tx_cold(t, COLD_SLOW, jump[i]);
+
+        c->retry = retry;
+        c->found = e->p;
+        c->packed = t->off[t->i] | size << 12 | (write ? SLOW_WRITE : 0) | seg << 20 | align << 23 |
+                    SLOW_SPLIT;
+    }
+}
+
+/* Has the instruction registers to spare for that? S2 may stand for one of the guest's. */
+static bool can_split(const struct tx *t, const struct x86_insn *in)
+{
+    uint32_t slow = 0;
+
+    if (t->kind[t->i] != TX_PLAIN || t->busy[t->i] || !in->has_modrm || high_byte(in))
+        return false;
+    for (unsigned k = 0; k < in->opnd_count; k++) {
+        const struct x86_opnd *o = &in->opnd[k];
+
+        if (o->kind == X86_OPND_REG && o->rclass == X86_RC_GPR && tx_home[o->reg] == H_NONE)
+            slow |= 1u << o->reg;
+    }
+    return (slow & (slow - 1)) == 0;
+}
+
 /* The probe of a group's span; S3 becomes the distance from guest to host addresses. */
 static void put_group_probe(struct tx *t, unsigned seg)
 {
@@ -234,12 +291,6 @@ static struct mem shared(struct tx *t, unsigned base, int32_t disp, unsigned seg
     return m;
 }
 
-static bool high_byte(const struct x86_insn *in)
-{
-    return (in->opnd[0].kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPRH) ||
-           (in->opnd[1].kind == X86_OPND_REG && in->opnd[1].rclass == X86_RC_GPRH);
-}
-
 struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,
                       unsigned align)
 {
@@ -268,6 +319,10 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
     }
     tx_clobber_flags(t);
     tx_linear(t, in);
+    if (can_split(t, in)) {
+        put_split_probe(t, in->seg, size, write, align);
+        return (struct mem){.base = S1, .index = S3};
+    }
     tx_probe(t, in->seg, size, write, align);
     return mem_at(S1, 0);
 }
