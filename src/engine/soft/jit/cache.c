@@ -344,7 +344,7 @@ static void put_out(struct emit *e, struct jit *j, unsigned cc, const uint8_t *t
         tx_reloc(t, RELOC_FIXED, e->p - 4, 0);
 }
 
-void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, struct tx *t)
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, bool polls, struct tx *t)
 {
     struct jit *j = cpu->jit;
     unsigned user = key & KEY_USER ? 1 : 0;
@@ -359,9 +359,11 @@ void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, struct tx
     put_load(e, S3, slot);
     put_op_mem(e, true, 0x3b, S3, mem_cpu(OFF(hot.ctx) + 8 * user));
     put_out(e, j, CC_NE, miss, t);
-    put_op_mem(e, false, 0x83, 7, mem_cpu(OFF(pending))); /* cmp dword, 0 */
-    put8(e, 0);
-    put_out(e, j, CC_NE, j->poll, t);
+    if (!polls) {
+        put_op_mem(e, false, 0x83, 7, mem_cpu(OFF(pending))); /* cmp dword, 0 */
+        put8(e, 0);
+        put_out(e, j, CC_NE, j->poll, t);
+    }
     put_alu_imm(e, true, 4, S1, -4096);
     put_store(e, mem_cpu(OFF(block_rip)), S1);
 }
@@ -373,7 +375,7 @@ static void make_entry(struct soft_cpu *cpu, struct jit_block *b, uint64_t lin)
     struct emit e = {.p = j->cold};
 
     b->entry = jit_offset(j, e.p);
-    jit_put_entry(cpu, &e, b->key, NULL);
+    jit_put_entry(cpu, &e, b->key, b->polls, NULL);
     put_jmp_to(&e, jit_at(j, b->body));
     j->cold = e.p;
     if (unlikely(j->trace != NULL))

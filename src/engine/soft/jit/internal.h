@@ -54,7 +54,7 @@ struct jit_block {
     uint16_t lo, hi;      /* page offsets of the bytes it depends on */
     uint16_t key;
     uint8_t insns, links;
-    bool dead;
+    bool dead, polls; /* polls: looks for what is pending itself */
     struct jit_link *link;
     uint16_t *offsets;         /* of the instructions, with KEY_COUNT */
     struct jit_origin *origin; /* store.c's; NULL: not to be kept */
@@ -139,7 +139,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
  * looks for what is pending, and goes on in the body, which must follow. t: being translated, or
  * NULL.
  */
-void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, struct tx *t);
+void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, bool polls, struct tx *t);
 void *jit_alloc(struct jit *j, size_t size);
 struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key);
 void jit_insert(struct jit *j, struct jit_block *b);

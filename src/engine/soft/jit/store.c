@@ -168,6 +168,7 @@ static struct jit_block *take(struct soft_cpu *cpu, const struct record *r, cons
         .hi = r->hi,
         .key = r->key,
         .insns = r->insns,
+        .polls = r->polls,
         .links = (uint8_t)r->links,
         .link = link,
     };

@@ -50,7 +50,7 @@ struct record {
     uint16_t off, key, lo, hi; /* as in struct jit_block */
     uint16_t hot, cold, relocs, uops, links;
     uint16_t body, guest; /* bytes of guest code */
-    uint8_t insns, smap, entry, fields, spans, pad;
+    uint8_t insns, smap, entry, fields, spans, polls;
 };
 
 struct link_record {

@@ -221,6 +221,7 @@ static bool put_new(struct soft_cpu *cpu, struct writer *w, const struct jit_blo
         .links = b->links,
         .body = (uint16_t)(b->body - o->hot),
         .insns = b->insns,
+        .polls = b->polls,
         .smap = o->smap,
         .entry = b->entry == o->hot,
         .fields = (uint8_t)w->fields,

@@ -429,7 +429,7 @@ static void emit_insn(struct tx *t)
 
 static void emit_block(struct tx *t)
 {
-    if (jumps_back(t))
+    if (t->block->polls)
         tx_poll(t);
     if (t->key & KEY_COUNT)
         tx_count(t);
@@ -469,9 +469,10 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     t->link = jit_alloc(j, (t->exits + t->groups + 2) * sizeof(struct jit_link));
     memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(struct jit_link));
     memset(b, 0, sizeof(*b));
+    b->polls = jumps_back(t);
     if (entry) {
         b->entry = jit_offset(j, t->hot.p);
-        jit_put_entry(cpu, &t->hot, key, t);
+        jit_put_entry(cpu, &t->hot, key, b->polls, t);
     }
     b->body = jit_offset(j, t->hot.p);
     emit_block(t);
