@@ -59,6 +59,9 @@ static struct jit_block *again(struct soft_cpu *cpu, const struct jit_block *b, 
     size_t used = j->arena_used;
     struct jit_block *made;
 
+    if (j->hot_end - hot < CODE_MOST || j->cold_end - cold < CODE_MOST ||
+        JIT_ARENA_SIZE - used < ARENA_MOST)
+        return NULL; /* the cache is full, and what lies behind it is to be kept too */
     cpu->st.cr4 = b->origin->smap ? cpu->st.cr4 | X86_CR4_SMAP : cpu->st.cr4 & ~X86_CR4_SMAP;
     made = jit_translate(cpu, b->pa, page, b->key, b->entry == b->origin->hot);
     j->hot = hot;
