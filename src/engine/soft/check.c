@@ -323,7 +323,8 @@ static void run_translated(struct soft_cpu *cpu, unsigned length)
 {
     struct check *c = cpu->check;
     jmp_buf *outer = cpu->env;
-    bool budgeted = cpu->budgeted, left = true;
+    bool budgeted = cpu->budgeted;
+    bool volatile left = true;
     uint64_t budget = cpu->budget, limit = cpu->stats.instructions + length;
 
     c->phase = TRANSLATED;
@@ -395,7 +396,7 @@ static uint32_t run_interpreted(struct soft_cpu *cpu, bool singly, uint64_t *tra
     jmp_buf *outer = cpu->env;
     uint32_t volatile undefined = 0;
     unsigned volatile n = 0;
-    bool left = true;
+    bool volatile left = true;
 
     c->phase = INTERPRETED;
     cpu->env = &c->env;
