@@ -337,7 +337,7 @@ static void tidy(const struct jit_store *s)
         } else {
             unlinkat(s->dir, newest[oldest].name, 0);
         }
-        snprintf(newest[oldest].name, sizeof(newest[0].name), "%s", e->d_name);
+        memcpy(newest[oldest].name, e->d_name, strlen(e->d_name) + 1);
         newest[oldest].when = st.st_mtime;
     }
     if (list != NULL)
