@@ -165,7 +165,7 @@ void jit_flush(struct soft_cpu *cpu)
     memset(j->page, 0, sizeof(j->page));
     j->hot = j->start_hot;
     j->cold = j->start_cold;
-    j->arena_used = 0;
+    j->arena_used = 16; /* place 0 is none */
     if (j->store != NULL)
         store_forget(cpu);
     j->killed = true;
@@ -180,20 +180,24 @@ static void set_link(struct jit *j, struct jit_link *l, uint32_t to)
 
 static void unlink_block(struct jit *j, struct jit_block *b)
 {
-    for (struct jit_link *l = b->in; l != NULL; l = l->next) {
-        set_link(j, l, l->cold);
-        l->to = NULL;
-    }
-    b->in = NULL;
-    for (unsigned i = 0; i < b->links; i++) {
-        struct jit_link *l = &b->link[i], **at;
+    for (uint32_t in = b->in; in != 0; in = jit_link_at(j, in)->next) {
+        struct jit_link *l = jit_link_at(j, in);
 
-        if (l->to == NULL)
+        set_link(j, l, l->cold);
+        l->to = 0;
+    }
+    b->in = 0;
+    for (unsigned i = 0; i < b->links; i++) {
+        struct jit_link *l = &b->link[i];
+        uint32_t *at;
+
+        if (l->to == 0)
             continue;
-        for (at = &l->to->in; *at != l; at = &(*at)->next)
+        for (at = &jit_block_at(j, l->to)->in; *at != jit_place(j, l);
+             at = &jit_link_at(j, *at)->next)
             ;
         *at = l->next;
-        l->to = NULL;
+        l->to = 0;
     }
 }
 
@@ -687,7 +691,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
                            const uint8_t *ret)
 {
     struct jit *j = cpu->jit;
-    struct jit_link *l = (void *)(j->arena + s1);
+    struct jit_link *l = jit_link_at(j, (uint32_t)s1);
     uint64_t rip = cpu->block_rip + l->target, epoch = j->epoch;
     struct jit_block *b;
 
@@ -702,11 +706,11 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     if (b == NULL)
         return cpu->hot.exit;
     /* a flush on the way has taken the link too */
-    if (may_link() && epoch == j->epoch && !l->from->dead && l->to == NULL &&
-        (b->pa & PAGE_MASK) == (l->from->pa & PAGE_MASK)) {
-        l->to = b;
+    if (may_link() && epoch == j->epoch && !jit_block_at(j, l->from)->dead && l->to == 0 &&
+        (b->pa & PAGE_MASK) == (jit_block_at(j, l->from)->pa & PAGE_MASK)) {
+        l->to = jit_place(j, b);
         l->next = b->in;
-        b->in = l;
+        b->in = jit_place(j, l);
         set_link(j, l, b->body);
         j->stats.links++;
     }

@@ -53,7 +53,8 @@ static void put_resume(struct tx *t, struct emit *e, const struct cold *c)
 /* To S1: where link n is. */
 static void put_link_place(struct tx *t, struct emit *e, unsigned n)
 {
-    put_mov_imm32(e, S1, (uint32_t)((uint8_t *)&t->link[n] - t->j->arena));
+    put_mov_imm32(e, S1, 0); /* see keep_links */
+    t->link_site[n] = e->p - 4;
     tx_reloc(t, RELOC_LINK, e->p - 4, n);
 }
 

@@ -42,14 +42,15 @@ struct jit_link {
     uint32_t cold;   /* where it goes while it is not linked */
     uint16_t target; /* offset in the page */
     bool apart;      /* to a block with KEY_APART */
-    struct jit_block *from, *to;
-    struct jit_link *next; /* of those that lead to `to` */
+    /* blocks, and the next of those that lead to `to`, as places in the arena (jit_place); 0: none
+     */
+    uint32_t from, to, next;
 };
 
 struct jit_block {
     struct jit_block *hash_next, *page_next;
     uint64_t pa;
-    struct jit_link *in;
+    uint32_t in;          /* the first link that leads here */
     uint32_t body, entry; /* offsets in the cache; entry 0: not made */
     uint16_t lo, hi;      /* page offsets of the bytes it depends on */
     uint16_t key;
@@ -143,6 +144,22 @@ void jit_put_entry(struct soft_cpu *cpu, struct emit *e, unsigned key, bool poll
 void *jit_alloc(struct jit *j, size_t size);
 struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key);
 void jit_insert(struct jit *j, struct jit_block *b);
+
+/* Blocks and links are named by where they are in the arena. */
+static inline uint32_t jit_place(const struct jit *j, const void *p)
+{
+    return (uint32_t)((const uint8_t *)p - j->arena);
+}
+
+static inline struct jit_link *jit_link_at(const struct jit *j, uint32_t place)
+{
+    return (void *)(j->arena + place);
+}
+
+static inline struct jit_block *jit_block_at(const struct jit *j, uint32_t place)
+{
+    return (void *)(j->arena + place);
+}
 
 static inline uint8_t *jit_rx(const struct jit *j, const uint8_t *rw)
 {

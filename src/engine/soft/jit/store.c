@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "engine/soft/jit/store_file.h"
-#include "host/clock.h"
 #include "host/memory.h"
 #include "host/program.h"
 
@@ -129,7 +128,7 @@ static struct jit_block *take(struct soft_cpu *cpu, const struct record *r, cons
         struct uop *u = jit_alloc(j, sizeof(*u));
 
         block_make_uop(cpu, page + p->uop_at[i], PAGE_SIZE - p->uop_at[i], p->uop_at[i], u);
-        uop[i] = (uint32_t)((uint8_t *)u - j->arena);
+        uop[i] = jit_place(j, u);
     }
     memset(b, 0, sizeof(*b));
     memset(link, 0, r->links * sizeof(*link));
@@ -143,7 +142,7 @@ static struct jit_block *take(struct soft_cpu *cpu, const struct record *r, cons
         uint32_t v;
 
         if (kind == RELOC_LINK)
-            v = (uint32_t)((uint8_t *)&link[n] - j->arena);
+            v = jit_place(j, &link[n]);
         else if (kind == RELOC_UOP && n >= RELOC_BACK)
             v = load32(at) + (n == RELOC_GUEST ? by : 0u - by);
         else if (kind == RELOC_UOP)
@@ -158,7 +157,7 @@ static struct jit_block *take(struct soft_cpu *cpu, const struct record *r, cons
             .cold = jit_offset(j, j->cold + p->link[i].cold),
             .target = p->link[i].target,
             .apart = p->link[i].apart,
-            .from = b,
+            .from = jit_place(j, b),
         };
     *b = (struct jit_block){
         .pa = pa,
@@ -242,7 +241,8 @@ struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *p
         b->origin = jit_alloc(j, sizeof(*b->origin));
         *b->origin = (struct jit_origin){.number = n + 1};
         s->kept[n] = 1;
-        j->stats.loaded++;
+        if (++j->stats.loaded % REST_AFTER == 0)
+            host_file_rest(s->bytes, s->size);
         remember(s, b);
         jit_insert(j, b);
         return b;
@@ -367,14 +367,9 @@ void store_rest(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
     struct jit_store *s = j->store;
-    uint64_t now;
 
-    if (j->stats.loaded == s->rested)
+    if (j->stats.loaded - s->rested < REST_AFTER / 16)
         return;
-    now = host_clock_ns();
-    if (now - s->rest_ns < REST_NS)
-        return;
-    s->rest_ns = now;
     s->rested = j->stats.loaded;
     host_file_rest(s->bytes, s->size);
 }

@@ -25,8 +25,8 @@
 enum {
     MOST_FILE = 64 << 20,
     MOST_RECORD = 64 << 10,
-    REST_NS = 300000000, /* between two times of giving it back */
-    FIRST_BYTES = 16,    /* of the guest's code that the index is by */
+    REST_AFTER = 4096, /* records, the pages of the file that were read are given back */
+    FIRST_BYTES = 16,  /* of the guest's code that the index is by */
 };
 
 #define STORE_MAGIC "xhyvejit"
@@ -97,7 +97,7 @@ struct jit_store {
     unsigned count;           /* of records */
     uint8_t *kept;            /* by slot: the record's block is in the list below */
     const uint8_t *bytes;     /* of the file, mapped */
-    uint64_t rest_ns, rested; /* when it was last given back, and how much had been used then */
+    uint64_t rested;          /* records used when the vCPU last went to sleep */
     struct jit_block **block; /* of the cache, in the order in which they came */
     unsigned blocks, room, fresh;
     bool failed; /* no memory for the list: nothing will be written */

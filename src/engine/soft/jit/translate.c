@@ -444,6 +444,22 @@ static void emit_block(struct tx *t)
     }
 }
 
+/* The links go into the arena when it is known how many there are. */
+static void keep_links(struct tx *t, struct jit_block *b)
+{
+    struct jit *j = t->j;
+
+    b->links = (uint8_t)t->links;
+    b->link = jit_alloc(j, t->links * sizeof(*b->link));
+    memcpy(b->link, t->link, t->links * sizeof(*b->link));
+    for (unsigned i = 0; i < t->links; i++) {
+        uint32_t place = jit_place(j, &b->link[i]);
+
+        b->link[i].from = jit_place(j, b);
+        memcpy(t->link_site[i], &place, sizeof(place));
+    }
+}
+
 struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
                                 unsigned key, bool entry)
 {
@@ -466,8 +482,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     scan_flags(t);
     tx_share(t);
     b = t->block = jit_alloc(j, sizeof(*b));
-    t->link = jit_alloc(j, (t->exits + t->groups + 2) * sizeof(struct jit_link));
-    memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(struct jit_link));
+    memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(t->link[0]));
     memset(b, 0, sizeof(*b));
     b->polls = jumps_back(t);
     if (entry) {
@@ -486,10 +501,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     b->lo = (uint16_t)t->lo;
     b->hi = (uint16_t)t->hi;
     b->insns = (uint8_t)t->n;
-    b->link = t->link;
-    b->links = (uint8_t)t->links;
-    for (unsigned i = 0; i < t->links; i++)
-        t->link[i].from = b;
+    keep_links(t, b);
     if (key & KEY_COUNT) {
         b->offsets = jit_alloc(j, t->n * sizeof(uint16_t));
         memcpy(b->offsets, t->off, t->n * sizeof(uint16_t));

@@ -64,13 +64,12 @@ struct access {
     uint16_t span;  /* of the group, from lo */
 };
 
-enum { TX_RELOCS = 2048, TX_FIELDS = 256, TX_SPANS = 64 };
+enum { TX_RELOCS = 2048, TX_FIELDS = 256, TX_SPANS = 64, TX_LINKS = JIT_EXITS + JIT_INSNS };
 
 struct tx {
     struct soft_cpu *cpu;
     struct jit *j;
     struct jit_block *block;
-    struct jit_link *link;
     const uint8_t *page; /* the guest's code, in the host */
     struct emit hot;
     unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
@@ -92,6 +91,8 @@ struct tx {
     struct access access[JIT_INSNS];
     bool busy[JIT_INSNS]; /* S3 belongs to shared accesses */
     struct cold cold[JIT_INSNS * 8 + 8];
+    struct jit_link link[TX_LINKS];
+    uint8_t *link_site[TX_LINKS]; /* where the code names it */
     uint32_t reloc[TX_RELOCS];
     uint16_t uop_at[JIT_INSNS]; /* page offsets */
     uint16_t span[TX_SPANS][2]; /* page offsets of the bytes that were looked at, and behind them */
