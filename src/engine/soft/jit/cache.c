@@ -410,11 +410,19 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
     return j->rx + b->body;
 }
 
+static const void *leave(struct soft_cpu *cpu, enum jit_leave why)
+{
+    ((struct jit *)cpu->jit)->stats.leaves[why]++;
+    return cpu->hot.exit;
+}
+
 static const void *leave_at(struct soft_cpu *cpu, uint64_t rip)
 {
     cpu->st.rip = rip;
     cpu->in_insn = false;
-    return cpu->hot.exit;
+    return leave(cpu, atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0
+                          ? LEAVE_PENDING
+                          : LEAVE_CHANGED);
 }
 
 /* The key of what runs next. Slots do not hold it: they belong to one, but for the privilege. */
@@ -435,9 +443,11 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
 
     cpu->st.rip = rip;
     cpu->in_insn = false;
-    if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || !usable(cpu) ||
-        cpu->exit_wanted || by_chance(cpu->jit, 16))
-        return cpu->hot.exit;
+    if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || cpu->exit_wanted ||
+        by_chance(cpu->jit, 16))
+        return leave(cpu, LEAVE_PENDING);
+    if (!usable(cpu))
+        return leave(cpu, LEAVE_MODE);
     take_key(cpu);
     s = &cpu->slots[cpu->cpl == 3][rip & (JIT_SLOTS - 1)];
     if (s->lin == rip && s->ctx == cpu->hot.ctx[cpu->cpl == 3]) {
@@ -445,7 +455,7 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
         return s->body;
     }
     b = block_at(cpu, rip, cpu->hot.key, true);
-    return b != NULL ? enter_block(cpu, b, rip) : cpu->hot.exit;
+    return b != NULL ? enter_block(cpu, b, rip) : leave(cpu, LEAVE_CODE);
 }
 
 /* ---- what translated code calls ---- */
@@ -548,6 +558,18 @@ static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
     return true;
 }
 
+static enum jit_why why_missed(const struct soft_cpu *cpu, uint64_t lin, unsigned size,
+                               unsigned align)
+{
+    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+
+    if ((lin & align) != 0)
+        return WHY_ALIGN;
+    if ((lin & 4095) + size > PAGE_SIZE)
+        return WHY_CROSSING;
+    return e->rtag == (lin & PAGE_MASK) ? WHY_WRITE : WHY_ABSENT;
+}
+
 /*
  * A probe missed. Behind the call: packed arguments, the way back to the probe, then to
  * where the probe has found it, then the resumption.
@@ -564,6 +586,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
     (void)s2;
     (void)s3;
     cpu->stats.tlb_misses++;
+    j->stats.whys[why_missed(cpu, lin, size, SLOW_ALIGN(p))]++;
     if ((lin & 4095) + size <= PAGE_SIZE && (lin & SLOW_ALIGN(p)) == 0) {
         begin_insn(cpu, &u, SLOW_OFF(p));
         if (mmu_translate(cpu, SLOW_SEG(p), lin, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
@@ -572,6 +595,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
             j->stats.fills++;
             return ret + data_at(ret, 1);
         }
+        j->stats.whys[WHY_NO_RAM]++;
     }
     if ((lin & SLOW_ALIGN(p)) == 0 && across_pages(cpu, lin, p))
         return ret + data_at(ret, 2);
@@ -596,6 +620,8 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     (void)s2;
     (void)s3;
     cpu->stats.tlb_misses++;
+    j->stats.whys[(lin & 4095) + span > PAGE_SIZE ? WHY_SPAN
+                                                  : why_missed(cpu, at, size, SLOW_ALIGN(p))]++;
     if ((at & 4095) + size <= PAGE_SIZE && (lin & 4095) + span <= PAGE_SIZE &&
         (at & SLOW_ALIGN(p)) == 0) {
         begin_insn(cpu, &u, SLOW_OFF(p));
@@ -613,7 +639,7 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     cpu->in_insn = false;
     b = block_at(cpu, rip, cpu->hot.key | KEY_APART, false);
     if (b == NULL)
-        return cpu->hot.exit;
+        return leave(cpu, LEAVE_CODE);
     cpu->block_rip = rip & PAGE_MASK;
     return j->rx + b->body;
 }
@@ -701,10 +727,10 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     cpu->st.rip = rip;
     cpu->in_insn = false;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0)
-        return cpu->hot.exit;
+        return leave(cpu, LEAVE_PENDING);
     b = block_at(cpu, rip, cpu->hot.key | (l->apart ? KEY_APART : 0), false);
     if (b == NULL)
-        return cpu->hot.exit;
+        return leave(cpu, LEAVE_CODE);
     /* a flush on the way has taken the link too */
     if (may_link() && epoch == j->epoch && !jit_block_at(j, l->from)->dead && l->to == 0 &&
         (b->pa & PAGE_MASK) == (jit_block_at(j, l->from)->pa & PAGE_MASK)) {
@@ -725,44 +751,6 @@ static const void *fn_step(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     (void)s3;
     return step(cpu, SLOW_OFF((uint32_t)data_at(ret, 0)),
                 data_at(ret, 0) & (int32_t)SLOW_BRANCH ? NULL : ret + 4);
-}
-
-void jit_report(void *vcpu, FILE *to)
-{
-    struct soft_cpu *cpu = vcpu;
-    struct jit *j = cpu->jit;
-    struct jit_stats s;
-
-    if (j == NULL)
-        return;
-    s = j->stats;
-    fprintf(to,
-            "vcpu %u: translated %llu instructions in %llu blocks, %llu bytes of code, %llu ns for "
-            "each; cache emptied %llu times, %llu blocks overwritten\n",
-            cpu->id, (unsigned long long)s.translated, (unsigned long long)s.blocks,
-            (unsigned long long)s.bytes,
-            (unsigned long long)(s.translated != 0 ? s.ns / s.translated : 0),
-            (unsigned long long)s.flushes, (unsigned long long)s.kills);
-    fprintf(to,
-            "vcpu %u: TLB filled %llu times; %llu accesses by the interpreter (two pages, devices, "
-            "code); %llu targets looked up, %llu links made, %llu shared probes given up\n",
-            cpu->id, (unsigned long long)s.fills, (unsigned long long)s.steps,
-            (unsigned long long)s.misses, (unsigned long long)s.links, (unsigned long long)s.apart);
-    fprintf(to, "vcpu %u: instructions left to the interpreter:", cpu->id);
-    for (unsigned n = 0; n < 24; n++) {
-        unsigned most = 0;
-
-        for (unsigned i = 1; i < X86_OP_COUNT; i++) {
-            if (s.helpers[i] > s.helpers[most])
-                most = i;
-        }
-        if (s.helpers[most] == 0)
-            break;
-        fprintf(to, " %s %llu", x86_op_name((enum x86_op)most),
-                (unsigned long long)s.helpers[most]);
-        s.helpers[most] = 0;
-    }
-    fputc('\n', to);
 }
 
 bool jit_run(struct soft_cpu *cpu)

@@ -82,11 +82,32 @@ enum jit_reloc {
 
 enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_FNS };
 
+/* Why translated code was left, beside faults. */
+enum jit_leave {
+    LEAVE_PENDING, /* an interrupt, a kick, an invalidation */
+    LEAVE_MODE,    /* not 64-bit code, single steps, breakpoints on data, CPL 1 or 2 */
+    LEAVE_CODE,    /* an instruction across two pages, a fetch from a device */
+    LEAVE_CHANGED, /* the instruction before has changed what the code takes for granted */
+    JIT_LEAVES,
+};
+
+/* Why a look into the TLB failed. */
+enum jit_why {
+    WHY_ABSENT,   /* the page was not in it */
+    WHY_WRITE,    /* not for writing: clean until now, or read-only */
+    WHY_CROSSING, /* the access ends in the next page */
+    WHY_SPAN,     /* accesses that share a look-up end there */
+    WHY_ALIGN,    /* it must be aligned, and is not */
+    WHY_NO_RAM,   /* a device, or a page with code */
+    JIT_WHYS,
+};
+
 /* Counters for --stats. */
 struct jit_stats {
     uint64_t translated, blocks, bytes, ns; /* instructions, blocks, host bytes, time */
     uint64_t fills, steps, apart, links, misses, flushes, kills;
     uint64_t loaded; /* blocks that an earlier run has translated */
+    uint64_t leaves[JIT_LEAVES], whys[JIT_WHYS];
     uint64_t helpers[X86_OP_COUNT];
 };
 

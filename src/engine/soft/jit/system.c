@@ -8,6 +8,7 @@
  */
 
 #define OFF(field) offsetof(struct soft_cpu, field)
+#define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
 /* op dword [m], imm32: ext 1 or, 4 and */
 static void put_alu_mem(struct emit *e, unsigned ext, struct mem m, uint32_t imm)
@@ -104,6 +105,32 @@ static void put_rdtsc(struct tx *t, bool aux)
     put8(e, 32);
     if (aux)
         put_op_mem(e, false, 0x8b, H_RCX, mem_cpu(OFF(st.tsc_aux)));
+}
+
+static bool reads_selector(const struct x86_insn *in)
+{
+    return in->opnd[0].kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPR &&
+           in->opnd[1].kind == X86_OPND_REG && in->opnd[1].rclass == X86_RC_SEG;
+}
+
+/* MOV from a segment register to a general one: 16 bits, or zero-extended. */
+static void put_selector(struct tx *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->hot;
+    unsigned guest = in->opnd[0].reg, host = tx_home[guest];
+    struct mem from = mem_cpu(OFF(st.seg) + in->opnd[1].reg * sizeof(struct x86_segment) +
+                              offsetof(struct x86_segment, selector));
+
+    put_rex_mem(e, false, S1, from); /* movzx ebp, word */
+    put8(e, 0x0f);
+    put8(e, 0xb7);
+    put_modrm_mem(e, S1, from);
+    if (in->osize == 2)
+        put8(e, 0x66);
+    if (host != H_NONE)
+        put_op_reg(e, in->osize != 2, 0x89, S1, host);
+    else
+        put_op_mem(e, in->osize != 2, 0x89, S1, mem_cpu(OFF_GPR(guest)));
 }
 
 /* The bit may lie far from the operand: its element is found first. */
@@ -279,6 +306,8 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
         return kernel && t->cpu->check == NULL;
     case X86_RDTSCP:
         return kernel && t->cpu->check == NULL && soft_has(t->cpu, in->feature);
+    case X86_MOV:
+        return reads_selector(in);
     case X86_LFENCE:
     case X86_MFENCE:
     case X86_SFENCE:
@@ -316,6 +345,9 @@ void tx_system(struct tx *t, const struct x86_insn *in)
     case X86_STAC:
     case X86_CLAC:
         put_ac(t, in->op == X86_STAC);
+        break;
+    case X86_MOV:
+        put_selector(t, in);
         break;
     case X86_RDTSC:
     case X86_RDTSCP:
