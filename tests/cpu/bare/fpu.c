@@ -233,6 +233,8 @@ static void pointers(void)
     check("pointers.fldenv-fip", LDENV, get(data, MIDDLE + 64 + 12, 4), 0x12345678);
     check("pointers.fldenv-fop", LDENV, get(data, MIDDLE + 64 + 18, 2) & 0x7ff, 0x555);
     check("pointers.fldenv-fdp", LDENV, get(data, MIDDLE + 64 + 20, 4), 0x9abcdef0);
+    c = go_x87(FCW_INIT, X87("fld1\n fldenv [" SI "]\n 9: fld1\n fnstenv [" SI " + 64]"));
+    check("pointers.fldenv-then-fip", LDENV, get(data, MIDDLE + 64 + 12, 4), c.code.mark);
     require(cpuid_bit(7, 0, 1, 13), "FCS and FDS are not deprecated");
     go_x87(UNMASK(IE), X87("fld1\n fadd dword ptr [" DI " + 16]\n fnstenv [" SI "]"));
     check("pointers.fcs-deprecated", POINTERS, get(data, MIDDLE + 16, 2), 0);

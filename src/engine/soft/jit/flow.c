@@ -408,5 +408,6 @@ void tx_helper(struct tx *t, const struct x86_insn *in, bool ends)
         t->ended = true;
     } else {
         put_stub_call(t, e, FN_UOP);
+        t->x87_page = false; /* FRSTOR and its like load other pointers */
     }
 }
