@@ -31,10 +31,11 @@ static void depend(struct tx *t, unsigned lo, unsigned hi)
 /* Where an instruction holds what may be an address of a kernel that KASLR has moved. */
 static void note_fields(struct tx *t, unsigned off, const struct x86_insn *in)
 {
-    unsigned at[2], n = store_fields(in, t->page + off, at);
+    unsigned at[2], n;
 
     if (t->j->store == NULL || (t->key & KEY_USER))
         return;
+    n = store_fields(in, t->page + off, at);
     for (unsigned i = 0; i < n && t->fields < TX_FIELDS; i++)
         t->field[t->fields++] = (uint16_t)(off + at[i]);
 }
