@@ -132,15 +132,14 @@ void check_write(struct soft_cpu *cpu, uint64_t gpa)
     for (; c->page_hash[h] != 0; h = (h + 1) & (4 * MOST_PAGES - 1)) {
         p = &c->page[c->page_hash[h] - 1];
         if (p->gpa == gpa) {
-            *(c->phase == TRANSLATED ? &p->first : &p->second) = true;
+            p->first |= c->phase == TRANSLATED;
             return;
         }
     }
     if (c->pages == MOST_PAGES)
         leave(cpu, CUT_FULL);
     p = &c->page[c->pages];
-    *p = (struct check_page){
-        .gpa = gpa, .first = c->phase == TRANSLATED, .second = c->phase == INTERPRETED};
+    *p = (struct check_page){.gpa = gpa, .first = c->phase == TRANSLATED};
     memcpy(c->before + (size_t)c->pages * PAGE_SIZE, host_page(cpu, gpa), PAGE_SIZE);
     c->page_hash[h] = (uint16_t)++c->pages;
     if (c->pages > MOST_PAGES / 2)
@@ -235,21 +234,15 @@ static void put_back(struct soft_cpu *cpu)
 
 static void record(struct soft_cpu *cpu, struct check_end *e, bool left)
 {
-    struct check *c = cpu->check;
-
     e->st = cpu->st;
     e->st.rflags = soft_flags(cpu);
-    e->cc = cpu->cc;
     e->cpl = cpu->cpl;
     e->instructions = cpu->stats.instructions;
     e->left = left;
     e->type = left ? cpu->fault.type : 0;
     e->vector = cpu->fault.vector;
-    e->has_error = cpu->fault.has_error;
     e->error = cpu->fault.error;
     e->payload = cpu->fault.payload;
-    e->delivering = cpu->delivering;
-    e->flushed = c->flushed;
 }
 
 /* ---- the two runs ---- */
@@ -317,13 +310,10 @@ static uint32_t pushed_flags(const struct x86_insn *in)
  */
 static uint32_t note_step(struct soft_cpu *cpu, uint32_t undefined)
 {
-    const struct fetch_entry *e =
-        &cpu->fetch[cpu->cpl == 3][(cpu->st.rip >> 12) & (SOFT_FETCH_SIZE - 1)];
-    unsigned off = (unsigned)(cpu->st.rip & 4095);
+    const uint8_t *code = check_code(cpu, cpu->st.rip);
     struct x86_insn in;
 
-    if ((e->tag & PAGE_MASK) != (cpu->st.rip & PAGE_MASK) ||
-        x86_decode(e->page + off, PAGE_SIZE - off, X86_MODE_64, &in) <= 0)
+    if (code == NULL || x86_decode(code, PAGE_SIZE - (cpu->st.rip & 4095), X86_MODE_64, &in) <= 0)
         return undefined;
     if ((undefined & ~UNDEFINED_USED & (in.flags_read | pushed_flags(&in))) != 0)
         undefined |= UNDEFINED_USED;
@@ -505,7 +495,6 @@ bool check_run(struct soft_cpu *cpu)
     undefined = run_second(cpu, false, NULL);
     if (check_compare(cpu, undefined, &d))
         look_closer(cpu, STRETCH, &d);
-    c->stretches++;
     if (c->second.left && c->second.type != FAULT_CUT)
         longjmp(*cpu->env, 1); /* both agree: the fault is delivered */
     return true;

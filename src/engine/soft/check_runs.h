@@ -16,7 +16,7 @@ enum cut { CUT_BEFORE, CUT_DEVICE, CUT_FULL };
 
 struct check_page {
     uint64_t gpa;
-    bool first, second; /* written in this phase */
+    bool first; /* written by the first run */
 };
 
 struct check_fill {
@@ -35,7 +35,6 @@ struct check_end {
     uint64_t instructions;
     bool left; /* by a fault or a cut, in *fault */
     uint8_t type, vector;
-    bool has_error, delivering, flushed;
     uint32_t error;
     uint64_t payload;
 };
@@ -53,7 +52,6 @@ struct check {
     uint16_t page_hash[4 * MOST_PAGES]; /* index + 1 */
     struct check_fill fill[MOST_FILLS];
     uint8_t *before, *after; /* MOST_PAGES pages each */
-    uint64_t stretches;
 };
 
 struct difference {
