@@ -34,7 +34,9 @@ for line in open(sys.argv[1], errors="replace"):
     else:
         failed += 1
         print("FAIL %s: %s, %.1f s" % (test["name"], test["result"], test["duration"]))
-        print("\n".join("  " + l for l in said.splitlines()[-40:]))
+        lines = said.splitlines()
+        told = [l for l in lines if not l.startswith("ok ")] # what passed explains nothing
+        print("\n".join("  " + l for l in (told or lines)[-40:]))
 if int(sys.argv[2]) != 0 and failed == 0:
     failed = 1
     print("FAIL meson test ended with status " + sys.argv[2])

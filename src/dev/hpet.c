@@ -6,8 +6,10 @@
  *   000 capabilities  010 configuration  020 interrupt status  0F0 counter
  *   100 + 20 * n      configuration of timer n, +8 comparator, +10 message data and address
  *
- * The counter is computed from the clock. A comparator that can have an effect has a timer armed
- * for its next match. Under legacy replacement the router cuts the 8254's and the RTC's lines off.
+ * The counter is computed from the clock, which is read once for each access or timer: all that
+ * follows from it is of that moment, or a match between two readings would be missed. A comparator
+ * that can have an effect has a timer armed for its next match. Under legacy replacement the router
+ * cuts the 8254's and the RTC's lines off.
  *
  * Registers on any vCPU's thread, timers on the loop's, all with the device's lock held.
  */
@@ -72,15 +74,16 @@ struct hpet {
     uint64_t conf, status;
     uint64_t base;    /* counter at base_ns, or where it stands still */
     uint64_t base_ns; /* clock_now() */
-    uint64_t seen;    /* counter up to which matches have been looked at */
+    uint64_t seen;    /* counter up to which matches have been looked at, and */
+    uint64_t seen_ns; /* when that was */
     struct hpet_timer timer[TIMERS];
 };
 
-static uint64_t hpet_counter(const struct hpet *h)
+static uint64_t hpet_counter(const struct hpet *h, uint64_t now)
 {
     if (!(h->conf & CONF_ENABLE))
         return h->base;
-    return h->base + (clock_now(h->env) - h->base_ns) / TICK_NS;
+    return h->base + (now - h->base_ns) / TICK_NS;
 }
 
 static unsigned timer_index(const struct hpet_timer *t)
@@ -155,22 +158,22 @@ static bool timer_silent(const struct hpet_timer *t)
     return (t->conf & (T_ENABLE | T_LEVEL)) == 0;
 }
 
-/* Arms the timer for the next match, no sooner than min_ns from now. */
+/* Arms the timer for the first match after what has been seen, no sooner than min_ns from then. */
 static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
 {
     struct hpet *h = t->hpet;
-    uint64_t now = clock_now(h->env), ticks, into, when;
+    uint64_t ticks, into, when;
 
     timer_cancel(t->timer);
     if (!(h->conf & CONF_ENABLE) || timer_silent(t))
         return;
     /* A comparator equal to the counter matches the next time round. */
-    ticks = ((t->compare - hpet_counter(h) - 1) & timer_mask(t)) + 1;
-    into = (now - h->base_ns) % TICK_NS;
+    ticks = ((t->compare - h->seen - 1) & timer_mask(t)) + 1;
+    into = (h->seen_ns - h->base_ns) % TICK_NS;
     if (ticks == 0 || __builtin_mul_overflow(ticks, (uint64_t)TICK_NS, &when) ||
-        __builtin_add_overflow(when - into, now, &when) || when == NEVER)
+        __builtin_add_overflow(when - into, h->seen_ns, &when) || when == NEVER)
         return; /* centuries away */
-    timer_set(t->timer, max_u64(when, now + min_ns));
+    timer_set(t->timer, max_u64(when, h->seen_ns + min_ns));
 }
 
 /*
@@ -180,11 +183,14 @@ static void timer_arm(struct hpet_timer *t, uint64_t min_ns)
  */
 static void hpet_catch_up(struct hpet *h)
 {
-    uint64_t counter = hpet_counter(h), passed = counter - h->seen;
+    uint64_t before = h->seen, passed;
 
+    h->seen_ns = clock_now(h->env);
+    h->seen = hpet_counter(h, h->seen_ns);
+    passed = h->seen - before;
     for (unsigned i = 0; i < TIMERS && passed != 0; i++) {
         struct hpet_timer *t = &h->timer[i];
-        uint64_t mask = timer_mask(t), first = (t->compare - h->seen - 1) & mask; /* less one */
+        uint64_t mask = timer_mask(t), first = (t->compare - before - 1) & mask; /* less one */
         bool periodic = (t->conf & T_PERIODIC) && t->period != 0;
 
         if (first >= passed)
@@ -194,7 +200,6 @@ static void hpet_catch_up(struct hpet *h)
         timer_interrupt(t);
         timer_arm(t, periodic ? PERIOD_MIN_NS : 0);
     }
-    h->seen = counter;
 }
 
 static void timer_matched(void *ctx)
@@ -240,7 +245,7 @@ static uint64_t hpet_read_reg(const struct hpet *h, unsigned reg)
     case HPET_STATUS:
         return h->status;
     case HPET_COUNTER:
-        return hpet_counter(h);
+        return h->seen;
     default:
         return 0;
     }
@@ -284,13 +289,12 @@ static void timer_write_compare(struct hpet_timer *t, uint64_t value, uint64_t w
 
 static void hpet_write_conf(struct hpet *h, uint64_t value)
 {
-    uint64_t counter = hpet_counter(h);
+    uint64_t into = 0;
 
-    h->base = counter;
-    if (!(h->conf & CONF_ENABLE) || !(value & CONF_ENABLE))
-        h->base_ns = clock_now(h->env);
-    else
-        h->base_ns = clock_now(h->env) - (clock_now(h->env) - h->base_ns) % TICK_NS;
+    if ((h->conf & CONF_ENABLE) && (value & CONF_ENABLE))
+        into = (h->seen_ns - h->base_ns) % TICK_NS;
+    h->base = h->seen;
+    h->base_ns = h->seen_ns - into;
     h->conf = value & (CONF_ENABLE | CONF_LEGACY);
     hpet_replace(h);
     for (unsigned i = 0; i < TIMERS; i++)
@@ -329,7 +333,7 @@ static void hpet_write_reg(struct hpet *h, unsigned reg, uint64_t value, uint64_
         if (h->conf & CONF_ENABLE)
             log_guest(h->env, "the counter is set while it runs");
         h->base = h->seen = value;
-        h->base_ns = clock_now(h->env);
+        h->base_ns = h->seen_ns;
         hpet_arm_all(h);
         break;
     }

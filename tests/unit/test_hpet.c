@@ -112,6 +112,7 @@ struct fixture {
     struct model model;
     unsigned rises[IRQ_GSI_COUNT], messages[TIMERS];
     uint64_t seed;
+    uint64_t pause; /* ns by which the clock moves on while an interrupt is raised, once */
     bool muted;
 };
 
@@ -120,6 +121,10 @@ static void on_gsi(void *ctx, unsigned gsi, bool level)
     struct fixture *f = ctx;
 
     f->rises[gsi] += level && !f->muted;
+    if (f->pause != 0) {
+        timerq_set_now(f->env.timers, clock_now(&f->env) + f->pause);
+        f->pause = 0;
+    }
 }
 
 static void on_msg(void *ctx, const struct irq_message *msg)
@@ -339,6 +344,25 @@ static void test_before_loop(void **state)
     assert_int_equal(f->rises[20], 1);
 }
 
+/* The host stops us amid a match for longer than a period: the next ones still come. */
+static void test_paused_in_match(void **state)
+{
+    struct fixture *f = *state;
+
+    wr(f, 0x100, 4, 20u << 9 | ENABLE | PERIODIC | VAL_SET);
+    wr(f, 0x108, 8, 1000);
+    wr(f, 0x108, 8, 1000);
+    wr(f, 0x10, 4, 1);
+    f->pause = 1500 * TICK_NS;
+    timerq_set_now(f->env.timers, 1000 * TICK_NS);
+    rd(f, 0x20);
+    assert_int_equal(f->rises[20], 1);
+    timerq_step(f->env.timers, 0);
+    assert_int_equal(f->rises[20], 2);
+    timerq_step(f->env.timers, 1000 * TICK_NS);
+    assert_int_equal(f->rises[20], 3);
+}
+
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -374,6 +398,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_random, setup, teardown),
         cmocka_unit_test_setup_teardown(test_before_loop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_paused_in_match, setup, teardown),
     };
 
     first_seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 1000003u;
