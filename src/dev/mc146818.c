@@ -84,6 +84,8 @@ struct mc146818 {
     int64_t offset_s;      /* what the guest has set the clock to, less the wall clock */
     uint64_t phase_ns;     /* below a second: likewise */
     uint64_t divider_ns;   /* clock_now() at which the divider was last let go */
+    uint64_t now_ns;       /* clock_now() and */
+    uint64_t wall_ns;      /* wall_now(), read once for each access: see rtc_moment */
     uint64_t periods;      /* periodic interrupts up to which PF has been looked at */
     int64_t looked_s;      /* second up to which UF and AF have been looked at */
     uint8_t index;
@@ -141,10 +143,20 @@ static bool rtc_held(const struct mc146818 *s)
     return (s->ram[RTC_B] & B_SET) || rtc_divider_reset(s);
 }
 
-/* Nanoseconds since 1970 without what is whole seconds of the guest's making. */
-static uint64_t rtc_base(struct mc146818 *s)
+/*
+ * Reads the clocks: all that follows from one access is of one moment. Were they read again on the
+ * way, a second that ends in between would be waited for twice.
+ */
+static void rtc_moment(struct mc146818 *s)
 {
-    return wall_now(s->env) + s->phase_ns;
+    s->now_ns = clock_now(s->env);
+    s->wall_ns = wall_now(s->env);
+}
+
+/* Nanoseconds since 1970 without what is whole seconds of the guest's making. */
+static uint64_t rtc_base(const struct mc146818 *s)
+{
+    return s->wall_ns + s->phase_ns;
 }
 
 static int64_t rtc_seconds(struct mc146818 *s)
@@ -157,7 +169,7 @@ static int64_t rtc_seconds(struct mc146818 *s)
     return t < TIME_MIN ? TIME_MIN : t > TIME_MAX ? TIME_MAX : t;
 }
 
-static uint64_t rtc_subsecond(struct mc146818 *s)
+static uint64_t rtc_subsecond(const struct mc146818 *s)
 {
     return rtc_base(s) % NSEC_PER_SEC;
 }
@@ -233,13 +245,13 @@ static unsigned rtc_period_ticks(const struct mc146818 *s)
     return 1u << (rate <= 2 ? rate + 6 : rate - 1);
 }
 
-static uint64_t rtc_periods_now(struct mc146818 *s)
+static uint64_t rtc_periods_now(const struct mc146818 *s)
 {
     unsigned ticks = rtc_period_ticks(s);
 
     if (ticks == 0)
         return 0;
-    return muldiv64(clock_now(s->env) - s->divider_ns, RTC_HZ, NSEC_PER_SEC) / ticks;
+    return muldiv64(s->now_ns - s->divider_ns, RTC_HZ, NSEC_PER_SEC) / ticks;
 }
 
 static bool alarm_field(const struct mc146818 *s, enum rtc_reg reg, uint8_t now)
@@ -362,7 +374,7 @@ static int64_t earlier(int64_t a, int64_t b)
 /* Arms the timer for the next interrupt; the flags have been looked at. */
 static void rtc_schedule(struct mc146818 *s)
 {
-    uint64_t now = clock_now(s->env), when = UINT64_MAX;
+    uint64_t now = s->now_ns, when = UINT64_MAX;
     uint8_t enabled = s->ram[RTC_B];
 
     if (s->ram[RTC_C] & C_IRQF) { /* the line is high already */
@@ -397,6 +409,7 @@ static void rtc_schedule(struct mc146818 *s)
 
 static void rtc_timer(void *dev)
 {
+    rtc_moment(dev);
     rtc_look(dev);
     rtc_schedule(dev);
 }
@@ -413,6 +426,7 @@ static uint8_t rtc_read(struct mc146818 *s)
 {
     uint8_t value;
 
+    rtc_moment(s);
     rtc_look(s);
     if (rtc_is_time(s->index) && !rtc_held(s))
         rtc_fill(s);
@@ -436,7 +450,7 @@ static void rtc_write_a(struct mc146818 *s, uint8_t value)
         rtc_fill(s);
     s->ram[RTC_A] = value & (uint8_t)~A_UIP;
     if (was_reset && !rtc_divider_reset(s)) {
-        s->divider_ns = clock_now(s->env);
+        s->divider_ns = s->now_ns;
         s->phase_ns += NSEC_PER_SEC + NSEC_PER_SEC / 2 - rtc_subsecond(s);
         s->phase_ns %= NSEC_PER_SEC;
     }
@@ -462,6 +476,7 @@ static void rtc_write_b(struct mc146818 *s, uint8_t value)
 
 static void rtc_write(struct mc146818 *s, uint8_t value)
 {
+    rtc_moment(s);
     rtc_look(s);
     if (rtc_is_time(s->index)) {
         if (!rtc_held(s))
@@ -536,6 +551,7 @@ static void mc146818_reset(void *dev)
 {
     struct mc146818 *s = dev;
 
+    rtc_moment(s);
     rtc_look(s); /* what has passed until now is gone with register C */
     s->ram[RTC_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
     s->ram[RTC_C] = 0;
@@ -548,6 +564,7 @@ static void mc146818_loaded(void *dev)
 {
     struct mc146818 *s = dev;
 
+    rtc_moment(s);
     s->index &= 0x7F;
     s->weekday_shift %= 7;
     s->repeated = s->repeated != 0;
@@ -584,7 +601,8 @@ static int mc146818_create(struct dev_env *env, const struct options *opts, void
         mc146818_destroy(s);
         return error_set(err, -ENOMEM, "no memory for the real-time clock");
     }
-    s->divider_ns = clock_now(env);
+    rtc_moment(s);
+    s->divider_ns = s->now_ns;
     s->ram[RTC_A] = A_DV_RUN << 4 | 6; /* 1024 Hz */
     s->ram[RTC_B] = B_24H;
     s->ram[RTC_D] = D_VALID;

@@ -85,6 +85,7 @@ static void rtc_periodic(void)
     rtc_quiet();
     c_unread = true;
     set_rtc(RTC_B, B_24 | B_PIE);
+    (void)irqs_wait(IRQ8, 1, 1000);
     irqs_on_for(5000);
     check("rtc.unread-once", REGISTERS, irq_total, 1);
     c_unread = false;
