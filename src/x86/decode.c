@@ -932,7 +932,9 @@ int x86_decode(const uint8_t *code, size_t avail, enum x86_mode mode, struct x86
 
     d.too_long = avail >= MAX_LEN;
     d.end = d.too_long ? MAX_LEN : (unsigned)avail;
-    memset(out, 0, sizeof(*out));
+    /* in two halves, since compilers make a slow loop of one */
+    memset(out, 0, 64);
+    memset((uint8_t *)out + 64, 0, sizeof(*out) - 64);
     out->mode = (uint8_t)mode;
     out->base = X86_REG_NONE;
     out->index = X86_REG_NONE;

@@ -114,22 +114,23 @@ struct soft_jump {
 };
 #define SOFT_JUMP_BITS 12u
 
-/* What the translator's code reads and writes of the vCPU; jit/ owns it. */
+/* What the translator's code reads and writes of the vCPU; jit/ owns it. Often used things first.
+ */
 struct jit_hot {
-    uint64_t host_rsp, next, ret, s1, s3;
-    const void *exit;  /* where code goes to leave */
-    const void *fn[8]; /* C functions of the stubs */
-    uint64_t ctx[2];   /* of the jump tables' entries, supervisor and user; never reused */
-    uint64_t budget;   /* instructions at which blocks stop */
-    void *block;       /* that counted last */
+    uint64_t ctx[2];  /* of the jump tables' entries, supervisor and user; never reused */
+    uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
+    uint8_t x87_live; /* the same for the x87 unit and MMX */
+    uint8_t vec_was, x87_was;
+    uint32_t x87_last; /* offset in its page of the last x87 instruction; from bit 12 on its FOP */
+    uint64_t x87_page, x87_fdp;
+    uint64_t next, ret, s1, s3;
+    uint64_t budget; /* instructions at which blocks stop */
+    void *block;     /* that counted last */
+    uint64_t host_rsp, rax, rdx, header;
+    const void *exit;                /* where code goes to leave */
+    const void *fn[8];               /* C functions of the stubs */
     _Alignas(32) uint8_t bounce[64]; /* what was read from two pages */
     uint32_t host_mxcsr;
-    uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
-    uint8_t vec_was;
-    uint8_t x87_live; /* the same for the x87 unit and MMX */
-    uint8_t x87_was;
-    uint32_t x87_last; /* offset in its page of the last x87 instruction; from bit 12 on its FOP */
-    uint64_t x87_page, x87_fdp, rax, rdx, header;
     uint16_t key; /* of the code that runs */
 };
 
@@ -142,13 +143,18 @@ struct jit_slot {
 #define JIT_SLOTS 65536u
 
 struct soft_cpu {
-    struct x86_state st; /* rflags' arithmetic bits are in .cc while instructions run */
+    /* The first 128 bytes: translated code names them by one byte. */
+    uint64_t block_rip;    /* of the running block's first instruction */
+    struct tlb_entry *tlb; /* tables[tlb_mode] */
     /*
      * Arithmetic flags as LAHF and SETO leave them in AX: CF 8, PF 10, AF 12, ZF 14, SF 15, OF 0.
      */
     uint32_t cc;
+    _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
+    struct jit_hot hot;
+
+    struct x86_state st; /* rflags' arithmetic bits are in .cc while instructions run */
     uint32_t cpl;
-    uint64_t block_rip; /* of the running block's first instruction */
     /*
      * Where execution goes on after the block: preset to the end of it, changed by branches, which
      * are always a block's last instruction.
@@ -161,10 +167,9 @@ struct soft_cpu {
     uint8_t block_mode;              /* the same, with BLOCK_REAL */
     uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
     uint8_t tlb_mode;                /* of data accesses now */
-    struct tlb_entry *tlb;           /* tables[tlb_mode] */
     uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
-    struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
+    _Alignas(64) struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
     uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64];   /* entries that are not empty */
     struct fetch_entry fetch[2][SOFT_FETCH_SIZE];              /* supervisor, user */
     uint64_t tlb_global[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* those that CR3 leaves alone */
@@ -176,8 +181,7 @@ struct soft_cpu {
     struct soft_jump jumps[1u << SOFT_JUMP_BITS];
     bool jumps_live; /* some are of this generation */
 
-    _Atomic(uint32_t) pending; /* SOFT_PENDING_*: what the run loop must look at now */
-    atomic_bool ignne_wanted;  /* the board drives IGNNE#: taken with SOFT_PENDING_PINS */
+    atomic_bool ignne_wanted; /* the board drives IGNNE#: taken with SOFT_PENDING_PINS */
     /*
      * An interrupt may wait in the local APIC. Kept apart from pending, which must be clear while
      * IF is: whoever sets IF looks here (pairs with soft_interrupt, which sets this first).
@@ -210,13 +214,12 @@ struct soft_cpu {
     struct soft_vm *vm;
     unsigned id;
     struct vcpu_stats stats;
-    void *native;  /* native.c's own state of this CPU */
-    void *blocks;  /* block.c's */
-    void *jit;     /* jit/'s; NULL: interpret only */
-    void *check;   /* check.c's; NULL: not in lock-step */
-    bool jit_runs; /* translated code has called us */
-    struct jit_hot hot;
-    struct jit_slot slots[2][JIT_SLOTS]; /* supervisor, user */
+    void *native;                                     /* native.c's own state of this CPU */
+    void *blocks;                                     /* block.c's */
+    void *jit;                                        /* jit/'s; NULL: interpret only */
+    void *check;                                      /* check.c's; NULL: not in lock-step */
+    bool jit_runs;                                    /* translated code has called us */
+    _Alignas(64) struct jit_slot slots[2][JIT_SLOTS]; /* supervisor, user */
 };
 
 /* In fault.type: no exception, but another reason to leave the instruction. */

@@ -23,6 +23,11 @@ static unsigned hash_pa(uint64_t pa)
     return (unsigned)((pa * 0x9E3779B97F4A7C15ull) >> (64 - JIT_HASH_BITS));
 }
 
+static unsigned hash_page(uint64_t pa)
+{
+    return (unsigned)(((pa >> 12) * 0x9E3779B97F4A7C15ull) >> (64 - JIT_PAGE_BITS));
+}
+
 void *jit_alloc(struct jit *j, size_t size)
 {
     void *p = j->arena + j->arena_used;
@@ -42,7 +47,7 @@ struct jit_block *jit_find(struct jit *j, uint64_t pa, unsigned key)
 
 void jit_insert(struct jit *j, struct jit_block *b)
 {
-    struct jit_block **h = &j->hash[hash_pa(b->pa)], **p = &j->page[hash_pa(b->pa & PAGE_MASK)];
+    struct jit_block **h = &j->hash[hash_pa(b->pa)], **p = &j->page[hash_page(b->pa)];
 
     b->hash_next = *h;
     *h = b;
@@ -228,7 +233,7 @@ unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
 
     if (j == NULL)
         return 0;
-    at = &j->page[hash_pa(page)];
+    at = &j->page[hash_page(page)];
     while (*at != NULL) {
         struct jit_block *b = *at, **h;
 

@@ -22,12 +22,12 @@ enum { S1 = H_RBP, S2 = H_R8, S3 = H_R9 };
 #define KEY_APART 16u  /* every access has a probe of its own */
 
 #ifdef XHYVE_HOSTILE
-enum { JIT_INSNS = 5, JIT_HASH_BITS = 4 };
+enum { JIT_INSNS = 5, JIT_HASH_BITS = 4, JIT_PAGE_BITS = 4 };
 #define JIT_CODE_SIZE (16u << 10) /* hot, and as much cold */
 #define JIT_ARENA_SIZE (96u << 10)
 enum { CODE_MOST = 4 << 10, ARENA_MOST = 16 << 10 }; /* most that one block may need */
 #else
-enum { JIT_INSNS = 40, JIT_HASH_BITS = 15 };
+enum { JIT_INSNS = 40, JIT_HASH_BITS = 17, JIT_PAGE_BITS = 12 };
 #define JIT_CODE_SIZE (24u << 20)
 #define JIT_ARENA_SIZE (32u << 20)
 enum { CODE_MOST = 16 << 10, ARENA_MOST = 32 << 10 };
@@ -123,7 +123,7 @@ struct jit {
     uint8_t *arena;
     size_t arena_used;
     struct jit_block *hash[1u << JIT_HASH_BITS];
-    struct jit_block *page[1u << JIT_HASH_BITS];
+    struct jit_block *page[1u << JIT_PAGE_BITS];
     uint64_t exec_filter[1024]; /* pages that jump tables name, hashed */
     uint64_t space[4096];       /* contexts of PCIDs; 0: none */
     unsigned pcid;              /* the current one */
@@ -136,7 +136,8 @@ struct jit {
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
     const uint8_t *exit, *stub[JIT_FNS], *vec_save, *vec_load, *x87_save, *x87_load, *poll;
-    bool xsave;    /* the host has it */
+    bool xsave;    /* the host has it, */
+    bool bmi2;     /* and this */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
     struct jit_trace *trace; /* trace.c's; NULL: not wanted */

@@ -140,11 +140,20 @@ void tx_index(struct tx *t)
     struct emit *e = &t->hot;
 
     _Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by shifting");
-    put_mov32(e, S2, S1);
-    put8(e, 0x41); /* shr r8d, 7 */
-    put8(e, 0xc1);
-    put8(e, 0xe8);
-    put8(e, 7);
+    if (t->j->bmi2) {
+        put8(e, 0xc4); /* rorx r8d, ebp, 7 */
+        put8(e, 0x63);
+        put8(e, 0x7b);
+        put8(e, 0xf0);
+        put8(e, 0xc5);
+        put8(e, 7);
+    } else {
+        put_mov32(e, S2, S1);
+        put8(e, 0x41); /* shr r8d, 7 */
+        put8(e, 0xc1);
+        put8(e, 0xe8);
+        put8(e, 7);
+    }
     put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
     if (!(t->key & KEY_USER))
         put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));

@@ -243,6 +243,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
 
     native_host_features(feature);
     ymm = feature[X86_FEAT_AVX];
+    j->bmi2 = feature[X86_FEAT_BMI2];
 
     /* enter: the C caller's registers go to its stack */
     start = e->p;
