@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "engine/soft/interp.h"
+#include "engine/soft/check.h"
 #include "engine/soft/native.h"
 
 #define RAM_SIZE 0x10000u
@@ -52,6 +53,11 @@ void soft_freeze(struct soft_cpu *cpu)
 }
 
 void soft_pkru_changed(struct soft_cpu *cpu)
+{
+    (void)cpu;
+}
+
+void check_cut(struct soft_cpu *cpu)
 {
     (void)cpu;
 }

@@ -252,7 +252,7 @@ static void fetch_next(struct soft_cpu *cpu)
 {
     uint64_t gpa;
 
-    if (cpu->long_code)
+    if (jit_usable(cpu))
         (void)mmu_fetch(cpu, cpu->st.rip, &gpa);
 }
 
@@ -313,7 +313,8 @@ static uint32_t note_step(struct soft_cpu *cpu, uint32_t undefined)
     const uint8_t *code = check_code(cpu, cpu->st.rip);
     struct x86_insn in;
 
-    if (code == NULL || x86_decode(code, PAGE_SIZE - (cpu->st.rip & 4095), X86_MODE_64, &in) <= 0)
+    if (code == NULL ||
+        x86_decode(code, PAGE_SIZE - (cpu->st.rip & 4095), (enum x86_mode)cpu->mode, &in) <= 0)
         return undefined;
     if ((undefined & ~UNDEFINED_USED & (in.flags_read | pushed_flags(&in))) != 0)
         undefined |= UNDEFINED_USED;
@@ -423,7 +424,8 @@ _Noreturn static void report(struct soft_cpu *cpu, const uint64_t *trace, unsign
         struct x86_insn in;
         char text[96] = "?";
 
-        if (code != NULL && x86_decode(code, PAGE_SIZE - (trace[i] & 4095), X86_MODE_64, &in) > 0)
+        if (code != NULL &&
+            x86_decode(code, PAGE_SIZE - (trace[i] & 4095), (enum x86_mode)cpu->mode, &in) > 0)
             x86_format(&in, trace[i], text, sizeof(text));
         log_error(log, "  %#llx: %s", (unsigned long long)trace[i], text);
     }

@@ -21,7 +21,9 @@ static bool flags_dead(struct soft_cpu *cpu, uint64_t rip, uint32_t bits, unsign
     for (unsigned n = 0; n < 48 && bits != 0; n++) {
         const uint8_t *code = check_code(cpu, rip);
         struct x86_insn in;
-        int len = code != NULL ? x86_decode(code, PAGE_SIZE - (rip & 4095), X86_MODE_64, &in) : -1;
+        int len = code != NULL
+                      ? x86_decode(code, PAGE_SIZE - (rip & 4095), (enum x86_mode)cpu->mode, &in)
+                      : -1;
 
         if (len <= 0 || (!tx_is_cl_shift(&in) && (in.flags_read & bits) != 0) || in.op == X86_RCL ||
             in.op == X86_RCR)

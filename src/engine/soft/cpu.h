@@ -142,6 +142,13 @@ struct jit_slot {
 };
 #define JIT_SLOTS 65536u
 
+/* What a fault now would belong to. */
+enum soft_insn {
+    INSN_NONE,     /* a fetch, the delivery of an event */
+    INSN_RUNS,     /* a block runs: RIP is that of *uop */
+    INSN_SWITCHED, /* it has switched to a task, whose RIP is in st.rip */
+};
+
 struct soft_cpu {
     /* The first 128 bytes: translated code names them by one byte. */
     uint64_t block_rip;    /* of the running block's first instruction */
@@ -167,6 +174,7 @@ struct soft_cpu {
     uint8_t block_mode;              /* the same, with BLOCK_REAL */
     uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
     uint8_t tlb_mode;                /* of data accesses now */
+    uint8_t flat;                    /* bit n: no offset of 32 bits faults in segment n */
     uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     _Alignas(64) struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
@@ -201,7 +209,7 @@ struct soft_cpu {
     uint8_t delivering_vector;
     uint8_t delivering_type;
     uint64_t deliver_rsp; /* RSP before a delivery began, should it fault */
-    bool in_insn;         /* a block runs: RIP is that of *uop */
+    uint8_t insn;         /* enum soft_insn */
     bool halt_wanted;     /* HLT ran */
     bool exit_wanted;     /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;

@@ -330,6 +330,19 @@ soft_inline void soft_stop_block(struct soft_cpu *cpu)
     cpu->uop_end = cpu->uop + 1;
 }
 
+/* Looks at a segment's limit and rights for cpu->flat. */
+soft_inline void soft_set_flat(struct soft_cpu *cpu, unsigned seg)
+{
+    const struct x86_segment *s = &cpu->st.seg[seg];
+    /* data that can be written and does not expand down; code as it is */
+    bool rights = seg == X86_CS || (s->attr & (X86_SEG_UNUSABLE | 0xe)) == 2;
+
+    if (rights && s->limit == UINT32_MAX)
+        cpu->flat |= (uint8_t)(1u << seg);
+    else
+        cpu->flat &= (uint8_t) ~(1u << seg);
+}
+
 /* ---- soft.c: runs a block from st.rip; in *cpu where it stopped ---- */
 void soft_run_block(struct soft_cpu *cpu, struct soft_block *k);
 /* The block at st.rip, by the cache of jumps. May fault (fetch). */

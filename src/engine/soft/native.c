@@ -14,6 +14,7 @@
 
 #include "base/endian.h"
 #include "base/error.h"
+#include "engine/soft/check.h"
 #include "host/memory.h"
 
 #define CHUNK_SIZE (64 * KIB)
@@ -45,6 +46,7 @@ static void report_by_interrupt(struct soft_cpu *cpu)
 
     if (cpu->st.ignne)
         return;
+    check_cut(cpu); /* the board is told once */
     if (!cpu->st.ferr && env->ferr != NULL)
         env->ferr(env->ferr_ctx, cpu->id);
     cpu->st.ferr = true;

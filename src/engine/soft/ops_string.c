@@ -125,6 +125,17 @@ static void fill(uint8_t *to, uint64_t count, unsigned n, uint64_t v)
     }
 }
 
+/* Can no offset fault or wrap inside a page? */
+static bool whole_chunks(const struct soft_cpu *cpu, const struct uop *u)
+{
+    unsigned needed = 1u << X86_ES | (u->op == X86_MOVS ? 1u << u->seg : 0);
+
+    if (cpu->long_code)
+        return u->asize == 8;
+    return u->asize == 4 && (cpu->flat & needed) == needed && cpu->base[X86_ES] == 0 &&
+           (u->op != X86_MOVS || (u->seg != X86_CS && cpu->base[u->seg] == 0));
+}
+
 /*
  * Elements that MOVS or STOS can do at once: inside one page on either side, forward, both pages in
  * the TLB, no overlap that shows. 0: one by one.
@@ -132,10 +143,10 @@ static void fill(uint8_t *to, uint64_t count, unsigned n, uint64_t v)
 static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t count)
 {
     unsigned n = u->cc;
-    uint64_t dst = cpu->base[X86_ES] + cpu->st.gpr[X86_RDI], src, most, done;
+    uint64_t dst = cpu->base[X86_ES] + pointer(cpu, u, X86_RDI), src, most, done;
     uint8_t *to, *from;
 
-    if (!cpu->long_code || u->asize != 8 || (cpu->st.rflags & X86_FL_DF))
+    if ((cpu->st.rflags & X86_FL_DF) || !whole_chunks(cpu, u))
         return 0;
     to = tlb_host(cpu, dst, true);
     most = min_u64(count, (PAGE_SIZE - (dst & 4095)) / n);
@@ -145,10 +156,10 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
         uint64_t v = cpu->st.gpr[X86_RAX];
 
         fill(to, most, n, v);
-        cpu->st.gpr[X86_RDI] += most * n;
+        reg_set(cpu, X86_RDI, u->asize, cpu->st.gpr[X86_RDI] + most * n);
         return most;
     }
-    src = cpu->base[u->seg] + cpu->st.gpr[X86_RSI];
+    src = cpu->base[u->seg] + pointer(cpu, u, X86_RSI);
     from = tlb_host(cpu, src, false);
     most = min_u64(most, (PAGE_SIZE - (src & 4095)) / n);
     if (from == NULL || most == 0)
@@ -157,8 +168,8 @@ static uint64_t do_chunk(struct soft_cpu *cpu, const struct uop *u, uint64_t cou
         return 0; /* a copy that reads what it has just written */
     done = most * n;
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(done) : : "memory");
-    cpu->st.gpr[X86_RSI] += most * n;
-    cpu->st.gpr[X86_RDI] += most * n;
+    reg_set(cpu, X86_RSI, u->asize, cpu->st.gpr[X86_RSI] + most * n);
+    reg_set(cpu, X86_RDI, u->asize, cpu->st.gpr[X86_RDI] + most * n);
     return most;
 }
 

@@ -80,6 +80,7 @@ static void set_base(struct soft_cpu *cpu, unsigned seg)
     bool zero = cpu->long_code && seg != X86_FS && seg != X86_GS;
 
     cpu->base[seg] = zero ? 0 : cpu->st.seg[seg].base;
+    soft_set_flat(cpu, seg);
 }
 
 static void set_null(struct soft_cpu *cpu, unsigned seg, uint16_t sel)

@@ -35,8 +35,10 @@ void soft_mode_changed(struct soft_cpu *cpu)
         cpu->sp_size = (cpu->st.seg[X86_SS].attr & X86_SEG_DB) && !in_vm86(cpu) ? 4 : 2;
     }
     cpu->block_mode = (uint8_t)(cpu->mode | (has_descriptors(cpu) ? 0 : BLOCK_REAL));
-    for (unsigned i = 0; i < X86_SEG_COUNT; i++)
+    for (unsigned i = 0; i < X86_SEG_COUNT; i++) {
         cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
+        soft_set_flat(cpu, i);
+    }
     mmu_update_mode(cpu);
 }
 
@@ -107,7 +109,8 @@ void vme_load(struct soft_cpu *cpu, uint64_t flags)
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
 {
     char bytes[3 * 15 + 1] = "";
-    uint64_t rip = cpu->in_insn ? soft_rip(cpu) : cpu->st.rip; /* else a fetch or an event */
+    uint64_t rip =
+        cpu->insn == INSN_RUNS ? soft_rip(cpu) : cpu->st.rip; /* else a fetch or an event */
     uint64_t lin = cpu->base[X86_CS] + rip;
     const struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(lin >> 12) & (SOFT_FETCH_SIZE - 1)];
 
@@ -260,13 +263,13 @@ void soft_run_block(struct soft_cpu *cpu, struct soft_block *k)
     cpu->block_rip = cpu->st.rip;
     cpu->next_rip = (cpu->st.rip + k->bytes) & cpu->rip_mask;
     cpu->uop_end = end;
-    cpu->in_insn = true;
+    cpu->insn = INSN_RUNS;
     do {
         cpu->uop = u;
         u->fn(cpu, u);
         u++;
     } while (u < cpu->uop_end);
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     cpu->st.rip = u == end ? cpu->next_rip : (cpu->block_rip + u->off) & cpu->rip_mask;
     cpu->stats.instructions += (uint64_t)(u - k->uop);
 }
@@ -452,15 +455,17 @@ static void soft_loop(struct soft_cpu *cpu)
 
 void soft_rewind(struct soft_cpu *cpu)
 {
-    if (cpu->in_insn) {
+    if (cpu->insn == INSN_RUNS) {
         cpu->st.rip = soft_rip(cpu);
         if (cpu->block != NULL)
             cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop);
         if (cpu->jit_runs)
             jit_uncount(cpu, (unsigned)(cpu->st.rip & 4095));
-        cpu->in_insn = false;
         cpu->db_hit = 0; /* it runs again */
+    } else if (cpu->insn == INSN_SWITCHED && cpu->block != NULL) {
+        cpu->stats.instructions += (uint64_t)(cpu->uop - cpu->block->uop) + 1;
     }
+    cpu->insn = INSN_NONE;
     cpu->jit_runs = false;
     if (cpu->delivering)
         cpu->st.gpr[X86_RSP] = cpu->deliver_rsp;
@@ -511,7 +516,7 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     cpu->env = &env;
     cpu->exit = exit;
     cpu->exit_wanted = false;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     cpu->delivering = false;
     cpu->budgeted = budget != 0;
     cpu->budget = cpu->stats.instructions + budget;

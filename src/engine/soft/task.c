@@ -159,7 +159,8 @@ static void enter_task(struct soft_cpu *cpu, const struct tss_image *im)
 {
     bool vm86 = (im->eflags & X86_FL_VM) != 0;
 
-    cpu->in_insn = false;
+    if (cpu->insn == INSN_RUNS)
+        cpu->insn = INSN_SWITCHED;
     cpu->st.rip = cpu->next_rip = im->eip;
     for (unsigned i = 0; i < 8; i++)
         cpu->st.gpr[i] = im->gpr[i];

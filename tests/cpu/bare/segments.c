@@ -280,8 +280,26 @@ static void stack(const char *name, struct code code, uint32_t sp, unsigned flag
         check(joined(name, "-sp", ""), "SDM Vol.3, stack-fault exception", c.sp, sp);
 }
 
+/* A stack whose addresses are not offsets, while those of all other segments are. */
+static void moved_stack(void)
+{
+    struct cpu c =
+        user(UCODE("push eax\n pop ecx\n push 0x5678\n mov edx, [esp]\n mov ebx, [edi]"));
+
+    gdt_set(S_FREE, descriptor((word)user_page, 0xfffff, 0xf3, 0xc));
+    c.ss = S_FREE | 3;
+    c.sp = 0x100;
+    c.ax = 0x1234;
+    c.di = (word)user_page + 0xfc;
+    run_done("stack.moved", "SDM Vol.3, segments", &c);
+    check("stack.moved-pop", "SDM Vol.3, segments", c.cx, 0x1234);
+    check("stack.moved-sp", "SDM Vol.3, segments", c.dx, 0x5678);
+    check("stack.moved-by-ds", "SDM Vol.3, segments", c.bx, 0x5678);
+}
+
 static void stacks(void)
 {
+    moved_stack();
     stack("stack.push-last", UCODE("push eax"), 0x100, 4, 0xff, V_DONE);
     stack("stack.push-beyond", UCODE("push eax"), 0x101, 4, 0xff, V_SS);
     stack("stack.push-below-zero", UCODE("push eax"), 0, 4, 0xff, V_SS);

@@ -237,6 +237,23 @@ static void compat_addresses(void)
     c.ss = S_UDATA;
     run(&c);
     check("compat.no-rex", "SDM Vol.3, compatibility mode", c.ax << 8 | c.cx, 1);
+    {
+        /* the same bytes at the same address: INC RAX, or DEC EAX and INC EAX */
+        struct code same = UCODE(".byte 0x48, 0xff, 0xc0");
+        word seen = 0;
+
+        for (unsigned i = 0; i < 4; i++) {
+            c = user(same);
+            c.ax = 5;
+            if (i & 1) {
+                c.cs = S_UCODE32;
+                c.ss = S_UDATA;
+            }
+            run(&c);
+            seen = seen << 8 | c.ax;
+        }
+        check("compat.same-address", "SDM Vol.3, compatibility mode", seen, 0x06050605);
+    }
     c = kernel(UCODE32("push ds\n pop es\n aaa\n daa\n .byte 0xd6\n pusha\n popa"));
     c.cs = S_UCODE32;
     c.ss = S_UDATA;

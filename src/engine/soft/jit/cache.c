@@ -108,6 +108,7 @@ void jit_context_changed(struct soft_cpu *cpu)
     memset(j->space, 0, sizeof(j->space));
     j->pcid = cpu->st.cr4 & X86_CR4_PCIDE ? (unsigned)(cpu->st.cr3 & 4095) : 0;
     j->space[j->pcid] = j->epoch;
+    j->space_key[j->pcid] = j->keys[1];
     j->local_kernel = false;
 }
 
@@ -119,9 +120,12 @@ void jit_space_changed(struct soft_cpu *cpu, unsigned pcid, bool keep)
         return;
     j->pcid = pcid;
     ++j->epoch; /* a block that wrote CR3 is left */
-    if (!keep || j->space[pcid] == 0)
+    if (!keep || j->space[pcid] == 0) {
         j->space[pcid] = j->epoch;
+        j->space_key[pcid] = j->keys[1];
+    }
     cpu->hot.ctx[1] = j->space[pcid];
+    j->keys[1] = j->space_key[pcid];
     if (j->local_kernel)
         cpu->hot.ctx[0] = j->epoch;
     j->local_kernel = false;
@@ -281,13 +285,26 @@ unsigned jit_key(const struct soft_cpu *cpu)
         key |= KEY_X87;
     if (cpu->budgeted || cpu->vm->count)
         key |= KEY_COUNT;
+    if (!cpu->long_code)
+        key |= KEY_32;
     return key;
 }
 
-static bool usable(const struct soft_cpu *cpu)
+/* 32-bit code, of which no address depends on a segment but FS and GS, and no segment faults. */
+static bool flat_32(const struct soft_cpu *cpu)
+{
+    enum { NEEDED = 1 << X86_CS | 1 << X86_SS | 1 << X86_DS | 1 << X86_ES };
+
+    return cpu->mode == X86_MODE_32 && cpu->sp_size == 4 && (cpu->flat & NEEDED) == NEEDED &&
+           (cpu->base[X86_CS] | cpu->base[X86_SS] | cpu->base[X86_DS] | cpu->base[X86_ES]) == 0 &&
+           has_descriptors(cpu);
+}
+
+bool jit_usable(const struct soft_cpu *cpu)
 {
     /* levels 1 and 2 are too rare to have a key of their own */
-    return cpu->long_code && cpu->tlb_mode != TLB_CHECKED && (cpu->cpl == 0 || cpu->cpl == 3);
+    return cpu->tlb_mode != TLB_CHECKED && (cpu->cpl == 0 || cpu->cpl == 3) &&
+           (cpu->long_code || flat_32(cpu));
 }
 
 /*
@@ -303,11 +320,11 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t 
     struct jit_block *b;
 
     block_protect(cpu, pa & PAGE_MASK);
-    b = j->store != NULL ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
+    b = j->store != NULL && !(key & KEY_32) ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
     if (b != NULL)
         return b;
     b = jit_translate(cpu, pa, code - (lin & 4095), key, entry);
-    if (b != NULL && j->store != NULL)
+    if (b != NULL && j->store != NULL && !(key & KEY_32))
         store_note(cpu, b);
     if (cpu->vm->count)
         j->stats.ns += host_clock_ns() - start;
@@ -424,19 +441,26 @@ static const void *leave(struct soft_cpu *cpu, enum jit_leave why)
 static const void *leave_at(struct soft_cpu *cpu, uint64_t rip)
 {
     cpu->st.rip = rip;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     return leave(cpu, atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0
                           ? LEAVE_PENDING
                           : LEAVE_CHANGED);
 }
 
-/* The key of what runs next. Slots do not hold it: they belong to one, but for the privilege. */
+/* The key of what runs next. Slots do not hold it: those of a context belong to one. */
 static void take_key(struct soft_cpu *cpu)
 {
-    unsigned key = jit_key(cpu);
+    struct jit *j = cpu->jit;
+    unsigned key = jit_key(cpu), user = key & KEY_USER ? 1 : 0;
 
-    if (((key ^ cpu->hot.key) & ~KEY_USER) != 0)
-        jit_context_changed(cpu);
+    if (unlikely(key != j->keys[user])) {
+        j->keys[user] = (uint16_t)key;
+        cpu->hot.ctx[user] = ++j->epoch;
+        if (user) {
+            j->space[j->pcid] = j->epoch;
+            j->space_key[j->pcid] = (uint16_t)key;
+        }
+    }
     cpu->hot.key = (uint16_t)key;
 }
 
@@ -447,11 +471,11 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
     struct jit_block *b;
 
     cpu->st.rip = rip;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 || cpu->exit_wanted ||
         by_chance(cpu->jit, 16))
         return leave(cpu, LEAVE_PENDING);
-    if (!usable(cpu))
+    if (!jit_usable(cpu))
         return leave(cpu, LEAVE_MODE);
     take_key(cpu);
     s = &cpu->slots[cpu->cpl == 3][rip & (JIT_SLOTS - 1)];
@@ -472,7 +496,7 @@ static void begin_insn(struct soft_cpu *cpu, struct uop *u, unsigned off)
     cpu->uop = u;
     cpu->uop_end = NULL;
     cpu->block = NULL;
-    cpu->in_insn = true;
+    cpu->insn = INSN_RUNS;
 }
 
 void jit_uncount(struct soft_cpu *cpu, unsigned off)
@@ -492,7 +516,7 @@ static bool must_leave(struct soft_cpu *cpu, uint64_t epoch)
 
     return by_chance(j, 16) || cpu->uop_end != NULL || j->killed || epoch != j->epoch ||
            cpu->exit_wanted || atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0 ||
-           !usable(cpu) || jit_key(cpu) != cpu->hot.key;
+           !jit_usable(cpu) || jit_key(cpu) != cpu->hot.key;
 }
 
 /* One instruction by the interpreter; where to go on, `resume` if it is simply the next one. */
@@ -504,7 +528,7 @@ static const void *step(struct soft_cpu *cpu, unsigned off, const void *resume)
 
     j->killed = false;
     j->stats.steps++;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     cpu->st.rip = page + off;
     k = block_get(cpu, true);
     check_op(cpu, k->uop[0].op);
@@ -544,12 +568,13 @@ static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
     const uint8_t *p, *p2;
     uint64_t gpa;
 
-    if (first >= size || !soft_canonical(cpu, lin + size - 1) || !soft_canonical(cpu, lin))
+    if (first >= size || !soft_canonical(cpu, lin + size - 1) || !soft_canonical(cpu, lin) ||
+        (!cpu->long_code && lin + size - 1 > UINT32_MAX))
         return false;
     begin_insn(cpu, &u, SLOW_OFF(packed));
     p = mmu_translate(cpu, SLOW_SEG(packed), lin, acc, (enum tlb_mode)cpu->tlb_mode, &gpa);
     p2 = mmu_translate(cpu, SLOW_SEG(packed), lin + first, acc, (enum tlb_mode)cpu->tlb_mode, &gpa);
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     if (p == NULL || p2 == NULL || (acc == ACC_WRITE && p2 != p + first))
         return false;
     cpu->hot.s1 = (uintptr_t)p;
@@ -596,7 +621,7 @@ static const void *fn_slow(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uint
         begin_insn(cpu, &u, SLOW_OFF(p));
         if (mmu_translate(cpu, SLOW_SEG(p), lin, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
                           (enum tlb_mode)cpu->tlb_mode, &gpa) != NULL) {
-            cpu->in_insn = false;
+            cpu->insn = INSN_NONE;
             j->stats.fills++;
             return ret + data_at(ret, 1);
         }
@@ -628,11 +653,11 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     j->stats.whys[(lin & 4095) + span > PAGE_SIZE ? WHY_SPAN
                                                   : why_missed(cpu, at, size, SLOW_ALIGN(p))]++;
     if ((at & 4095) + size <= PAGE_SIZE && (lin & 4095) + span <= PAGE_SIZE &&
-        (at & SLOW_ALIGN(p)) == 0) {
+        (at & SLOW_ALIGN(p)) == 0 && (cpu->long_code || lin <= UINT32_MAX)) {
         begin_insn(cpu, &u, SLOW_OFF(p));
         (void)mmu_translate(cpu, SLOW_SEG(p), at, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
                             (enum tlb_mode)cpu->tlb_mode, &gpa);
-        cpu->in_insn = false;
+        cpu->insn = INSN_NONE;
         if (tlb_hit(p & SLOW_GROUP_WRITE ? e->wtag : e->rtag, lin, span)) {
             j->stats.fills++;
             return ret + data_at(ret, 1);
@@ -641,7 +666,7 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     j->stats.apart++;
     jit_uncount(cpu, SLOW_OFF(p));
     cpu->st.rip = rip;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     b = block_at(cpu, rip, cpu->hot.key | KEY_APART, false);
     if (b == NULL)
         return leave(cpu, LEAVE_CODE);
@@ -663,18 +688,18 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->uop = u;
     cpu->uop_end = NULL;
     cpu->block = NULL;
-    cpu->in_insn = true;
+    cpu->insn = INSN_RUNS;
     cpu->next_rip = cpu->block_rip + u->off + u->len;
     if (unlikely(cpu->check != NULL))
         check_op(cpu, u->op);
     u->fn(cpu, u);
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     if (likely(s2 ? cpu->uop_end == NULL && !j->killed &&
                         atomic_load_explicit(&cpu->pending, memory_order_relaxed) == 0
                   : !must_leave(cpu, epoch)))
         return ret;
     jit_uncount(cpu, u->off + u->len);
-    return leave_at(cpu, cpu->next_rip);
+    return leave_at(cpu, cpu->next_rip & cpu->rip_mask);
 }
 
 /* The same for a block's last instruction, which may go anywhere. */
@@ -691,7 +716,7 @@ static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     cpu->uop = u;
     cpu->uop_end = NULL;
     cpu->block = NULL;
-    cpu->in_insn = true;
+    cpu->insn = INSN_RUNS;
     cpu->next_rip = cpu->block_rip + u->off + u->len;
     if (unlikely(cpu->check != NULL))
         check_op(cpu, u->op);
@@ -730,7 +755,7 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     (void)s3;
     (void)ret;
     cpu->st.rip = rip;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) != 0)
         return leave(cpu, LEAVE_PENDING);
     b = block_at(cpu, rip, cpu->hot.key | (l->apart ? KEY_APART : 0), false);
@@ -764,7 +789,7 @@ bool jit_run(struct soft_cpu *cpu)
     struct jit_block *b;
     uint64_t rip = cpu->st.rip;
 
-    if (j == NULL || !usable(cpu))
+    if (j == NULL || !jit_usable(cpu))
         return false;
     take_key(cpu);
     cpu->hot.budget = cpu->budgeted ? cpu->budget : UINT64_MAX;
@@ -778,7 +803,7 @@ bool jit_run(struct soft_cpu *cpu)
     cpu->jit_runs = true;
     j->enter(cpu, enter_block(cpu, b, rip));
     cpu->jit_runs = false;
-    cpu->in_insn = false;
+    cpu->insn = INSN_NONE;
     return true;
 }
 

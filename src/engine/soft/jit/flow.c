@@ -92,7 +92,7 @@ static void put_indirect(struct tx *t, struct emit *e)
 static void put_far(struct tx *t, struct emit *e, int64_t off, uint32_t branch)
 {
     put_mov_imm32(e, S3, branch);
-    tx_page_offset(e, S1, off);
+    tx_page_offset(t, e, S1, off);
     put_indirect(t, e);
 }
 
@@ -283,12 +283,12 @@ static void put_return_address(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
 
-    struct mem m = tx_stack(t, X86_RSP, -8, true);
+    struct mem m = tx_stack(t, X86_RSP, -(int32_t)t->word, true);
 
     put_load(e, S2, mem_cpu(OFF(block_rip)));
     put_lea(e, S2, mem_at(S2, t->off[t->i] + in->len));
-    put_store(e, m, S2);
-    put_lea(e, H_R10, mem_at(H_R10, -8));
+    tx_store(t, m, S2);
+    tx_lea(t, H_R10, mem_at(H_R10, -(int32_t)t->word));
 }
 
 void tx_call(struct tx *t, const struct x86_insn *in)
@@ -299,26 +299,27 @@ void tx_call(struct tx *t, const struct x86_insn *in)
     tx_clobber_flags(t);
     if (in->opnd[0].kind == X86_OPND_REL) {
         put_return_address(t, in);
-        tx_goto(t, branch_target(t, in), t->off[t->i] | 8u << 12);
+        tx_goto(t, branch_target(t, in), t->off[t->i] | t->word << 12);
         return;
     }
     if (in->opnd[0].kind == X86_OPND_MEM) {
-        put_load(e, S3, tx_operand(t, in, 8, false, 0));
+        tx_load(t, S3, tx_operand(t, in, t->word, false, 0));
     } else {
         tx_load_gpr(t, S3, in->opnd[0].reg);
     }
-    /* a target that is not canonical faults before anything is pushed */
-    put_mov(e, S2, S3);
-    put_op_reg(e, true, 0xc1, 7, S2);
-    put8(e, 47);
-    put_alu_imm(e, true, 0, S2, 1);
-    put_alu_imm(e, true, 7, S2, 1);
-    c = tx_cold(t, COLD_STEP, put_jcc(e, CC_A));
-    c->packed = t->off[t->i] | SLOW_BRANCH;
+    if (t->word == 8) { /* a target that is not canonical faults before anything is pushed */
+        put_mov(e, S2, S3);
+        put_op_reg(e, true, 0xc1, 7, S2);
+        put8(e, 47);
+        put_alu_imm(e, true, 0, S2, 1);
+        put_alu_imm(e, true, 7, S2, 1);
+        c = tx_cold(t, COLD_STEP, put_jcc(e, CC_A));
+        c->packed = t->off[t->i] | SLOW_BRANCH;
+        c->resume = e->p; /* never gone back to */
+    }
     put_return_address(t, in);
     put_mov(e, S1, S3);
-    put_mov_imm32(e, S3, t->off[t->i] | 8u << 12);
-    c->resume = e->p;
+    put_mov_imm32(e, S3, t->off[t->i] | t->word << 12);
     put_indirect(t, e);
 }
 
@@ -333,7 +334,7 @@ void tx_jmp(struct tx *t, const struct x86_insn *in)
     }
     tx_clobber_flags(t);
     if (in->opnd[0].kind == X86_OPND_MEM) {
-        put_load(e, S1, tx_operand(t, in, 8, false, 0));
+        tx_load(t, S1, tx_operand(t, in, t->word, false, 0));
     } else {
         tx_load_gpr(t, S1, in->opnd[0].reg);
     }
@@ -344,14 +345,14 @@ void tx_jmp(struct tx *t, const struct x86_insn *in)
 void tx_ret(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
-    unsigned drop = 8 + (uint16_t)in->imm;
+    unsigned drop = t->word + (uint16_t)in->imm;
 
     struct mem m;
 
     tx_clobber_flags(t);
     m = tx_stack(t, X86_RSP, 0, false);
-    put_load(e, S1, m);
-    put_lea(e, H_R10, mem_at(H_R10, (int32_t)drop));
+    tx_load(t, S1, m);
+    tx_lea(t, H_R10, mem_at(H_R10, (int32_t)drop));
     put_mov_imm32(e, S3, t->off[t->i] | drop << 12);
     put_indirect(t, e);
 }

@@ -1,5 +1,6 @@
 /*
- * The translator of the soft engine: 64-bit guest code becomes host code, block by block. The
+ * The translator of the soft engine: 64-bit guest code, and 32-bit code in flat segments, becomes
+ * host code, block by block. The
  * guest's instruction is a host instruction too, so most are copied with registers renamed and
  * memory operands checked by an inline look-up of the soft TLB.
  *
@@ -33,6 +34,9 @@ void jit_fini(struct soft_cpu *cpu);
  * false if the code at st.rip is not translated: the caller interprets one block of it. May fault.
  */
 bool jit_run(struct soft_cpu *cpu);
+
+/* Is there a translation of code like what runs now? */
+bool jit_usable(const struct soft_cpu *cpu);
 
 /* The vCPU goes to sleep. */
 void jit_rest(struct soft_cpu *cpu);

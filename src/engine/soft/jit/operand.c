@@ -73,16 +73,20 @@ unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp)
 void tx_load_gpr(struct tx *t, unsigned to, unsigned guest)
 {
     if (tx_home[guest] != H_NONE)
-        put_mov(&t->hot, to, tx_home[guest]);
+        tx_mov(t, to, tx_home[guest]);
     else
         put_load(&t->hot, to, mem_cpu(OFF_GPR(guest)));
 }
 
-void tx_page_offset(struct emit *e, unsigned to, int64_t off)
+void tx_page_offset(const struct tx *t, struct emit *e, unsigned to, int64_t off)
 {
     enum { STEP = 2 * PAGE_SIZE };
 
     put_load(e, to, mem_cpu(OFF(block_rip)));
+    if (t->word == 4) {
+        put_op_mem(e, false, 0x8d, to, mem_at(to, (int32_t)(uint32_t)off));
+        return;
+    }
     if (off > INT32_MAX) { /* from an instruction's end, as far as it reaches */
         put_lea(e, to, mem_at(to, STEP));
         off -= STEP;
@@ -98,7 +102,7 @@ void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
     bool wide = in->asize == 8 && (in->op != X86_LEA || in->osize != 4);
 
     if (in->base == X86_REG_RIP) {
-        tx_page_offset(e, to, in->disp + t->off[t->i] + in->len);
+        tx_page_offset(t, e, to, in->disp + t->off[t->i] + in->len);
         if (!wide)
             put_mov32(e, to, to);
         return;
@@ -121,9 +125,17 @@ void tx_address(struct tx *t, const struct x86_insn *in, unsigned to)
 
 void tx_linear(struct tx *t, const struct x86_insn *in)
 {
+    struct emit *e = &t->hot;
+
     tx_address(t, in, S1);
-    if (in->seg == X86_FS || in->seg == X86_GS)
-        put_op_mem(&t->hot, true, 0x03, S1, mem_cpu(OFF(base) + 8u * in->seg));
+    if (in->seg != X86_FS && in->seg != X86_GS)
+        return;
+    if (t->word == 4) { /* the key does not say what these segments are like */
+        put_op_mem(e, false, 0xf6, 0, mem_cpu(OFF(flat))); /* test byte */
+        put8(e, 1u << in->seg);
+        tx_cold(t, COLD_STEP, put_jcc(e, CC_E))->packed = t->off[t->i];
+    }
+    put_op_mem(e, t->word == 8, 0x03, S1, mem_cpu(OFF(base) + 8u * in->seg));
 }
 
 /* The table's place as an operand with S2 as index, plus a field. */
@@ -263,7 +275,10 @@ static void put_group_probe(struct tx *t, unsigned seg)
     struct cold *c;
     uint8_t *retry;
 
-    /* S1: where the access itself would be is at `distance` from here */
+    /*
+     * S1: where the access itself would be is at `distance` from here. It is not cut to 32 bits:
+     * one that would be is in no page, and goes apart.
+     */
     put_lea(e, S1, mem_at(tx_home[a->base] != H_NONE ? tx_home[a->base] : S1, t->group_disp));
     retry = e->p;
     tx_index(t);
@@ -341,8 +356,8 @@ struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write)
     if (t->access[t->i].shared)
         return shared(t, base, disp, X86_SS);
     tx_clobber_flags(t);
-    put_lea(&t->hot, S1, mem_at(tx_home[base], disp));
-    tx_probe(t, X86_SS, 8, write, 0);
+    tx_lea(t, S1, mem_at(tx_home[base], disp));
+    tx_probe(t, X86_SS, t->word, write, 0);
     return mem_at(S1, 0);
 }
 

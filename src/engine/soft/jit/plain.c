@@ -119,6 +119,31 @@ static bool registers_ok(const struct x86_insn *in, bool *vector)
     return !(high && moved); /* a register that needs REX hides AH to BH */
 }
 
+/* Which field of an instruction with vector operands is the general register. */
+static bool gpr_in_rm(const struct x86_insn *in)
+{
+    if (in->map == X86_MAP_0F)
+        return in->opcode == 0x6e || in->opcode == 0x7e || in->opcode == 0x2a || in->opcode == 0xc4;
+    if (in->map == X86_MAP_0F3A)
+        return (in->opcode >= 0x14 && in->opcode <= 0x17) || in->opcode == 0x20 ||
+               in->opcode == 0x22;
+    return false;
+}
+
+/*
+ * VEX instructions that 32-bit code may not have as they stand: what it ignores would count, a bit
+ * of a register's number in the immediate, or W where a general register or its like takes part
+ * (PCMPESTRM has its lengths in two).
+ */
+static bool odd_vex(const struct x86_insn *in)
+{
+    bool gpr = gpr_in_rm(in) || in->imm_size != 0;
+
+    for (unsigned i = 0; i < in->opnd_count; i++)
+        gpr |= in->opnd[i].kind == X86_OPND_REG && in->opnd[i].rclass == X86_RC_GPR;
+    return in->opnd[3].kind == X86_OPND_REG || ((in->rex & 8) != 0 && gpr);
+}
+
 static bool has_mmx(const struct x86_insn *in)
 {
     for (unsigned i = 0; i < in->opnd_count; i++) {
@@ -150,6 +175,8 @@ bool tx_is_plain(const struct tx *t, const struct x86_insn *in)
         return x87_plain(t, in);
     if (has_mmx(in) && !(t->key & KEY_X87))
         return false;
+    if (in->enc == X86_ENC_VEX && t->word == 4 && odd_vex(in))
+        return false;
     if (in->enc == X86_ENC_EVEX || in->vsib || in->rep != 0 || in->cls > X86_CLASS_MEMORY ||
         !registers_ok(in, &vector) || !soft_has(t->cpu, in->feature))
         return false;
@@ -159,8 +186,8 @@ bool tx_is_plain(const struct tx *t, const struct x86_insn *in)
     if (integer_op(in) && !vector)
         return in->op != X86_MOV || in->opnd[0].kind != X86_OPND_REG ||
                in->opnd[0].rclass != X86_RC_SEG;
-    if (in->op == X86_VZEROUPPER || in->op == X86_VZEROALL)
-        return (t->key & KEY_AVX) != 0 && soft_has(t->cpu, X86_FEAT_AVX);
+    if (in->op == X86_VZEROUPPER || in->op == X86_VZEROALL) /* in 32-bit code 8 to 15 stay */
+        return t->word == 8 && (t->key & KEY_AVX) != 0 && soft_has(t->cpu, X86_FEAT_AVX);
     if (in->op == X86_EMMS || !native_flags(in->op, &flags) || (flags & N_X87) != 0)
         return false;
     if (in->enc == X86_ENC_VEX)
@@ -191,23 +218,18 @@ bool tx_is_cl_shift(const struct x86_insn *in)
 
 /* ---- fields ---- */
 
+/* Only 64-bit code has the fourth bit of a register's number; other code may set it. */
+static unsigned vvvv_of(const struct x86_insn *in)
+{
+    return in->mode == X86_MODE_64 ? in->vvvv : in->vvvv & 7u;
+}
+
 /* Host registers for the fields of the encoding; H_NONE: as it stands. */
 struct fields {
     uint8_t reg, rm, vvvv, z;
     bool mem;
     struct mem at;
 };
-
-/* Which field of an instruction with vector operands is the general register. */
-static bool gpr_in_rm(const struct x86_insn *in)
-{
-    if (in->map == X86_MAP_0F)
-        return in->opcode == 0x6e || in->opcode == 0x7e || in->opcode == 0x2a || in->opcode == 0xc4;
-    if (in->map == X86_MAP_0F3A)
-        return (in->opcode >= 0x14 && in->opcode <= 0x17) || in->opcode == 0x20 ||
-               in->opcode == 0x22;
-    return false;
-}
 
 enum { F_REG = 1, F_RM = 2, F_VVVV = 4, F_Z = 8 };
 
@@ -271,7 +293,7 @@ static void put_vex(struct emit *e, const struct x86_insn *in, const uint8_t *by
     unsigned reg = f->reg != H_NONE ? f->reg : in->reg;
     unsigned rm = f->mem ? f->at.base : f->rm != H_NONE ? f->rm : in->rm;
     bool x = f->mem && f->at.index != H_NONE && f->at.index >= 8;
-    unsigned vvvv = f->vvvv != H_NONE ? f->vvvv : in->vvvv;
+    unsigned vvvv = f->vvvv != H_NONE ? f->vvvv : vvvv_of(in);
 
     put8(e, 0xc4);
     put8(e, (reg < 8 ? 0x80u : 0) | (x ? 0 : 0x40u) | (rm < 8 ? 0x20u : 0) | in->map);
@@ -311,8 +333,26 @@ static void put_renamed(struct emit *e, const struct x86_insn *in, const uint8_t
         put8(e, 0x38);
     if (in->map == X86_MAP_0F3A)
         put8(e, 0x3a);
-    put8(e, f->z != H_NONE ? (in->opcode & 0xf8u) | (f->z & 7u) : in->opcode);
+    if (f->z != H_NONE)
+        put8(e, (in->opcode & 0xf8u) | (f->z & 7u));
+    else if (in->map == X86_MAP_ONE && in->opcode == 0x82) /* 80, which 64-bit code has alone */
+        put8(e, 0x80);
+    else
+        put8(e, in->opcode);
     put_tail(e, in, bytes, f);
+}
+
+/* INC and DEC of one byte, which 64-bit code has not. */
+static bool short_inc(const struct x86_insn *in)
+{
+    return (in->op == X86_INC || in->op == X86_DEC) && !in->has_modrm;
+}
+
+static void put_inc(struct emit *e, const struct x86_insn *in)
+{
+    if (in->osize == 2)
+        put8(e, 0x66);
+    put_op_reg(e, false, 0xff, in->op == X86_INC ? 0 : 1, tx_home[in->opnd[0].reg]);
 }
 
 /* ---- emission ---- */
@@ -486,7 +526,7 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
     if (fields & F_RM)
         f.rm = host_of(&ts, in->rm);
     if (fields & F_VVVV)
-        f.vvvv = host_of(&ts, in->vvvv);
+        f.vvvv = host_of(&ts, vvvv_of(in));
     if (fields & F_Z)
         f.z = host_of(&ts, (in->opcode & 7u) | (in->rex & 1 ? 8u : 0));
     mark_access(&ts, in);
@@ -494,7 +534,10 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
         if (ts.t[i].read)
             put_load(e, ts.t[i].host, mem_cpu(OFF_GPR(ts.t[i].guest)));
     }
-    put_renamed(e, in, t->page + t->off[t->i], &f);
+    if (short_inc(in))
+        put_inc(e, in);
+    else
+        put_renamed(e, in, t->page + t->off[t->i], &f);
     for (unsigned i = 0; i < ts.n; i++) {
         if (ts.t[i].written)
             put_store(e, mem_cpu(OFF_GPR(ts.t[i].guest)), ts.t[i].host);

@@ -32,20 +32,20 @@ static bool describe(const struct tx *t, unsigned i, const struct value v[16], s
         if (mem != NULL || in->opnd[0].kind == X86_OPND_REG)
             if (t->kind[i] == TX_CALL || mem != NULL)
                 return false;
-        *a = (struct access){.base = X86_RSP, .size = 8, .write = true};
-        at = -8;
+        *a = (struct access){.base = X86_RSP, .size = (uint8_t)t->word, .write = true};
+        at = -(int64_t)t->word;
         break;
     case TX_POP:
     case TX_RET:
-        *a = (struct access){.base = X86_RSP, .size = 8};
+        *a = (struct access){.base = X86_RSP, .size = (uint8_t)t->word};
         at = 0;
         break;
     case TX_LEAVE:
-        *a = (struct access){.base = X86_RBP, .size = 8};
+        *a = (struct access){.base = X86_RBP, .size = (uint8_t)t->word};
         at = 0;
         break;
     case TX_PLAIN:
-        if (mem == NULL || in->base >= 16 || in->index != X86_REG_NONE || in->asize != 8 ||
+        if (mem == NULL || in->base >= 16 || in->index != X86_REG_NONE || in->asize != t->word ||
             in->seg == X86_FS || in->seg == X86_GS)
             return false;
         *a = (struct access){
@@ -64,11 +64,11 @@ static bool describe(const struct tx *t, unsigned i, const struct value v[16], s
 }
 
 /* Moves a register by a constant? */
-static bool moves_by(const struct x86_insn *in, unsigned *reg, int64_t *by)
+static bool moves_by(const struct tx *t, const struct x86_insn *in, unsigned *reg, int64_t *by)
 {
     *reg = in->opnd[0].reg;
     if (in->opnd[0].kind != X86_OPND_REG || in->opnd[0].rclass != X86_RC_GPR ||
-        in->opnd[0].size != 8)
+        in->opnd[0].size != t->word)
         return false;
     switch (in->op) {
     case X86_ADD:
@@ -83,7 +83,7 @@ static bool moves_by(const struct x86_insn *in, unsigned *reg, int64_t *by)
         return true;
     case X86_LEA:
         *by = in->disp;
-        return in->base == *reg && in->index == X86_REG_NONE && in->asize == 8;
+        return in->base == *reg && in->index == X86_REG_NONE && in->asize == t->word;
     default:
         return false;
     }
@@ -97,9 +97,9 @@ static void follow(const struct tx *t, unsigned i, struct value v[16])
     int64_t by;
 
     if (t->kind[i] == TX_PUSH)
-        v[X86_RSP].offset -= 8;
+        v[X86_RSP].offset -= t->word;
     else if (t->kind[i] == TX_POP)
-        v[X86_RSP].offset += 8;
+        v[X86_RSP].offset += t->word;
     if (t->kind[i] == TX_PUSH || (t->kind[i] == TX_POP && in->opnd[0].reg != X86_RSP))
         written &= ~(1u << X86_RSP);
     if (t->kind[i] == TX_POP)
@@ -113,7 +113,7 @@ static void follow(const struct tx *t, unsigned i, struct value v[16])
             (o->rclass == X86_RC_GPR || o->rclass == X86_RC_GPRH))
             written |= 1u << o->reg;
     }
-    if (moves_by(in, &reg, &by) && (t->kind[i] == TX_PLAIN || t->kind[i] == TX_LEA)) {
+    if (moves_by(t, in, &reg, &by) && (t->kind[i] == TX_PLAIN || t->kind[i] == TX_LEA)) {
         v[reg].offset += by;
         written &= ~(1u << reg);
     }

@@ -45,7 +45,7 @@ static void put_pushf(struct tx *t)
     struct emit *e = &t->hot;
 
     tx_clobber_flags(t);
-    (void)tx_stack(t, X86_RSP, -8, true); /* never shared: S1 has the address */
+    (void)tx_stack(t, X86_RSP, -(int32_t)t->word, true); /* never shared: S1 has the address */
     /* cpu->cc: OF in bit 0, the others from bit 8 on */
     put_op_mem(e, false, 0x8b, S3, mem_cpu(OFF(cc)));
     put_mov32(e, S2, S3);
@@ -60,8 +60,8 @@ static void put_pushf(struct tx *t)
     put_alu_imm(e, true, 4, S3, (int32_t) ~(X86_FL_ARITH | X86_FL_VM | X86_FL_RF));
     put_alu_imm(e, true, 1, S3, X86_FL_FIXED);
     put_op_reg(e, true, 0x09, S3, S2);
-    put_store(e, mem_at(S1, 0), S2);
-    put_lea(e, H_R10, mem_at(H_R10, -8));
+    tx_store(t, mem_at(S1, 0), S2);
+    tx_lea(t, H_R10, mem_at(H_R10, -(int32_t)t->word));
 }
 
 static void put_swapgs(struct tx *t)
@@ -153,7 +153,7 @@ static void put_bit(struct tx *t, const struct x86_insn *in)
     }
     put_op_reg(e, true, 0xc1, 7, S2); /* sar */
     put8(e, wide ? 6 : 5);
-    put_lea(e, S1, at);
+    tx_lea(t, S1, at);
     tx_probe(t, in->seg, size, in->op != X86_BT, 0);
     if ((t->live_after[t->i] & ~X86_FL_CF & X86_FL_ARITH) != 0)
         tx_need_flags(t);
@@ -166,10 +166,10 @@ static void put_bit(struct tx *t, const struct x86_insn *in)
     t->flags = t->live_after[t->i] != 0 ? FLAGS_HOST : FLAGS_MEM;
 }
 
-static bool far_bit(const struct x86_insn *in)
+static bool far_bit(const struct tx *t, const struct x86_insn *in)
 {
     return in->opnd[0].kind == X86_OPND_MEM && in->opnd[1].kind == X86_OPND_REG &&
-           in->opnd[0].size >= 4 && in->asize == 8;
+           in->opnd[0].size >= 4 && in->asize == t->word;
 }
 
 /*
@@ -241,9 +241,9 @@ static void put_string(struct tx *t, const struct x86_insn *in)
     if (size == 8)
         put8(e, 0x48);
     put8(e, (movs ? 0xa4u : 0xaau) | (size > 1 ? 1u : 0));
-    put_mov(e, H_RDI, S2);
+    tx_mov(t, H_RDI, S2);
     if (movs)
-        put_mov(e, H_RSI, S3);
+        tx_mov(t, H_RSI, S3);
     set_target(none, e->p);
     for (unsigned i = 0; i < n; i++) {
         struct cold *c = tx_cold(t, COLD_HELPER, slow[i]);
@@ -264,27 +264,27 @@ static void put_element(struct tx *t, const struct x86_insn *in)
     put8(e, X86_FL_DF >> 8);
     tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
     if (in->op != X86_STOS) {
-        put_mov(e, S1, H_RSI);
+        tx_mov(t, S1, H_RSI);
         tx_probe(t, in->seg, size, false, 0);
         if (size == 2)
             put8(e, 0x66);
         put_op_mem(e, size == 8, size == 1 ? 0x8a : 0x8b, reg, mem_at(S1, 0));
     }
     if (in->op != X86_LODS) {
-        put_mov(e, S1, H_RDI);
+        tx_mov(t, S1, H_RDI);
         tx_probe(t, X86_ES, size, true, 0);
         if (size == 2)
             put8(e, 0x66);
         put_op_mem(e, size == 8, size == 1 ? 0x88 : 0x89, reg, mem_at(S1, 0));
-        put_lea(e, H_RDI, mem_at(H_RDI, (int32_t)size));
+        tx_lea(t, H_RDI, mem_at(H_RDI, (int32_t)size));
     }
     if (in->op != X86_STOS)
-        put_lea(e, H_RSI, mem_at(H_RSI, (int32_t)size));
+        tx_lea(t, H_RSI, mem_at(H_RSI, (int32_t)size));
 }
 
-static bool simple_string(const struct x86_insn *in)
+static bool simple_string(const struct tx *t, const struct x86_insn *in)
 {
-    return in->asize == 8 && in->seg != X86_FS && in->seg != X86_GS;
+    return in->asize == t->word && in->seg != X86_FS && in->seg != X86_GS;
 }
 
 bool tx_is_system(const struct tx *t, const struct x86_insn *in)
@@ -293,12 +293,12 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
 
     switch (in->op) {
     case X86_CLI:
-    case X86_SWAPGS:
-        return kernel;
     case X86_STI:
         return kernel;
+    case X86_SWAPGS:
+        return kernel && t->word == 8;
     case X86_PUSHF:
-        return in->osize == 8;
+        return in->osize == t->word;
     case X86_STAC:
     case X86_CLAC:
         return kernel && (t->cpu->st.cr4 & X86_CR4_SMAP) && soft_has(t->cpu, in->feature);
@@ -316,12 +316,12 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
     case X86_BTS:
     case X86_BTR:
     case X86_BTC:
-        return far_bit(in);
+        return far_bit(t, in);
     case X86_LODS:
-        return in->rep == 0 && simple_string(in);
+        return in->rep == 0 && simple_string(t, in);
     case X86_MOVS:
     case X86_STOS:
-        return simple_string(in);
+        return simple_string(t, in);
     default:
         return false;
     }

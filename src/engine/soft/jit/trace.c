@@ -105,10 +105,11 @@ static void map_guest(struct soft_cpu *cpu, uint64_t lin, unsigned key, const ch
 enum { TEXT = 128, LEFT = 60 };
 
 /* One instruction; its length. A byte that begins none stands for itself. */
-static unsigned disassemble(const uint8_t *code, size_t len, uint64_t addr, char text[TEXT])
+static unsigned disassemble(const uint8_t *code, size_t len, enum x86_mode mode, uint64_t addr,
+                            char text[TEXT])
 {
     struct x86_insn in;
-    int n = x86_decode(code, len, X86_MODE_64, &in);
+    int n = x86_decode(code, len, mode, &in);
 
     if (n > 0) {
         x86_format(&in, addr, text, TEXT);
@@ -151,7 +152,7 @@ static void list_host(struct soft_cpu *cpu, const char *left, const uint8_t *at,
         log_trace_write(log, "jit", "  %s", left);
     while (at < end) {
         uint64_t addr = (uintptr_t)jit_rx(j, at);
-        unsigned len = disassemble(at, (size_t)(end - at), addr, text);
+        unsigned len = disassemble(at, (size_t)(end - at), X86_MODE_64, addr, text);
         const struct stub *to = stub_of(j, stubs, at, len);
 
         log_trace_write(log, "jit", "  %-*s | %llx  %s%s%s", LEFT, left, (unsigned long long)addr,
@@ -175,8 +176,8 @@ static void list_head(struct soft_cpu *cpu, uint64_t lin, const struct jit_block
         unsigned bit;
         const char *name;
     } bits[] = {
-        {KEY_SSE, " sse"},       {KEY_AVX, " avx"},     {KEY_X87, " x87"},
-        {KEY_STRICT, " strict"}, {KEY_APART, " apart"}, {KEY_COUNT, " count"},
+        {KEY_SSE, " sse"},     {KEY_AVX, " avx"},     {KEY_X87, " x87"},   {KEY_STRICT, " strict"},
+        {KEY_APART, " apart"}, {KEY_COUNT, " count"}, {KEY_32, " 32-bit"},
     };
     const struct jit *j = cpu->jit;
     const struct tx *t = j->tx;
@@ -209,7 +210,7 @@ static void list_block(struct soft_cpu *cpu, uint64_t lin, const uint8_t *hot, c
         uint64_t at = (lin & PAGE_MASK) + t->off[i];
         unsigned len = t->insn[i].len != 0 ? t->insn[i].len : 1;
 
-        disassemble(t->page + t->off[i], len, at, text);
+        disassemble(t->page + t->off[i], len, t->mode, at, text);
         snprintf(left, sizeof(left), "%llx  %s", (unsigned long long)at, text);
         list_host(cpu, left, t->code[i], t->code[i + 1]);
     }

@@ -33,7 +33,7 @@ static void note_fields(struct tx *t, unsigned off, const struct x86_insn *in)
 {
     unsigned at[2], n;
 
-    if (t->j->store == NULL || (t->key & KEY_USER))
+    if (t->j->store == NULL || (t->key & (KEY_USER | KEY_32)))
         return;
     n = store_fields(in, t->page + off, at);
     for (unsigned i = 0; i < n && t->fields < TX_FIELDS; i++)
@@ -61,7 +61,7 @@ static bool flags_read_at(struct tx *t, unsigned off)
 
     for (unsigned n = 0; n < 8 && at < PAGE_SIZE; n++) {
         struct x86_insn insn;
-        int len = x86_decode(t->page + at, PAGE_SIZE - at, X86_MODE_64, &insn);
+        int len = x86_decode(t->page + at, PAGE_SIZE - at, t->mode, &insn);
 
         if (len <= 0)
             return true;
@@ -77,7 +77,7 @@ static bool flags_read_at(struct tx *t, unsigned off)
             return false;
         at += (unsigned)len;
         if (insn.op == X86_JMP) {
-            if (insn.opnd[0].kind != X86_OPND_REL)
+            if (insn.opnd[0].kind != X86_OPND_REL || insn.osize == 2)
                 return true;
             at += (unsigned)insn.imm;
         }
@@ -94,17 +94,17 @@ static void put_push(struct tx *t, const struct x86_insn *in)
     struct mem m;
 
     if (o->kind == X86_OPND_MEM)
-        put_load(e, S3, tx_operand(t, in, 8, false, 0));
-    m = tx_stack(t, X86_RSP, -8, true);
+        tx_load(t, S3, tx_operand(t, in, t->word, false, 0));
+    m = tx_stack(t, X86_RSP, -(int32_t)t->word, true);
     if (o->kind == X86_OPND_MEM) {
-        put_store(e, m, S3);
+        tx_store(t, m, S3);
     } else if (o->kind == X86_OPND_IMM) {
-        put_op_mem(e, true, 0xc7, 0, m);
+        put_op_mem(e, t->word == 8, 0xc7, 0, m);
         put32(e, (uint32_t)in->imm);
     } else {
-        put_store(e, m, tx_reg_or(t, o->reg, S2));
+        tx_store(t, m, tx_reg_or(t, o->reg, S2));
     }
-    put_lea(e, H_R10, mem_at(H_R10, -8));
+    tx_lea(t, H_R10, mem_at(H_R10, -(int32_t)t->word));
 }
 
 static void put_pop(struct tx *t, const struct x86_insn *in)
@@ -113,20 +113,19 @@ static void put_pop(struct tx *t, const struct x86_insn *in)
     unsigned guest = in->opnd[0].reg, host = tx_home[guest];
     struct mem m = tx_stack(t, X86_RSP, 0, false);
 
-    put_load(e, host != H_NONE ? host : S2, m);
+    tx_load(t, host != H_NONE ? host : S2, m);
     if (host == H_NONE)
         put_store(e, mem_cpu(OFF_GPR(guest)), S2);
     if (guest != X86_RSP)
-        put_lea(e, H_R10, mem_at(H_R10, 8));
+        tx_lea(t, H_R10, mem_at(H_R10, (int32_t)t->word));
 }
 
 static void put_leave(struct tx *t)
 {
-    struct emit *e = &t->hot;
     struct mem m = tx_stack(t, X86_RBP, 0, false);
 
-    put_lea(e, H_R10, mem_at(H_R11, 8));
-    put_load(e, H_R11, m);
+    tx_lea(t, H_R10, mem_at(H_R11, (int32_t)t->word));
+    tx_load(t, H_R11, m);
 }
 
 static void put_lea_insn(struct tx *t, const struct x86_insn *in)
@@ -201,11 +200,29 @@ static bool ends_block(const struct x86_insn *in)
     return in->cls == X86_CLASS_BRANCH && in->op != X86_JCC;
 }
 
+/*
+ * 32-bit code: 16-bit addresses, branches that cut EIP to 16 bits, far ones, and what may meet a
+ * segment's limits or rights amid a branch are the interpreter's.
+ */
+static bool odd_32(const struct x86_insn *in)
+{
+    const struct x86_opnd *mem = tx_memory(in);
+    bool branch = in->cls == X86_CLASS_BRANCH;
+
+    if (mem != NULL && (in->asize != 4 || in->seg == X86_CS))
+        return true;
+    if (branch && (in->osize != 4 || in->opnd[0].kind == X86_OPND_FAR))
+        return true;
+    return branch && mem != NULL && (mem->size != 4 || in->seg == X86_FS || in->seg == X86_GS);
+}
+
 static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
 {
     unsigned kind = in->opnd[0].kind;
     bool gpr = kind == X86_OPND_REG && in->opnd[0].rclass == X86_RC_GPR;
 
+    if (t->word == 4 && odd_32(in))
+        return TX_HELPER;
     if (tx_is_system(t, in))
         return TX_SYSTEM;
     if (in->prefixes & X86_PFX_LOCK)
@@ -214,18 +231,19 @@ static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
     case X86_JCC:
         return TX_JCC;
     case X86_JMP:
-        return kind == X86_OPND_REL || in->osize == 8 ? TX_JMP : TX_HELPER;
+        return kind == X86_OPND_REL || in->osize == t->word ? TX_JMP : TX_HELPER;
     case X86_CALL:
-        return in->osize == 8 ? TX_CALL : TX_HELPER;
+        return in->osize == t->word ? TX_CALL : TX_HELPER;
     case X86_RET:
-        return in->osize == 8 ? TX_RET : TX_HELPER;
+        return in->osize == t->word ? TX_RET : TX_HELPER;
     case X86_PUSH:
-        return in->osize == 8 && (gpr || kind == X86_OPND_IMM || kind == X86_OPND_MEM) ? TX_PUSH
-                                                                                       : TX_HELPER;
+        return in->osize == t->word && (gpr || kind == X86_OPND_IMM || kind == X86_OPND_MEM)
+                   ? TX_PUSH
+                   : TX_HELPER;
     case X86_POP:
-        return in->osize == 8 && gpr ? TX_POP : TX_HELPER;
+        return in->osize == t->word && gpr ? TX_POP : TX_HELPER;
     case X86_LEAVE:
-        return in->osize == 8 ? TX_LEAVE : TX_HELPER;
+        return in->osize == t->word ? TX_LEAVE : TX_HELPER;
     case X86_LEA:
         return TX_LEA;
     case X86_FWAIT: /* nothing can be pending while all exceptions are masked */
@@ -248,7 +266,7 @@ static void decode_block(struct tx *t, unsigned off)
 {
     while (t->n < JIT_INSNS && t->exits < JIT_EXITS - 2 && off < PAGE_SIZE) {
         struct x86_insn *in = &t->insn[t->n];
-        int len = x86_decode(t->page + off, PAGE_SIZE - off, X86_MODE_64, in);
+        int len = x86_decode(t->page + off, PAGE_SIZE - off, t->mode, in);
 
         if (len == X86_DECODE_MORE)
             break; /* goes on in the next page, or is cut off there */
@@ -473,6 +491,8 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     t->cpu = cpu;
     t->j = j;
     t->key = key;
+    t->mode = jit_mode(key);
+    t->word = key & KEY_32 ? 4 : 8;
     t->page = page;
     t->lo = PAGE_SIZE;
     t->hot.p = t->hot_start = j->hot;

@@ -72,6 +72,8 @@ struct tx {
     struct jit_block *block;
     const uint8_t *page; /* the guest's code, in the host */
     struct emit hot;
+    enum x86_mode mode;
+    unsigned word; /* bytes of an address and of what the stack moves by: 8 or 4 */
     unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
     int32_t group_disp;
     unsigned group_align;
@@ -135,7 +137,27 @@ unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp);
 /* Copies a guest register to a scratch. */
 void tx_load_gpr(struct tx *t, unsigned to, unsigned guest);
 /* The linear address at this distance from the page's start, at most 2 GiB and 8 KiB. */
-void tx_page_offset(struct emit *e, unsigned to, int64_t off);
+void tx_page_offset(const struct tx *t, struct emit *e, unsigned to, int64_t off);
+/* lea, mov from and to memory of a word: what is above 32 bits goes away in 32-bit code. */
+static inline void tx_lea(struct tx *t, unsigned to, struct mem m)
+{
+    put_op_mem(&t->hot, t->word == 8, 0x8d, to, m);
+}
+
+static inline void tx_load(struct tx *t, unsigned to, struct mem m)
+{
+    put_op_mem(&t->hot, t->word == 8, 0x8b, to, m);
+}
+
+static inline void tx_store(struct tx *t, struct mem m, unsigned from)
+{
+    put_op_mem(&t->hot, t->word == 8, 0x89, from, m);
+}
+
+static inline void tx_mov(struct tx *t, unsigned to, unsigned from)
+{
+    put_op_reg(&t->hot, t->word == 8, 0x89, from, to);
+}
 /* The effective address of a memory operand, without its segment. S1 and S2 may be lost. */
 void tx_address(struct tx *t, const struct x86_insn *in, unsigned to);
 void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned align);
