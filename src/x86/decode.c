@@ -5,8 +5,6 @@
 #include "base/bits.h"
 #include "x86/decode_tables.h"
 
-#define MAX_LEN 15u
-
 #define REX_W 8u
 #define REX_R 4u
 #define REX_X 2u
@@ -930,8 +928,8 @@ int x86_decode(const uint8_t *code, size_t avail, enum x86_mode mode, struct x86
     struct decoder d = {.code = code, .mode = mode, .seg = ANY_SEG, .out = out};
     int err;
 
-    d.too_long = avail >= MAX_LEN;
-    d.end = d.too_long ? MAX_LEN : (unsigned)avail;
+    d.too_long = avail >= X86_MAX_LEN;
+    d.end = d.too_long ? X86_MAX_LEN : (unsigned)avail;
     /* in two halves, since compilers make a slow loop of one */
     memset(out, 0, 64);
     memset((uint8_t *)out + 64, 0, sizeof(*out) - 64);

@@ -174,6 +174,8 @@ struct x86_insn {
     uint32_t flags_undefined;
 };
 
+#define X86_MAX_LEN 15u
+
 #define X86_DECODE_MORE (-1)    /* the bytes end inside the instruction */
 #define X86_DECODE_INVALID (-2) /* #UD; len holds the bytes looked at */
 #define X86_DECODE_TOOLONG (-3) /* over 15 bytes: #GP */

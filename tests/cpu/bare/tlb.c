@@ -382,9 +382,60 @@ static void invpcid_faults(void)
     reset();
 }
 
+/*
+ * An instruction whose last bytes lie in the next page: they change, are another page's, are gone.
+ * It is jumped to from its own page, so that what ran before is told from it.
+ */
+static struct cpu run_across(const uint8_t tail[3])
+{
+    struct cpu c = kernel(CODE("nop"));
+
+    test_frame[1][0] = tail[0];
+    test_frame[1][1] = tail[1];
+    test_frame[1][2] = tail[2];
+    c.ip = TEST_VA + 0xff0;
+    run(&c);
+    return c;
+}
+
+static void across(void)
+{
+    static const uint8_t text[] = {0xeb, 0x0c},
+                         first[] = {0xb8, 0x11}; /* jmp +12; mov eax, imm32 */
+    static const uint8_t rest[] = {0x22, 0x33, 0x44, 0xcd, V_DONE}, moved[] = {0x55, 0x66, 0x77};
+    struct cpu c;
+
+    reset();
+    for (unsigned i = 0; i < sizeof(text); i++)
+        test_frame[0][0xff0 + i] = text[i];
+    for (unsigned i = 0; i < sizeof(first); i++)
+        test_frame[0][0xffe + i] = first[i];
+    for (unsigned i = 0; i < sizeof(rest); i++)
+        test_frame[1][i] = test_frame[2][i] = rest[i];
+    for (unsigned i = 0; i < 3; i++)
+        test_frame[2][i] = moved[i];
+    for (unsigned i = 0; i < 3; i++)
+        c = run_across(rest);
+    check("across.runs", TLB, c.vector == V_DONE ? c.ax : 0, 0x44332211);
+    c = run_across(moved);
+    check("across.bytes-change", TLB, c.vector == V_DONE ? c.ax : 0, 0x77665511);
+    c = run_across(rest);
+    check("across.bytes-back", TLB, c.vector == V_DONE ? c.ax : 0, 0x44332211);
+    test_entry[1][1] = (uint64_t)(word)test_frame[2] | PTE_P | PTE_W | PTE_U;
+    flush_tlb();
+    c = run_across(rest);
+    check("across.page-moves", TLB, c.vector == V_DONE ? c.ax : 0, 0x77665511);
+    test_entry[1][1] = 0;
+    flush_tlb();
+    c = run_across(rest);
+    check_pf_at("across.page-gone", TLB, &c, 0x10, TEST_VA + 0x1000, TEST_VA + 0xffe);
+    reset();
+}
+
 void test(void)
 {
     invalidations();
+    across();
     upper_levels();
     more_rights();
     bits();

@@ -323,7 +323,7 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t 
     b = j->store != NULL && !(key & KEY_32) ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
     if (b != NULL)
         return b;
-    b = jit_translate(cpu, pa, code - (lin & 4095), key, entry);
+    b = jit_translate(cpu, lin, pa, code - (lin & 4095), key, entry);
     if (b != NULL && j->store != NULL && !(key & KEY_32))
         store_note(cpu, b);
     if (cpu->vm->count)
@@ -773,6 +773,30 @@ static const void *fn_link(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint6
     return j->rx + b->body;
 }
 
+/*
+ * Before an instruction that goes on in the next page: what that page has there now, which may be
+ * another one than when it was translated. s1 is not used; behind the call: the arena's place.
+ */
+static const void *fn_across(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                             const uint8_t *ret)
+{
+    struct jit *j = cpu->jit;
+    const struct jit_across *a = (const void *)(j->arena + (uint32_t)data_at(ret, 0));
+    uint64_t next = (cpu->block_rip + PAGE_SIZE) & cpu->rip_mask, gpa;
+    const uint8_t *code;
+
+    (void)s1;
+    (void)s2;
+    (void)s3;
+    cpu->st.rip = cpu->block_rip | (a->pa & 4095);
+    cpu->insn = INSN_NONE;
+    code = mmu_fetch(cpu, next, &gpa);
+    if (likely(code != NULL && memcmp(code, a->bytes, a->len) == 0))
+        return ret + 4;
+    jit_kill_range(cpu, a->pa, a->pa + 1);
+    return leave(cpu, LEAVE_CODE);
+}
+
 static const void *fn_step(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
                            const uint8_t *ret)
 {
@@ -819,7 +843,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
 {
     static const void *(*const fns[JIT_FNS])(struct soft_cpu *, uint64_t, uint64_t, uint64_t,
                                              const uint8_t *) = {
-        fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_group,
+        fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_group, fn_across,
     };
     struct jit *j = host_memory_alloc(sizeof(*j), err);
     void *rw, *rx;

@@ -223,6 +223,18 @@ void tx_poll(struct tx *t)
     c->packed = t->off[0];
 }
 
+void tx_across(struct tx *t, uint64_t pa)
+{
+    struct emit *e = &t->hot;
+    struct jit_across *a = jit_alloc(t->j, sizeof(*a));
+
+    a->pa = pa;
+    a->len = (uint8_t)(t->off[0] + t->insn[0].len - PAGE_SIZE);
+    memcpy(a->bytes, t->text + PAGE_SIZE, a->len);
+    put_stub_call(t, e, FN_ACROSS);
+    put32(e, jit_place(t->j, a));
+}
+
 /* An unconditional way on, to an offset from this page's start. */
 void tx_goto(struct tx *t, int64_t target, uint32_t branch)
 {
@@ -390,7 +402,7 @@ uint32_t tx_uop(struct tx *t)
 {
     struct uop *u = jit_alloc(t->j, sizeof(*u));
 
-    block_make_uop(t->cpu, t->page + t->off[t->i], PAGE_SIZE - t->off[t->i], t->off[t->i], u);
+    block_make_uop(t->cpu, t->text + t->off[t->i], t->text_end - t->off[t->i], t->off[t->i], u);
     t->uop_at[t->uops++] = t->off[t->i];
     return (uint32_t)((uint8_t *)u - t->j->arena);
 }

@@ -81,13 +81,20 @@ enum jit_reloc {
 #define RELOC_INDEX(r) ((r) >> 16 & 0x1fff)
 #define RELOC_POS(r) ((r)&0xffff)
 
-enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, JIT_FNS };
+enum jit_fn { FN_SLOW, FN_UOP, FN_END, FN_MISS, FN_LINK, FN_STEP, FN_APART, FN_ACROSS, JIT_FNS };
+
+/* The instruction that a block is made of goes on in the next page, with these bytes there. */
+struct jit_across {
+    uint64_t pa; /* of its beginning */
+    uint8_t len;
+    uint8_t bytes[15];
+};
 
 /* Why translated code was left, beside faults. */
 enum jit_leave {
     LEAVE_PENDING, /* an interrupt, a kick, an invalidation */
     LEAVE_MODE,    /* not 64-bit code, single steps, breakpoints on data, CPL 1 or 2 */
-    LEAVE_CODE,    /* an instruction across two pages, a fetch from a device */
+    LEAVE_CODE,    /* a fetch from a device, other bytes where an instruction crosses into a page */
     LEAVE_CHANGED, /* the instruction before has changed what the code takes for granted */
     JIT_LEAVES,
 };
@@ -153,11 +160,13 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j);
 
 /* ---- translate.c ---- */
 /*
- * Translates the code at pa, whose page lies at `page` in the host. NULL: its first instruction
- * cannot be. The caller has seen to it that there is room.
+ * Translates the code at lin, which is pa, and whose page lies at `page` in the host. NULL: its
+ * first instruction cannot be. The caller has seen to it that there is room. May fault: an
+ * instruction that goes on in the next page is fetched from there, unless lin is JIT_NOWHERE.
  */
-struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                unsigned key, bool entry);
+#define JIT_NOWHERE UINT64_MAX
+struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
+                                const uint8_t *page, unsigned key, bool entry);
 
 /* ---- cache.c ---- */
 /*

@@ -484,7 +484,7 @@ static void put_x87(struct tx *t, const struct x86_insn *in, const struct x86_op
     }
     if (t->reads[t->i] != 0 || (changes != 0 && (t->live_after[t->i] & ~changes) != 0))
         tx_need_flags(t);
-    put_renamed(e, in, t->page + t->off[t->i], &f);
+    put_renamed(e, in, t->text + t->off[t->i], &f);
     if (changes != 0)
         t->flags = t->live_after[t->i] != 0 ? FLAGS_HOST : FLAGS_MEM;
     if ((native & N_CTL) == 0)
@@ -537,7 +537,7 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
     if (short_inc(in))
         put_inc(e, in);
     else
-        put_renamed(e, in, t->page + t->off[t->i], &f);
+        put_renamed(e, in, t->text + t->off[t->i], &f);
     for (unsigned i = 0; i < ts.n; i++) {
         if (ts.t[i].written)
             put_store(e, mem_cpu(OFF_GPR(ts.t[i].guest)), ts.t[i].host);

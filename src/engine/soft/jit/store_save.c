@@ -63,7 +63,7 @@ static struct jit_block *again(struct soft_cpu *cpu, const struct jit_block *b, 
         JIT_ARENA_SIZE - used < ARENA_MOST)
         return NULL; /* the cache is full, and what lies behind it is to be kept too */
     cpu->st.cr4 = b->origin->smap ? cpu->st.cr4 | X86_CR4_SMAP : cpu->st.cr4 & ~X86_CR4_SMAP;
-    made = jit_translate(cpu, b->pa, page, b->key, b->entry == b->origin->hot);
+    made = jit_translate(cpu, JIT_NOWHERE, b->pa, page, b->key, b->entry == b->origin->hot);
     j->hot = hot;
     j->cold = cold;
     j->arena_used = used;

@@ -304,7 +304,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
     put_jmp_to(e, j->rw + (j->exit - j->rx));
 
     for (unsigned fn = 0; fn < JIT_FNS; fn++) {
-        bool called = fn == FN_SLOW || fn == FN_UOP || fn == FN_STEP || fn == FN_APART;
+        bool called = fn != FN_END && fn != FN_MISS && fn != FN_LINK;
 
         j->stub[fn] = jit_rx(j, e->p);
         put_call_c(e, j, fn, called, called, vec_save, x87_save, leave);

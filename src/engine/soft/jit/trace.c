@@ -29,9 +29,10 @@ static void list_stubs(const struct jit *j, struct stub list[STUBS])
 {
     static const char *const names[JIT_FNS] = {
         [FN_SLOW] = "slow", [FN_UOP] = "uop",   [FN_END] = "end",     [FN_MISS] = "miss",
-        [FN_LINK] = "link", [FN_STEP] = "step", [FN_APART] = "group",
+        [FN_LINK] = "link", [FN_STEP] = "step", [FN_APART] = "group", [FN_ACROSS] = "across",
     };
-    static const uint8_t data[JIT_FNS] = {[FN_SLOW] = 3, [FN_STEP] = 1, [FN_APART] = 4};
+    static const uint8_t data[JIT_FNS] = {
+        [FN_SLOW] = 3, [FN_STEP] = 1, [FN_APART] = 4, [FN_ACROSS] = 1};
     const struct stub first[] = {
         {j->rx, "enter", 0},          {j->vec_save, "vec_save", 0}, {j->vec_load, "vec_load", 0},
         {j->x87_save, "x87_save", 0}, {j->x87_load, "x87_load", 0}, {j->exit, "exit", 0},
@@ -210,7 +211,7 @@ static void list_block(struct soft_cpu *cpu, uint64_t lin, const uint8_t *hot, c
         uint64_t at = (lin & PAGE_MASK) + t->off[i];
         unsigned len = t->insn[i].len != 0 ? t->insn[i].len : 1;
 
-        disassemble(t->page + t->off[i], len, t->mode, at, text);
+        disassemble(t->text + t->off[i], len, t->mode, at, text);
         snprintf(left, sizeof(left), "%llx  %s", (unsigned long long)at, text);
         list_host(cpu, left, t->code[i], t->code[i + 1]);
     }

@@ -266,10 +266,10 @@ static void decode_block(struct tx *t, unsigned off)
 {
     while (t->n < JIT_INSNS && t->exits < JIT_EXITS - 2 && off < PAGE_SIZE) {
         struct x86_insn *in = &t->insn[t->n];
-        int len = x86_decode(t->page + off, PAGE_SIZE - off, t->mode, in);
+        int len = x86_decode(t->text + off, t->text_end - off, t->mode, in);
 
         if (len == X86_DECODE_MORE)
-            break; /* goes on in the next page, or is cut off there */
+            break; /* goes on in the next page: a block of its own */
         t->off[t->n] = (uint16_t)off;
         depend(t, off, off + (len > 0 ? in->len : 15));
         if (len > 0)
@@ -293,6 +293,29 @@ static void decode_block(struct tx *t, unsigned off)
     }
     t->falls = t->n > 0;
     t->end = off;
+}
+
+/* The block's only instruction, which goes on in the next page. May fault; false: none of ours. */
+static bool decode_across(struct tx *t, uint64_t lin)
+{
+    struct soft_cpu *cpu = t->cpu;
+    unsigned off = (unsigned)(lin & 4095);
+    uint64_t next = ((lin | 4095) + 1) & cpu->rip_mask, gpa;
+    bool global = cpu->fetch_global;
+    const uint8_t *code;
+
+    if (lin == JIT_NOWHERE || !soft_canonical(cpu, next))
+        return false;
+    code = mmu_fetch(cpu, next, &gpa);
+    cpu->fetch_global = cpu->fetch_global && global;
+    if (code == NULL)
+        return false;
+    memcpy(t->over + off, t->page + off, PAGE_SIZE - off);
+    memcpy(t->over + PAGE_SIZE, code, X86_MAX_LEN);
+    t->text = t->over;
+    t->text_end = sizeof(t->over);
+    decode_block(t, off);
+    return t->n != 0;
 }
 
 static bool near_target(const struct tx *t, unsigned i, unsigned *off)
@@ -448,6 +471,8 @@ static void emit_insn(struct tx *t)
 
 static void emit_block(struct tx *t)
 {
+    if (t->text != t->page)
+        tx_across(t, t->block->pa);
     if (t->block->polls)
         tx_poll(t);
     if (t->key & KEY_COUNT)
@@ -479,8 +504,8 @@ static void keep_links(struct tx *t, struct jit_block *b)
     }
 }
 
-struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page,
-                                unsigned key, bool entry)
+struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
+                                const uint8_t *page, unsigned key, bool entry)
 {
     struct jit *j = cpu->jit;
     struct tx *t = j->tx;
@@ -493,18 +518,20 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
     t->key = key;
     t->mode = jit_mode(key);
     t->word = key & KEY_32 ? 4 : 8;
-    t->page = page;
+    t->page = t->text = page;
+    t->text_end = PAGE_SIZE;
     t->lo = PAGE_SIZE;
     t->hot.p = t->hot_start = j->hot;
     t->cold_start = j->cold;
     decode_block(t, (unsigned)(pa & 4095));
-    if (t->n == 0)
+    if (t->n == 0 && !decode_across(t, lin))
         return NULL;
     scan_flags(t);
     tx_share(t);
     b = t->block = jit_alloc(j, sizeof(*b));
     memset(t->link, 0, (t->exits + t->groups + 2) * sizeof(t->link[0]));
     memset(b, 0, sizeof(*b));
+    b->pa = pa;
     b->polls = jumps_back(t);
     if (entry) {
         b->entry = jit_offset(j, t->hot.p);
@@ -517,7 +544,6 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t pa, const uint8_t
         tx_finish_cold(t, &t->cold[i], &cold);
     j->hot = t->hot.p;
     j->cold = cold.p;
-    b->pa = pa;
     b->key = (uint16_t)key;
     b->lo = (uint16_t)t->lo;
     b->hi = (uint16_t)t->hi;

@@ -71,6 +71,8 @@ struct tx {
     struct jit *j;
     struct jit_block *block;
     const uint8_t *page; /* the guest's code, in the host */
+    const uint8_t *text; /* that of this block: page, or over */
+    unsigned text_end;   /* behind the last byte of it that is known */
     struct emit hot;
     enum x86_mode mode;
     unsigned word; /* bytes of an address and of what the stack moves by: 8 or 4 */
@@ -99,6 +101,7 @@ struct tx {
     uint16_t uop_at[JIT_INSNS]; /* page offsets */
     uint16_t span[TX_SPANS][2]; /* page offsets of the bytes that were looked at, and behind them */
     uint16_t field[TX_FIELDS];  /* of addresses inside instructions that were looked at (store.c) */
+    uint8_t over[PAGE_SIZE + X86_MAX_LEN]; /* an instruction from its page and the next one */
 };
 
 /* The four bytes at `at` depend on where the code lies. */
@@ -192,6 +195,8 @@ void tx_goto(struct tx *t, int64_t target, uint32_t branch);
 void tx_helper(struct tx *t, const struct x86_insn *in, bool ends);
 /* At a block's start: looks for what is pending; counts its instructions. */
 void tx_poll(struct tx *t);
+/* At the start of a block whose instruction goes on in the next page: is it the same still? */
+void tx_across(struct tx *t, uint64_t pa);
 void tx_count(struct tx *t);
 void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e);
 
