@@ -479,7 +479,7 @@ void mmu_update_mode(struct soft_cpu *cpu)
         mode = TLB_KERNEL;
     cpu->check_align = cpu->cpl == 3 && (cpu->st.cr0 & X86_CR0_AM) && (cpu->st.rflags & X86_FL_AC);
     /* DR7: enable bits 7:0, kinds (1 write, 3 read or write) from bit 16, two of four bits each */
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 4 && unlikely((cpu->st.dr7 & 0xff) != 0); i++) {
         if (((cpu->st.dr7 >> (2 * i)) & 3) != 0 && ((cpu->st.dr7 >> (16 + 4 * i)) & 1) != 0)
             mode = TLB_CHECKED;
     }

@@ -317,7 +317,7 @@ static void op_syscall(struct soft_cpu *cpu, const struct uop *u)
     seg_flat_stack(cpu, (uint16_t)(cs + 8), 0);
     soft_set_flags(cpu, soft_flags(cpu) & ~cpu->st.sfmask & ~(uint64_t)X86_FL_RF);
     cpu->next_rip = cpu->st.lstar;
-    soft_mode_changed(cpu);
+    mmu_update_mode(cpu); /* of all that a mode is, only the privilege has changed */
 }
 
 static void op_sysret(struct soft_cpu *cpu, const struct uop *u)
@@ -337,7 +337,10 @@ static void op_sysret(struct soft_cpu *cpu, const struct uop *u)
     if (cpu->st.rflags & X86_FL_TF)
         cpu->db_hit |= 1u << 14; /* as if the SYSCALL had just been stepped */
     cpu->next_rip = to64 ? rip : (uint32_t)rip;
-    soft_mode_changed(cpu);
+    if (to64)
+        mmu_update_mode(cpu);
+    else
+        soft_mode_changed(cpu);
 }
 
 static void op_sysenter(struct soft_cpu *cpu, const struct uop *u)

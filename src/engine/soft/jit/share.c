@@ -157,8 +157,8 @@ void tx_share(struct tx *t)
     struct value v[16] = {{0, 0}};
     unsigned i, k;
 
-    memset(t->access, 0, sizeof(t->access));
-    memset(t->busy, 0, sizeof(t->busy));
+    memset(t->access, 0, t->n * sizeof(t->access[0]));
+    memset(t->busy, 0, t->n * sizeof(t->busy[0]));
     if (t->key & KEY_APART)
         return;
     for (i = 0; i < t->n; i++) {
