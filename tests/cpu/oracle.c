@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -294,8 +295,24 @@ static int run_job(const struct options *o, struct totals *t, unsigned first)
     return 0;
 }
 
+/* Every ten seconds how far they are; what the jobs count is in shared memory. */
+static void say_progress(const struct options *o, const struct totals *t, unsigned seconds)
+{
+    static unsigned said;
+    uint64_t ran = 0;
+
+    if (seconds < said + 10)
+        return;
+    said = seconds;
+    for (unsigned i = 0; i < o->jobs; i++)
+        ran += t[i].ran;
+    fprintf(stderr, "oracle: %llu of %llu cases ran, %u s\n", (unsigned long long)ran,
+            (unsigned long long)o->count, seconds);
+}
+
 static int run_jobs(const struct options *o, struct totals *t)
 {
+    time_t start = time(NULL);
     unsigned i;
     int failed = 0;
 
@@ -304,11 +321,18 @@ static int run_jobs(const struct options *o, struct totals *t)
         if (fork() == 0)
             exit(run_job(o, &t[i], i));
     }
-    for (i = 0; i < o->jobs; i++) {
+    for (i = 0; i < o->jobs;) {
         int status = 0;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
 
-        if (wait(&status) < 0 || status != 0)
+        if (pid == 0) {
+            usleep(20000);
+            say_progress(o, t, (unsigned)(time(NULL) - start));
+            continue;
+        }
+        if (pid < 0 || status != 0)
             failed = 1;
+        i++;
     }
     return failed;
 }
