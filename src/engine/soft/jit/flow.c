@@ -300,7 +300,8 @@ static void put_return_address(struct tx *t, const struct x86_insn *in)
     put_load(e, S2, mem_cpu(OFF(block_rip)));
     put_lea(e, S2, mem_at(S2, t->off[t->i] + in->len));
     tx_store(t, m, S2);
-    tx_lea(t, H_R10, mem_at(H_R10, -(int32_t)t->word));
+    tx_move_rsp(t, -(int32_t)t->word);
+    tx_settle_rsp(t);
 }
 
 void tx_call(struct tx *t, const struct x86_insn *in)
@@ -364,7 +365,8 @@ void tx_ret(struct tx *t, const struct x86_insn *in)
     tx_clobber_flags(t);
     m = tx_stack(t, X86_RSP, 0, false);
     tx_load(t, S1, m);
-    tx_lea(t, H_R10, mem_at(H_R10, (int32_t)drop));
+    tx_move_rsp(t, (int32_t)drop);
+    tx_settle_rsp(t);
     put_mov_imm32(e, S3, t->off[t->i] | drop << 12);
     put_indirect(t, e);
 }

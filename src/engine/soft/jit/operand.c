@@ -312,7 +312,23 @@ static struct mem shared(struct tx *t, unsigned base, int32_t disp, unsigned seg
         put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
         m.base = S1;
     }
+    if (base == X86_RSP)
+        m.disp += t->rsp_off;
     return m;
+}
+
+void tx_settle_rsp(struct tx *t)
+{
+    if (t->rsp_off != 0)
+        tx_lea(t, H_R10, mem_at(H_R10, t->rsp_off));
+    t->rsp_off = 0;
+}
+
+void tx_move_rsp(struct tx *t, int32_t by)
+{
+    t->rsp_off += by;
+    if (!t->access[t->i].shared)
+        tx_settle_rsp(t);
 }
 
 struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bool write,

@@ -11,6 +11,13 @@
 #define OFF(field) offsetof(struct soft_cpu, field)
 #define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
+/* The hostile build takes the ways that hosts without newer instructions take. */
+#ifdef XHYVE_HOSTILE
+#define OTHER_WAYS true
+#else
+#define OTHER_WAYS false
+#endif
+
 /* Guest registers that live in host registers, and where. */
 static const uint8_t home[16] = {H_RAX,  H_RCX,  H_RDX,  H_RBX,  H_R10, H_R11, H_RSI, H_RDI,
                                  H_NONE, H_NONE, H_NONE, H_NONE, H_R12, H_R13, H_R14, H_R15};
@@ -243,7 +250,7 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
 
     native_host_features(feature);
     ymm = feature[X86_FEAT_AVX];
-    j->bmi2 = feature[X86_FEAT_BMI2];
+    j->bmi2 = feature[X86_FEAT_BMI2] && !OTHER_WAYS;
 
     /* enter: the C caller's registers go to its stack */
     start = e->p;

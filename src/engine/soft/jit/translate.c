@@ -104,7 +104,7 @@ static void put_push(struct tx *t, const struct x86_insn *in)
     } else {
         tx_store(t, m, tx_reg_or(t, o->reg, S2));
     }
-    tx_lea(t, H_R10, mem_at(H_R10, -(int32_t)t->word));
+    tx_move_rsp(t, -(int32_t)t->word);
 }
 
 static void put_pop(struct tx *t, const struct x86_insn *in)
@@ -117,7 +117,7 @@ static void put_pop(struct tx *t, const struct x86_insn *in)
     if (host == H_NONE)
         put_store(e, mem_cpu(OFF_GPR(guest)), S2);
     if (guest != X86_RSP)
-        tx_lea(t, H_R10, mem_at(H_R10, (int32_t)t->word));
+        tx_move_rsp(t, (int32_t)t->word);
 }
 
 static void put_leave(struct tx *t)
@@ -408,11 +408,33 @@ static bool jumps_back(const struct tx *t)
     return false;
 }
 
+/* Can the running instruction do without RSP's value, and without a fault? */
+static bool rsp_can_wait(const struct tx *t, const struct x86_insn *in)
+{
+    const struct access *a = &t->access[t->i];
+
+    switch ((enum tx_kind)t->kind[t->i]) {
+    case TX_PUSH:
+    case TX_POP:
+        if (in->opnd[0].kind == X86_OPND_REG && in->opnd[0].reg == X86_RSP)
+            return false;
+        break;
+    case TX_CALL:
+    case TX_RET:
+        break;
+    default:
+        return false;
+    }
+    return a->shared && !a->first && a->base == X86_RSP;
+}
+
 static void emit_insn(struct tx *t)
 {
     const struct x86_insn *in = &t->insn[t->i];
     unsigned first = t->colds;
 
+    if (!rsp_can_wait(t, in))
+        tx_settle_rsp(t);
     switch ((enum tx_kind)t->kind[t->i]) {
     case TX_PLAIN:
         tx_plain(t, in);
@@ -481,6 +503,7 @@ static void emit_block(struct tx *t)
         t->code[t->i] = t->hot.p;
         emit_insn(t);
     }
+    tx_settle_rsp(t);
     t->code[t->i] = t->hot.p;
     if (t->falls && !t->ended) {
         tx_flags_out(t, t->falls_reads);

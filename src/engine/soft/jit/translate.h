@@ -77,6 +77,7 @@ struct tx {
     enum x86_mode mode;
     unsigned word; /* bytes of an address and of what the stack moves by: 8 or 4 */
     unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
+    int32_t rsp_off; /* what R10 still lacks: see tx_settle_rsp */
     int32_t group_disp;
     unsigned group_align;
     enum flags_place flags;
@@ -177,6 +178,13 @@ void tx_index(struct tx *t);
 struct mem tx_tlb(const struct tx *t, size_t field);
 /* Makes the interpreter's form of the running instruction; its place in the arena. */
 uint32_t tx_uop(struct tx *t);
+/*
+ * Pushes and pops that follow each other on memory already probed move RSP once, at their end:
+ * nothing can look at it in between.
+ */
+void tx_settle_rsp(struct tx *t);
+/* After a push or pop of the running instruction: RSP moves, now or later. */
+void tx_move_rsp(struct tx *t, int32_t by);
 void tx_need_vectors(struct tx *t);
 void tx_need_x87(struct tx *t);
 struct cold *tx_cold(struct tx *t, enum cold_kind kind, uint8_t *jump);
