@@ -22,7 +22,8 @@ boot() {
         return 77
     fi
     mkdir -p $dir/cache
-    XDG_CACHE_HOME="$PWD/$dir/cache" $dir/tests/boot/boot-console -x $dir/xhyve -l $dir/quick-cloud.log tests/boot/quick-cloud.boot
+    XDG_CACHE_HOME="$PWD/$dir/cache" $dir/tests/boot/boot-console -t 6 -x $dir/xhyve \
+        -l $dir/quick-cloud.log tests/boot/quick-cloud.boot
 }
 one "boot of the cloud kernel" boot
 total

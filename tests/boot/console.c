@@ -2,7 +2,7 @@
  * Plays a scenario on a guest's serial console: starts the VM with its console on a pipe or a
  * terminal, waits for what should appear, types, sends signals, checks the exit status.
  *
- *     boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] SCENARIO
+ *     boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] [-t PATIENCE] SCENARIO
  *
  * A scenario is a text file; '#' begins a comment line. What machine:
  *     guest NAME          GUESTS/NAME/vmlinuz, and GUESTS/NAME/initrd if there is one; cloud by
@@ -26,6 +26,7 @@
  * A guest echoes what is typed, so expect something that the typed line does not hold:
  * "send echo A$((1+1))" and "expect A2".
  *
+ * -t waits so many times as long for everything, for a build or a machine that is slow.
  * -q plays the same on qemu (a check of the scenario, and the peer of the benchmark), where exit
  * statuses and flags other than -m mean nothing.
  */
@@ -71,6 +72,7 @@ struct line {
 struct play {
     const char *scenario, *program, *guests, *log;
     bool verbose, qemu, terminal;
+    unsigned patience;
     char guest[64], flags[512], cmdline[512], boot[16];
     struct line lines[MAX_LINES];
     size_t line_count;
@@ -430,7 +432,7 @@ static bool said_never(const struct play *p)
 
 static bool expect(struct play *p, const char *what, unsigned seconds)
 {
-    uint64_t deadline = now_ns() + seconds * UINT64_C(1000000000);
+    uint64_t deadline = now_ns() + seconds * p->patience * UINT64_C(1000000000);
     const char *hit;
 
     for (;;) {
@@ -570,7 +572,7 @@ static void mark(struct play *p, const char *name)
 
 static bool wait_end(struct play *p, unsigned seconds)
 {
-    uint64_t deadline = now_ns() + seconds * UINT64_C(1000000000);
+    uint64_t deadline = now_ns() + seconds * p->patience * UINT64_C(1000000000);
 
     while (!p->ended) {
         pid_t pid = waitpid(p->pid, &p->wait_status, WNOHANG);
@@ -700,12 +702,13 @@ int main(int argc, char **argv)
                      .guest = "cloud",
                      .flags = "-A -m 1G",
                      .boot = "kexec",
+                     .patience = 1,
                      .in = -1,
                      .out = -1};
     bool ok;
     int c;
 
-    while ((c = getopt(argc, argv, "vqx:g:l:")) != -1) {
+    while ((c = getopt(argc, argv, "vqx:g:l:t:")) != -1) {
         switch (c) {
         case 'v':
             p.verbose = true;
@@ -722,12 +725,16 @@ int main(int argc, char **argv)
         case 'l':
             p.log = optarg;
             break;
+        case 't':
+            p.patience = (unsigned)strtoul(optarg, NULL, 10);
+            break;
         default:
             return 2;
         }
     }
     if (optind + 1 != argc)
-        die("usage", "boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] SCENARIO");
+        die("usage",
+            "boot-console [-v] [-q] [-x PROGRAM] [-g GUESTS] [-l LOG] [-t PATIENCE] SCENARIO");
     p.scenario = argv[optind];
     read_scenario(&p, p.scenario, 0);
     signal(SIGPIPE, SIG_IGN);
