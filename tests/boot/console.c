@@ -727,6 +727,8 @@ int main(int argc, char **argv)
             break;
         case 't':
             p.patience = (unsigned)strtoul(optarg, NULL, 10);
+            if (p.patience == 0)
+                die("-t", "how many times as long to wait: a number from 1 on");
             break;
         default:
             return 2;

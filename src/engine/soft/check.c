@@ -310,11 +310,9 @@ static uint32_t pushed_flags(const struct x86_insn *in)
  */
 static uint32_t note_step(struct soft_cpu *cpu, uint32_t undefined)
 {
-    const uint8_t *code = check_code(cpu, cpu->st.rip);
     struct x86_insn in;
 
-    if (code == NULL ||
-        x86_decode(code, PAGE_SIZE - (cpu->st.rip & 4095), (enum x86_mode)cpu->mode, &in) <= 0)
+    if (check_decode(cpu, cpu->st.rip, &in) <= 0)
         return undefined;
     if ((undefined & ~UNDEFINED_USED & (in.flags_read | pushed_flags(&in))) != 0)
         undefined |= UNDEFINED_USED;
@@ -420,12 +418,10 @@ _Noreturn static void report(struct soft_cpu *cpu, const uint64_t *trace, unsign
               (unsigned long long)(c->second.instructions - c->stats.instructions),
               (unsigned long long)c->begin.st.rip, d->text);
     for (unsigned i = 0; i < steps; i++) {
-        const uint8_t *code = check_code(cpu, trace[i]);
         struct x86_insn in;
         char text[96] = "?";
 
-        if (code != NULL &&
-            x86_decode(code, PAGE_SIZE - (trace[i] & 4095), (enum x86_mode)cpu->mode, &in) > 0)
+        if (check_decode(cpu, trace[i], &in) > 0)
             x86_format(&in, trace[i], text, sizeof(text));
         log_error(log, "  %#llx: %s", (unsigned long long)trace[i], text);
     }

@@ -4,12 +4,14 @@
 
 /* What came out of the two runs of a stretch, side by side. */
 
-const uint8_t *check_code(struct soft_cpu *cpu, uint64_t rip)
+int check_decode(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *in)
 {
     const struct fetch_entry *e = &cpu->fetch[cpu->cpl == 3][(rip >> 12) & (SOFT_FETCH_SIZE - 1)];
+    unsigned off = (unsigned)(rip & 4095);
 
-    return e->page != NULL && (e->tag & PAGE_MASK) == (rip & PAGE_MASK) ? e->page + (rip & 4095)
-                                                                        : NULL;
+    if (e->page == NULL || (e->tag & PAGE_MASK) != (rip & PAGE_MASK))
+        return X86_DECODE_MORE;
+    return x86_decode(e->page + off, PAGE_SIZE - off, (enum x86_mode)cpu->mode, in);
 }
 
 /*
@@ -19,11 +21,8 @@ const uint8_t *check_code(struct soft_cpu *cpu, uint64_t rip)
 static bool flags_dead(struct soft_cpu *cpu, uint64_t rip, uint32_t bits, unsigned depth)
 {
     for (unsigned n = 0; n < 48 && bits != 0; n++) {
-        const uint8_t *code = check_code(cpu, rip);
         struct x86_insn in;
-        int len = code != NULL
-                      ? x86_decode(code, PAGE_SIZE - (rip & 4095), (enum x86_mode)cpu->mode, &in)
-                      : -1;
+        int len = check_decode(cpu, rip & cpu->rip_mask, &in);
 
         if (len <= 0 || (!tx_is_cl_shift(&in) && (in.flags_read & bits) != 0) || in.op == X86_RCL ||
             in.op == X86_RCR)

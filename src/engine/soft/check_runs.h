@@ -65,8 +65,8 @@ static inline uint8_t *host_page(struct soft_cpu *cpu, uint64_t gpa)
 
 /* ---- check_compare.c ---- */
 
-/* The instruction's bytes up to the page's end, if the page has been fetched from; else NULL. */
-const uint8_t *check_code(struct soft_cpu *cpu, uint64_t rip);
+/* As x86_decode; X86_DECODE_MORE too if its page has not been fetched from. */
+int check_decode(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *in);
 /* Of a general register. */
 extern const char *const check_gpr[16];
 /*

@@ -114,8 +114,7 @@ struct soft_jump {
 };
 #define SOFT_JUMP_BITS 12u
 
-/* What the translator's code reads and writes of the vCPU; jit/ owns it. Often used things first.
- */
+/* What the translator's code reads and writes of the vCPU, most used first; jit/ owns it. */
 struct jit_hot {
     uint64_t ctx[2];  /* of the jump tables' entries, supervisor and user; never reused */
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
@@ -167,14 +166,14 @@ struct soft_cpu {
      * are always a block's last instruction.
      */
     uint64_t next_rip;
-    uint64_t rip_mask;               /* IP width: 64 or 32 bits */
-    uint64_t base[X86_SEG_COUNT];    /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
-    bool long_code;                  /* 64-bit mode */
-    uint8_t mode;                    /* enum x86_mode */
-    uint8_t block_mode;              /* the same, with BLOCK_REAL */
-    uint8_t sp_size;                 /* 2, 4, 8: width of the stack pointer */
-    uint8_t tlb_mode;                /* of data accesses now */
-    uint8_t flat;                    /* bit n: no offset of 32 bits faults in segment n */
+    uint64_t rip_mask;            /* IP width: 64 or 32 bits */
+    uint64_t base[X86_SEG_COUNT]; /* effective segment bases: 0 for ES CS SS DS in 64-bit mode */
+    bool long_code;               /* 64-bit mode */
+    uint8_t mode;                 /* enum x86_mode */
+    uint8_t block_mode;           /* the same, with BLOCK_REAL */
+    uint8_t sp_size;              /* 2, 4, 8: width of the stack pointer */
+    uint8_t tlb_mode;             /* of data accesses now */
+    uint8_t flat; /* outside 64-bit mode; bit n: no offset of 32 bits faults in segment n */
     uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     _Alignas(64) struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];

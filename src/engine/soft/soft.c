@@ -37,7 +37,8 @@ void soft_mode_changed(struct soft_cpu *cpu)
     cpu->block_mode = (uint8_t)(cpu->mode | (has_descriptors(cpu) ? 0 : BLOCK_REAL));
     for (unsigned i = 0; i < X86_SEG_COUNT; i++) {
         cpu->base[i] = cpu->long_code && i != X86_FS && i != X86_GS ? 0 : cpu->st.seg[i].base;
-        soft_set_flat(cpu, i);
+        if (!cpu->long_code)
+            soft_set_flat(cpu, i);
     }
     mmu_update_mode(cpu);
 }

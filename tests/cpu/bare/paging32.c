@@ -498,22 +498,6 @@ static void crossing(void)
 }
 
 /* Descriptor tables are read as a supervisor, whatever CPL is. */
-/* A relative jump from low addresses to high ones: the sum is cut to 32 bits. */
-static void jump_over_4g(void)
-{
-    struct cpu c = kernel(CODE("jmp 0xc0000000"));
-    uint32_t *top = test_pde32 + ((0xc0000000 - TEST_VA) >> 22), was = *top;
-
-    test_frames_return();
-    *(volatile uint32_t *)top = *test_pde32;
-    flush_tlb();
-    run(&c);
-    check_event("jump.over-4g", "SDM Vol.2, JMP", &c, V_DONE, NO_ERROR, 0xc0000002);
-    *(volatile uint32_t *)top = was;
-    flush_tlb();
-    frames_reset();
-}
-
 static void implicit(void)
 {
     struct cpu c;
@@ -552,8 +536,6 @@ void test(void)
         require(form == PAGING_32 || cpuid_bit(1, 0, 3, 6), "PAE is not offered");
         if (!skipping()) {
             paging(form);
-            if (form == PAGING_32)
-                jump_over_4g();
             rights();
             accessed();
             large();

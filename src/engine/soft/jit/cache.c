@@ -108,7 +108,6 @@ void jit_context_changed(struct soft_cpu *cpu)
     memset(j->space, 0, sizeof(j->space));
     j->pcid = cpu->st.cr4 & X86_CR4_PCIDE ? (unsigned)(cpu->st.cr3 & 4095) : 0;
     j->space[j->pcid] = j->epoch;
-    j->space_key[j->pcid] = j->keys[1];
     j->local_kernel = false;
 }
 
@@ -120,12 +119,9 @@ void jit_space_changed(struct soft_cpu *cpu, unsigned pcid, bool keep)
         return;
     j->pcid = pcid;
     ++j->epoch; /* a block that wrote CR3 is left */
-    if (!keep || j->space[pcid] == 0) {
+    if (!keep || j->space[pcid] == 0)
         j->space[pcid] = j->epoch;
-        j->space_key[pcid] = j->keys[1];
-    }
     cpu->hot.ctx[1] = j->space[pcid];
-    j->keys[1] = j->space_key[pcid];
     if (j->local_kernel)
         cpu->hot.ctx[0] = j->epoch;
     j->local_kernel = false;
@@ -317,14 +313,15 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t 
     struct jit *j = cpu->jit;
     uint64_t start = cpu->vm->count ? host_clock_ns() : 0;
     const uint8_t *hot = j->hot, *cold = j->cold;
+    bool kept = j->store != NULL && !(key & KEY_32);
     struct jit_block *b;
 
     block_protect(cpu, pa & PAGE_MASK);
-    b = j->store != NULL && !(key & KEY_32) ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
+    b = kept ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
     if (b != NULL)
         return b;
     b = jit_translate(cpu, lin, pa, code - (lin & 4095), key, entry);
-    if (b != NULL && j->store != NULL && !(key & KEY_32))
+    if (b != NULL && kept)
         store_note(cpu, b);
     if (cpu->vm->count)
         j->stats.ns += host_clock_ns() - start;
@@ -452,14 +449,13 @@ static void take_key(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
     unsigned key = jit_key(cpu), user = key & KEY_USER ? 1 : 0;
+    uint16_t *had = user ? &j->space_key[j->pcid] : &j->kernel_key;
 
-    if (unlikely(key != j->keys[user])) {
-        j->keys[user] = (uint16_t)key;
+    if (unlikely(key != *had)) {
+        *had = (uint16_t)key;
         cpu->hot.ctx[user] = ++j->epoch;
-        if (user) {
+        if (user)
             j->space[j->pcid] = j->epoch;
-            j->space_key[j->pcid] = (uint16_t)key;
-        }
     }
     cpu->hot.key = (uint16_t)key;
 }

@@ -134,8 +134,8 @@ struct jit {
     struct jit_block *page[1u << JIT_PAGE_BITS];
     uint64_t exec_filter[1024]; /* pages that jump tables name, hashed */
     uint64_t space[4096];       /* contexts of PCIDs; 0: none */
-    uint16_t space_key[4096];   /* what their entries were made for */
-    uint16_t keys[2];           /* the same of the current contexts, supervisor and user */
+    uint16_t space_key[4096];   /* the key that entries of each, if there are any, were made for */
+    uint16_t kernel_key;        /* the same of the supervisor's context */
     unsigned pcid;              /* the current one */
     bool local_kernel;          /* supervisor slots may name pages that are not global */
     uint64_t epoch;             /* counts flushes */
@@ -212,12 +212,6 @@ static inline uint32_t jit_offset(const struct jit *j, const uint8_t *rw)
 
 /* What the interpreter's current state asks of a block's key. */
 unsigned jit_key(const struct soft_cpu *cpu);
-
-/* How the code of a key is decoded. */
-static inline enum x86_mode jit_mode(unsigned key)
-{
-    return key & KEY_32 ? X86_MODE_32 : X86_MODE_64;
-}
 
 /* S3 at a way to another page: the branch's offset, from bit 12 on how far it has moved RSP. */
 #define FAR_FALLS UINT32_MAX /* no branch: execution runs off the page */

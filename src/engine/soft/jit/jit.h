@@ -1,8 +1,7 @@
 /*
  * The translator of the soft engine: 64-bit guest code, and 32-bit code in flat segments, becomes
- * host code, block by block. The
- * guest's instruction is a host instruction too, so most are copied with registers renamed and
- * memory operands checked by an inline look-up of the soft TLB.
+ * host code, block by block. The guest's instruction is a host instruction too, so most are copied
+ * with registers renamed and memory operands checked by an inline look-up of the soft TLB.
  *
  * One cache for each vCPU, used on its thread alone; nothing is shared between vCPUs. Writes of
  * others to translated pages arrive as invalidations (block.c), taken between blocks.

@@ -137,11 +137,11 @@ static bool gpr_in_rm(const struct x86_insn *in)
  */
 static bool odd_vex(const struct x86_insn *in)
 {
-    bool gpr = gpr_in_rm(in) || in->imm_size != 0;
+    bool by_w = gpr_in_rm(in) || in->imm_size != 0;
 
     for (unsigned i = 0; i < in->opnd_count; i++)
-        gpr |= in->opnd[i].kind == X86_OPND_REG && in->opnd[i].rclass == X86_RC_GPR;
-    return in->opnd[3].kind == X86_OPND_REG || ((in->rex & 8) != 0 && gpr);
+        by_w |= in->opnd[i].kind == X86_OPND_REG && in->opnd[i].rclass == X86_RC_GPR;
+    return in->opnd[3].kind == X86_OPND_REG || ((in->rex & 8) != 0 && by_w);
 }
 
 static bool has_mmx(const struct x86_insn *in)

@@ -539,7 +539,7 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
     t->cpu = cpu;
     t->j = j;
     t->key = key;
-    t->mode = jit_mode(key);
+    t->mode = key & KEY_32 ? X86_MODE_32 : X86_MODE_64;
     t->word = key & KEY_32 ? 4 : 8;
     t->page = t->text = page;
     t->text_end = PAGE_SIZE;
