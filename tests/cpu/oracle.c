@@ -25,8 +25,8 @@
 
 struct options {
     uint64_t seed, count, one;
-    unsigned slot, max, jobs;
-    bool have_one, small, interpret;
+    unsigned slot, max, jobs, bits;
+    bool have_one, interpret;
     const char *tests, *source;
     enum oracle_class only;
 };
@@ -54,7 +54,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
         {"only", required_argument, NULL, 'o'},   {"case", required_argument, NULL, 'c'},
         {"max", required_argument, NULL, 'm'},    {"jobs", required_argument, NULL, 'j'},
-        {"slot", required_argument, NULL, 'l'},   {"small", required_argument, NULL, 'w'},
+        {"slot", required_argument, NULL, 'l'},   {"bits", required_argument, NULL, 'w'},
         {"tests", required_argument, NULL, 't'},  {"interpret", no_argument, NULL, 'i'},
         {"source", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0},
     };
@@ -88,7 +88,7 @@ static int parse(int argc, char **argv, struct options *o)
             o->slot = (unsigned)strtoul(optarg, NULL, 0);
             break;
         case 'w':
-            o->small = o->small && strtoul(optarg, NULL, 0) != 0;
+            o->bits = (unsigned)max_u64(o->bits, strtoul(optarg, NULL, 0));
             break;
         case 'c':
             o->one = strtoull(optarg, NULL, 0);
@@ -170,8 +170,8 @@ static void show_again(const struct options *o, const struct oracle_case *c)
         printf(" --slot %u", c->slot_number);
     if (o->only != OC_COUNT)
         printf(" --only %s", oracle_class_name[o->only]);
-    if (!o->small)
-        printf(" --small 0");
+    if (o->bits > 16)
+        printf(" --bits %u", o->bits);
     printf("\n\n");
 }
 
@@ -268,9 +268,11 @@ static int run_job(const struct options *o, struct totals *t, unsigned first)
 {
     struct job j = {.o = o, .t = t};
     uint64_t i = first, slot = 0;
+    bool any_rsp;
 
     oracle_features(j.feature);
     j.host = oracle_host_open(BATCH);
+    any_rsp = oracle_host_any_rsp(j.host);
     j.soft = oracle_soft_open(j.feature, o->interpret);
     j.cases = calloc(BATCH, sizeof(*j.cases));
     if (j.soft == NULL || j.cases == NULL)
@@ -282,7 +284,9 @@ static int run_job(const struct options *o, struct totals *t, unsigned first)
             uint64_t seed = o->have_one ? o->one : o->seed * 0x100000000ull + i;
 
             oracle_generate(&j.cases[n], seed, o->have_one ? o->slot : (unsigned)slot, o->only,
-                            o->small, j.feature);
+                            o->bits, j.feature);
+            if (!any_rsp)
+                j.cases[n].in.gpr[X86_RSP] &= 0x7fffffffffff;
             if (!j.cases[n].program && !oracle_meaningful(&j.cases[n]))
                 continue;
             slot++;
@@ -380,7 +384,7 @@ int main(int argc, char **argv)
                         .only = OC_COUNT,
                         .max = 20,
                         .jobs = 1,
-                        .small = oracle_host_has_ldt()};
+                        .bits = oracle_host_bits()};
     struct totals *t = mmap(NULL, (JOBS_MAX + 1) * sizeof(*t), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     bool feature[X86_FEAT_HIDDEN + 1];
@@ -390,6 +394,9 @@ int main(int argc, char **argv)
     if (t == MAP_FAILED || parse(argc, argv, &o) < 0)
         return 2;
     printf("seed %llu, %llu cases\n", (unsigned long long)o.seed, (unsigned long long)o.count);
+    if (o.bits > 16)
+        printf("no code of fewer than %u bits: not asked for, or this host executes none\n",
+               o.bits);
     failed = run_jobs(&o, t + 1);
     for (i = 1; i <= o.jobs; i++)
         add_up(t, t + i);

@@ -116,10 +116,12 @@ bool oracle_allowed(const struct x86_insn *in, const bool feature[X86_FEAT_HIDDE
 /* What both sides can execute. */
 void oracle_features(bool feature[X86_FEAT_HIDDEN + 1]);
 
-/* Makes the case that belongs to seed. only: a class, or OC_COUNT for any; small: 16 bits may be.
+/*
+ * Makes the case that belongs to seed. only: a class, or OC_COUNT for any; bits: the narrowest code
+ * that may be, 16, 32 or 64.
  */
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     bool small, const bool feature[X86_FEAT_HIDDEN + 1]);
+                     unsigned bits, const bool feature[X86_FEAT_HIDDEN + 1]);
 enum x86_mode oracle_mode(const struct oracle_case *c);
 
 /* Selectors of user code, as Linux has them. */
@@ -133,12 +135,20 @@ enum x86_mode oracle_mode(const struct oracle_case *c);
 #define ORACLE_DS16_BASE (ORACLE_DATA - 0x8000)
 #define ORACLE_SLOTS16 (0x10000u / ORACLE_SLOT - 1)
 
-/* Can 16-bit segments be made on this host? */
-bool oracle_host_has_ldt(void);
+/*
+ * The narrowest code that the host executes: 16, 32 or 64 bits. A kernel may lack segments of 16
+ * bits, and a virtual machine whose kernel is in ring 3 has segments of 64 bits alone.
+ */
+unsigned oracle_host_bits(void);
+
+/* Whether programs may use RDFSBASE and the like, for which the kernel has to be ready. */
+bool oracle_host_fsgsbase(void);
 
 /* The host. open maps memory shared with the children; run forks one for n cases. */
 struct oracle_host;
 struct oracle_host *oracle_host_open(unsigned batch);
+/* Whether a case may begin with an RSP that is not canonical: not every hypervisor loads it. */
+bool oracle_host_any_rsp(struct oracle_host *h);
 struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle_case *c,
                                       unsigned n);
 

@@ -3,7 +3,6 @@
  * the processors of both vendors. Vendor rules stand at the instruction they concern.
  */
 #include <cpuid.h>
-#include <sys/auxv.h>
 
 #include "oracle.h"
 
@@ -40,7 +39,7 @@ void oracle_features(bool f[X86_FEAT_HIDDEN + 1])
     f[X86_FEAT_RDSEED] = (b7 >> 18 & 1) != 0;
     f[X86_FEAT_RDPID] = (c7 >> 22 & 1) != 0;
     f[X86_FEAT_RDTSCP] = (dx >> 27 & 1) != 0;
-    f[X86_FEAT_FSGSBASE] = (getauxval(AT_HWCAP2) & 2) != 0; /* the kernel allows it */
+    f[X86_FEAT_FSGSBASE] = oracle_host_fsgsbase();
     f[X86_FEAT_XSAVE] = (c >> 27 & 1) != 0;
     if (f[X86_FEAT_XSAVE]) {
         __get_cpuid_count(0xd, 1, &a, &b, &c, &d);

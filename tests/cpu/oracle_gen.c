@@ -426,7 +426,7 @@ static bool wants_program(struct rng *r, enum oracle_class only)
 }
 
 void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum oracle_class only,
-                     bool small, const bool feature[X86_FEAT_HIDDEN + 1])
+                     unsigned bits, const bool feature[X86_FEAT_HIDDEN + 1])
 {
     struct rng r = {.s = seed};
     unsigned wanted, i;
@@ -435,8 +435,8 @@ void oracle_generate(struct oracle_case *c, uint64_t seed, unsigned slot, enum o
     c->seed = seed;
     c->slot_number = slot;
     c->program = wants_program(&r, only);
-    c->compat = only == OC_OLD || chance(&r, 35);
-    c->small = c->compat && small && chance(&r, 40);
+    c->compat = (only == OC_OLD || chance(&r, 35)) && bits <= 32;
+    c->small = c->compat && bits <= 16 && chance(&r, 40);
     if (c->small) {
         c->cs_base = c->program ? ORACLE_DS16_BASE : ORACLE_CODE;
         c->ds_base = ORACLE_DS16_BASE;

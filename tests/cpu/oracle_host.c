@@ -4,6 +4,7 @@
  * handler finds its data at a fixed address.
  */
 #include <asm/ldt.h>
+#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -34,8 +35,8 @@ struct control {
     const struct oracle_case *cases;
     struct oracle_result *results;
     unsigned n, current;
-    bool running, bases; /* bases: FS and GS can be read and written */
-    uint64_t fs_base;    /* the C library's */
+    bool running, fsgsbase; /* fsgsbase: the kernel lets programs use RDFSBASE and the like */
+    uint64_t fs_base;       /* the C library's */
 };
 
 struct oracle_host {
@@ -135,35 +136,65 @@ static inline void clear_flags(void)
                      : "memory", "cc");
 }
 
-static inline uint64_t read_fs(void)
+/* arch_prctl without the C library, which would use FS. */
+static inline void arch_prctl_raw(int code, uint64_t arg)
+{
+    long result = SYS_arch_prctl;
+
+    __asm__ volatile("syscall" : "+a"(result) : "D"(code), "S"(arg) : "rcx", "r11", "memory");
+    if (result != 0)
+        __builtin_trap();
+}
+
+static inline uint64_t read_fs(bool fsgsbase)
 {
     uint64_t v;
 
-    __asm__ volatile("rdfsbase %0" : "=r"(v));
+    if (fsgsbase)
+        __asm__ volatile("rdfsbase %0" : "=r"(v));
+    else
+        arch_prctl_raw(ARCH_GET_FS, (uint64_t)&v);
     return v;
 }
 
-static inline uint64_t read_gs(void)
+static inline uint64_t read_gs(bool fsgsbase)
 {
     uint64_t v;
 
-    __asm__ volatile("rdgsbase %0" : "=r"(v));
+    if (fsgsbase)
+        __asm__ volatile("rdgsbase %0" : "=r"(v));
+    else
+        arch_prctl_raw(ARCH_GET_GS, (uint64_t)&v);
     return v;
+}
+
+static inline void write_fs(bool fsgsbase, uint64_t v)
+{
+    if (fsgsbase)
+        __asm__ volatile("wrfsbase %0" : : "r"(v) : "memory");
+    else
+        arch_prctl_raw(ARCH_SET_FS, v);
+}
+
+static inline void write_gs(bool fsgsbase, uint64_t v)
+{
+    if (fsgsbase)
+        __asm__ volatile("wrgsbase %0" : : "r"(v) : "memory");
+    else
+        arch_prctl_raw(ARCH_SET_GS, v);
 }
 
 /* Not even the stack protector may use FS before it is the C library's again. */
 __attribute__((no_stack_protector)) static void on_signal(int sig, siginfo_t *info, void *context)
 {
     struct control *k = control();
-    uint64_t fs = 0, gs = 0;
+    uint64_t fs, gs;
 
     (void)info;
     clear_flags();
-    if (k->bases) {
-        fs = read_fs();
-        gs = read_gs();
-        __asm__ volatile("wrfsbase %0" : : "r"(k->fs_base) : "memory");
-    }
+    fs = read_fs(k->fsgsbase);
+    gs = read_gs(k->fsgsbase);
+    write_fs(k->fsgsbase, k->fs_base);
     if (sig == SIGPROF) {
         k->results[k->current].vector = ORACLE_TIMEOUT;
         _exit(0);
@@ -180,12 +211,8 @@ __attribute__((no_stack_protector)) static void on_signal(int sig, siginfo_t *in
     if (k->current == k->n)
         _exit(0);
     load(context, &k->cases[k->current]);
-    if (k->bases)
-        __asm__ volatile("wrgsbase %0\n\twrfsbase %1"
-                         :
-                         : "r"(k->cases[k->current].in.gs_base),
-                           "r"(k->cases[k->current].in.fs_base)
-                         : "memory");
+    write_gs(k->fsgsbase, k->cases[k->current].in.gs_base);
+    write_fs(k->fsgsbase, k->cases[k->current].in.fs_base);
 }
 
 static void fail(const char *what)
@@ -217,9 +244,44 @@ static bool make_segments(void)
            make_segment(ORACLE_DS16 >> 3, ORACLE_DS16_BASE, MODIFY_LDT_CONTENTS_DATA);
 }
 
-bool oracle_host_has_ldt(void)
+bool oracle_host_fsgsbase(void)
 {
-    return make_segments();
+    return (getauxval(AT_HWCAP2) & 2) != 0;
+}
+
+/* Does a child survive a jump into a segment of code at ORACLE_CODE, and back? */
+static bool can_run(unsigned cs, bool small)
+{
+    static const uint8_t code[] = {
+        0x66, 0xea, 0x10, 0x00, 0x00, 0x10, ORACLE_CS64, 0x00,             /* back to +16 */
+        0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,        0x90, 0x31, 0xff, /* xor edi, edi */
+        0xb8, 0xe7, 0x00, 0x00, 0x00, /* mov eax, SYS_exit_group */
+        0x0f, 0x05,                   /* syscall */
+    };
+    int status = 0;
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        map_at(ORACLE_CODE, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE);
+        memcpy((void *)ORACLE_CODE, code, sizeof(code));
+        if (small && !make_segments())
+            _exit(1);
+        __asm__ volatile("pushq %0\n\tpushq %1\n\tlretq"
+                         :
+                         : "r"((uint64_t)cs), "r"(small ? 0 : ORACLE_CODE + 1)
+                         : "memory");
+        _exit(1);
+    }
+    return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+unsigned oracle_host_bits(void)
+{
+    if (!can_run(ORACLE_CS32, false))
+        return 64;
+    return can_run(ORACLE_CS16, true) ? 16 : 32;
 }
 
 /*
@@ -231,10 +293,13 @@ static void forbid_system_calls(void)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_arch_prctl, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, instruction_pointer) + 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1), /* of a case: those lie low */
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -268,10 +333,8 @@ static _Noreturn void child(const struct oracle_case *c, struct oracle_result *r
     (void)touch;
     make_segments();
     *control() = (struct control){.cases = c, .results = results, .n = n};
-    if ((getauxval(AT_HWCAP2) & 2) != 0) {
-        control()->fs_base = read_fs();
-        control()->bases = true;
-    }
+    control()->fsgsbase = oracle_host_fsgsbase();
+    control()->fs_base = read_fs(control()->fsgsbase);
     stack.ss_sp = malloc(stack.ss_size);
     sigaltstack(&stack, NULL);
     for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
@@ -315,6 +378,18 @@ static unsigned run_child(struct oracle_host *h, const struct oracle_case *c, un
     if (from < n && h->results[from].vector != ORACLE_TIMEOUT)
         fprintf(stderr, "oracle: the child ended with status %#x\n", (unsigned)status);
     return from;
+}
+
+bool oracle_host_any_rsp(struct oracle_host *h)
+{
+    static struct oracle_case c; /* large for a stack */
+
+    c.slot = c.addr = c.in.rip = ORACLE_CODE;
+    c.in.rflags = 0x202;
+    c.in.gpr[X86_RSP] = 1ull << 63;
+    c.in.fx[0] = 0x7f;
+    c.in.fx[1] = 3;
+    return oracle_host_run(h, &c, 1)->vector == X86_EXC_BP; /* a slot is full of INT3 */
 }
 
 struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle_case *c,

@@ -313,6 +313,8 @@ void fill_state(struct rng *r, struct oracle_case *c)
         c->in.gpr[i] = interesting(r);
     c->in.fs_base = chance(r, 50) ? 0 : next(r) >> below(r, 47) & 0x7fffffffffff;
     c->in.gs_base = chance(r, 50) ? 0 : ~(next(r) >> 18 & 0x3fffffffffff); /* a kernel's address */
+    if (!oracle_host_fsgsbase()) /* arch_prctl refuses those */
+        c->in.gs_base &= 0x7fffffffffff;
     c->in.gpr[X86_RSP] = ORACLE_DATA + 0xf00 + 8ull * below(r, 64) - c->ds_base;
     c->in.rip = c->addr - c->cs_base;
     c->in.rflags = 0x202 | (next(r) & X86_FL_ARITH);
