@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "base/endian.h"
+#include "host/memory.h"
 
 #if HAVE_ZLIB
 #define ZLIB_CONST /* makes its input pointer const */
@@ -279,7 +280,7 @@ int unpack(const uint8_t *data, size_t size, uint64_t max, uint8_t **out, size_t
                          "it would unpack to %u bytes, more than the %llu that fit; give the VM "
                          "more memory or another kernel",
                          want, (unsigned long long)max);
-    to = malloc(want > 0 ? want : 1);
+    to = host_buffer(want);
     if (to == NULL)
         return error_set(err, -ENOMEM, "no memory for its %u bytes unpacked", want);
     rc = decode(data, p == PACKING_GZIP ? size : size - SIZE_TRAILER, to, want, &made);

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "host/memory.h"
+
 /* O_NONBLOCK: a FIFO given by mistake must not hang the start; it means nothing to a regular file.
  */
 int file_open(const char *what, const char *path, uint64_t max, uint64_t *size, struct error *err)
@@ -67,7 +69,7 @@ int file_load(const char *what, const char *path, uint64_t max, uint8_t **data, 
 
     if (fd < 0)
         return fd;
-    buf = malloc(*size);
+    buf = host_buffer(*size);
     if (buf == NULL)
         rc = error_set(err, -ENOMEM, "no memory for the %llu bytes of %s '%s'",
                        (unsigned long long)*size, what, path);

@@ -62,6 +62,20 @@ static void *map_huge(size_t size)
     return p;
 }
 
+void *host_buffer(size_t size)
+{
+    void *p = NULL;
+
+    if (size < 2 * HUGE_PAGE)
+        return malloc(size > 0 ? size : 1);
+    if (posix_memalign(&p, HUGE_PAGE, size) != 0)
+        return NULL;
+#ifdef __linux__
+    madvise(p, size, MADV_HUGEPAGE); /* a wish, as above */
+#endif
+    return p;
+}
+
 static bool size_ok(size_t size)
 {
     return size > 0 && size <= SIZE_MAX / 2;

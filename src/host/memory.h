@@ -11,6 +11,12 @@
 void *host_memory_alloc(size_t size, struct error *err);
 void host_memory_free(void *p, size_t size);
 
+/*
+ * Memory that free() gives back, for what is filled at once: its backing is taken in huge pages
+ * where the host gives them. NULL: there is none.
+ */
+void *host_buffer(size_t size);
+
 /* Gives the backing of whole pages back to the host; they read zero afterwards. */
 void host_memory_discard(void *p, size_t size);
 
