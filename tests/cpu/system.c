@@ -593,6 +593,7 @@ int main(int argc, char **argv)
         {"vme", test_vme},
         {"protection", test_protection},
         {"jit", test_jit},
+        {"loops", test_loops},
     };
     unsigned failed, count;
     struct machine *m;

@@ -168,5 +168,6 @@ void test_la57(struct machine *m);
 void test_vme(struct machine *m);
 void test_protection(struct machine *m);
 void test_jit(struct machine *m);
+void test_loops(struct machine *m);
 
 #endif

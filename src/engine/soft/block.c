@@ -285,7 +285,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
         return make_single(cpu, lin, device, have, &b->single);
     }
     if (single)
-        return make_single(cpu, lin, code, have, &b->single);
+        return make_single(cpu, lin, code, have, &b->cold[lin & ((1u << COLD_BITS) - 1)]);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
         if (k->pa == gpa && k->mode == cpu->block_mode)
             return k;

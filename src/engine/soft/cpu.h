@@ -115,6 +115,7 @@ struct soft_jump {
 #define SOFT_JUMP_BITS 12u
 
 /* What the translator's code reads and writes of the vCPU, most used first; jit/ owns it. */
+enum { JIT_GROUPS = 8 };
 struct jit_hot {
     uint64_t ctx[2];  /* of the jump tables' entries, supervisor and user; never reused */
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */
@@ -128,6 +129,8 @@ struct jit_hot {
     uint64_t host_rsp, rax, rdx, header;
     const void *exit;                /* where code goes to leave */
     const void *fn[8];               /* C functions of the stubs */
+    const void *light;               /* what FN_SLOW's stub calls first */
+    uint64_t distance[JIT_GROUPS];   /* from guest to host addresses, of shared probes */
     _Alignas(32) uint8_t bounce[64]; /* what was read from two pages */
     uint32_t host_mxcsr;
     uint16_t key; /* of the code that runs */

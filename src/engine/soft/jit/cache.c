@@ -551,6 +551,28 @@ static int32_t data_at(const uint8_t *ret, unsigned n)
     return v;
 }
 
+/* What runs while vector registers are still the guest's calls nothing else (tests/cpu/light.sh).
+ */
+#if defined(__clang__)
+#define LIGHT __attribute__((target("general-regs-only"), disable_sanitizer_instrumentation))
+#else
+#define LIGHT __attribute__((target("general-regs-only")))
+#endif
+
+LIGHT static const struct tlb_entry *tlb_at(const struct soft_cpu *cpu, uint64_t lin)
+{
+    return &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+}
+
+/* Are this page and the next one in the TLB? */
+LIGHT static bool both_known(const struct soft_cpu *cpu, uint64_t lin, bool write)
+{
+    const struct tlb_entry *a = tlb_at(cpu, lin), *b = tlb_at(cpu, lin + PAGE_SIZE);
+    uint64_t page = lin & PAGE_MASK;
+
+    return (write ? a->wtag : a->rtag) == page && (write ? b->wtag : b->rtag) == page + PAGE_SIZE;
+}
+
 /*
  * An access that begins in one page and ends in the next, both plain RAM: its host address to S1.
  * Pages that follow each other in the host need no more; else what is read is put together, and
@@ -564,7 +586,8 @@ static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
     const uint8_t *p, *p2;
     uint64_t gpa;
 
-    if (first >= size || !soft_canonical(cpu, lin + size - 1) || !soft_canonical(cpu, lin) ||
+    if (first >= size || (acc == ACC_WRITE && both_known(cpu, lin, true)) || /* fn_light has seen */
+        !soft_canonical(cpu, lin + size - 1) || !soft_canonical(cpu, lin) ||
         (!cpu->long_code && lin + size - 1 > UINT32_MAX))
         return false;
     begin_insn(cpu, &u, SLOW_OFF(packed));
@@ -594,6 +617,42 @@ static enum jit_why why_missed(const struct soft_cpu *cpu, uint64_t lin, unsigne
     if ((lin & 4095) + size > PAGE_SIZE)
         return WHY_CROSSING;
     return e->rtag == (lin & PAGE_MASK) ? WHY_WRITE : WHY_ABSENT;
+}
+
+/*
+ * What fn_slow would find out, where that takes neither a page walk nor vector registers, which are
+ * still the guest's: an access that ends in the next page, both in the TLB. NULL: ask fn_slow.
+ */
+LIGHT static const void *fn_light(struct soft_cpu *cpu, uint64_t lin, const uint8_t *ret)
+{
+    uint32_t p;
+    unsigned size, first = PAGE_SIZE - (unsigned)(lin & 4095);
+    bool write;
+    int32_t found;
+    uint8_t *from, *then;
+
+    __builtin_memcpy(&p, ret, sizeof(p));
+    size = SLOW_SIZE(p);
+    write = (p & SLOW_WRITE) != 0;
+    if (first >= size || size > sizeof(cpu->hot.bounce) || (lin & SLOW_ALIGN(p)) != 0 ||
+        !both_known(cpu, lin, write) || (!cpu->long_code && lin > UINT32_MAX - size))
+        return NULL;
+    from = (uint8_t *)tlb_at(cpu, lin)->page + (lin & 4095);
+    then = (uint8_t *)tlb_at(cpu, lin + PAGE_SIZE)->page;
+    if (then != from + first) {
+        if (write)
+            return NULL;
+        for (unsigned i = 0; i < size; i++)
+            cpu->hot.bounce[i] = i < first ? from[i] : then[i - first];
+        from = cpu->hot.bounce;
+    }
+    cpu->stats.tlb_misses++;
+    ((struct jit *)cpu->jit)->stats.whys[WHY_CROSSING]++;
+    cpu->hot.s1 = (uintptr_t)from;
+    if (p & SLOW_SPLIT)
+        cpu->hot.s3 = 0;
+    __builtin_memcpy(&found, ret + 8, sizeof(found));
+    return ret + found;
 }
 
 /*
@@ -649,7 +708,7 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     j->stats.whys[(lin & 4095) + span > PAGE_SIZE ? WHY_SPAN
                                                   : why_missed(cpu, at, size, SLOW_ALIGN(p))]++;
     if ((at & 4095) + size <= PAGE_SIZE && (lin & 4095) + span <= PAGE_SIZE &&
-        (at & SLOW_ALIGN(p)) == 0 && (cpu->long_code || lin <= UINT32_MAX)) {
+        (lin & SLOW_ALIGN(p)) == 0 && (cpu->long_code || lin <= UINT32_MAX)) {
         begin_insn(cpu, &u, SLOW_OFF(p));
         (void)mmu_translate(cpu, SLOW_SEG(p), at, p & SLOW_WRITE ? ACC_WRITE : ACC_READ,
                             (enum tlb_mode)cpu->tlb_mode, &gpa);
@@ -841,6 +900,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
                                              const uint8_t *) = {
         fn_slow, fn_uop, fn_end, fn_miss, fn_link, fn_step, fn_group, fn_across,
     };
+    const void *(*light)(struct soft_cpu *, uint64_t, const uint8_t *);
     struct jit *j = host_memory_alloc(sizeof(*j), err);
     void *rw, *rx;
     int rc;
@@ -862,6 +922,8 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
     if (j->arena == NULL || j->tx == NULL || j->dirty == NULL)
         return -ENOMEM; /* jit_fini cleans up */
     memcpy(cpu->hot.fn, fns, sizeof(fns));
+    light = fn_light;
+    memcpy(&cpu->hot.light, &light, sizeof(light));
     j->hot = j->rw;
     jit_make_stubs(cpu, j);
     j->start_hot = j->hot;

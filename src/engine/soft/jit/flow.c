@@ -109,6 +109,10 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
 {
     set_target(c->jump, e->p);
     tx_reloc(t, RELOC_OTHER, c->jump, 0);
+    if (c->also != NULL) {
+        set_target(c->also, e->p);
+        tx_reloc(t, RELOC_OTHER, c->also, 0);
+    }
     switch ((enum cold_kind)c->kind) {
     case COLD_GROUP: {
         uint8_t *ret, *skip;
@@ -120,7 +124,7 @@ void tx_finish_cold(struct tx *t, struct cold *c, struct emit *e)
         put_alu_imm(e, false, 4, S2, 4095);
         put_alu_imm(e, false, 7, S2, (int32_t)(PAGE_SIZE - c->span));
         skip = put_jcc(e, CC_BE);
-        put_uncount(t, e, t->n - c->index);
+        put_uncount(t, e, t->turn - c->index % t->turn);
         l = &t->link[t->links++];
         l->at = jit_offset(t->j, put_jmp(e));
         l->target = (uint16_t)SLOW_OFF(c->packed);
@@ -201,8 +205,10 @@ void tx_count(struct tx *t)
     struct emit *e = &t->hot;
     struct cold *c;
 
+    if (t->i != 0) /* the block's start has none in EFLAGS */
+        tx_clobber_flags(t);
     put_load(e, S1, mem_cpu(OFF(stats.instructions)));
-    put_lea(e, S1, mem_at(S1, (int32_t)t->n));
+    put_lea(e, S1, mem_at(S1, (int32_t)t->turn));
     put_op_mem(e, true, 0x3b, S1, mem_cpu(OFF(hot.budget)));
     c = tx_cold(t, COLD_POLL, put_jcc(e, CC_A));
     c->packed = t->off[0];
@@ -246,11 +252,6 @@ void tx_goto(struct tx *t, int64_t target, uint32_t branch)
         put_far(t, e, target, branch);
 }
 
-static int64_t branch_target(const struct tx *t, const struct x86_insn *in)
-{
-    return (int64_t)t->off[t->i] + in->len + (int64_t)in->imm;
-}
-
 /* Tests of one condition in cpu->cc's bytes; false: more than a test. */
 static bool test_saved(struct emit *e, unsigned cc, unsigned *host_cc)
 {
@@ -268,16 +269,17 @@ void tx_jcc(struct tx *t, const struct x86_insn *in)
 {
     struct emit *e = &t->hot;
     unsigned cc = in->opcode & 15;
-    int64_t target = branch_target(t, in);
+    int64_t target = t->target[t->i];
     bool near = target >= 0 && target < (int64_t)PAGE_SIZE;
+    unsigned behind = t->turn - t->i % t->turn - 1; /* counted, and not run */
 
     tx_flags_out(t, t->taken_reads[t->i]);
     if (t->flags == FLAGS_MEM && !test_saved(e, cc, &cc))
         tx_need_flags(t);
-    if (near && (t->key & KEY_COUNT) && t->i + 1 < t->n) {
+    if (near && (t->key & KEY_COUNT) && behind != 0) {
         uint8_t *over = put_jcc(e, cc ^ 1);
 
-        put_uncount(t, e, t->n - t->i - 1);
+        put_uncount(t, e, behind);
         add_link(t, put_jmp(e), (unsigned)target);
         set_target(over, e->p);
     } else if (near) {
@@ -286,8 +288,8 @@ void tx_jcc(struct tx *t, const struct x86_insn *in)
         struct cold *c = tx_cold(t, COLD_FAR, put_jcc(e, cc));
 
         c->target = target;
-        c->branch = t->off[t->i];
-        c->uncount = (uint8_t)(t->n - t->i - 1);
+        c->branch = t->turned[t->i] ? FAR_FALLS : t->off[t->i];
+        c->uncount = (uint8_t)behind;
     }
 }
 
@@ -312,7 +314,7 @@ void tx_call(struct tx *t, const struct x86_insn *in)
     tx_clobber_flags(t);
     if (in->opnd[0].kind == X86_OPND_REL) {
         put_return_address(t, in);
-        tx_goto(t, branch_target(t, in), t->off[t->i] | t->word << 12);
+        tx_goto(t, t->target[t->i], t->off[t->i] | t->word << 12);
         return;
     }
     if (in->opnd[0].kind == X86_OPND_MEM) {
@@ -342,7 +344,7 @@ void tx_jmp(struct tx *t, const struct x86_insn *in)
 
     if (in->opnd[0].kind == X86_OPND_REL) {
         tx_flags_out(t, t->taken_reads[t->i]);
-        tx_goto(t, branch_target(t, in), t->off[t->i]);
+        tx_goto(t, t->target[t->i], t->off[t->i]);
         return;
     }
     tx_clobber_flags(t);

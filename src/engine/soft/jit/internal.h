@@ -146,8 +146,7 @@ struct jit {
     /* stubs, in the executable view */
     void (*enter)(struct soft_cpu *cpu, const void *code);
     const uint8_t *exit, *stub[JIT_FNS], *vec_save, *vec_load, *x87_save, *x87_load, *poll;
-    bool xsave;    /* the host has it, */
-    bool bmi2;     /* and this */
+    bool xsave;    /* the host has it */
     struct tx *tx; /* translate.c's */
     struct jit_stats stats;
     struct jit_trace *trace; /* trace.c's; NULL: not wanted */

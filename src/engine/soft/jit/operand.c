@@ -152,20 +152,11 @@ void tx_index(struct tx *t)
     struct emit *e = &t->hot;
 
     _Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by shifting");
-    if (t->j->bmi2) {
-        put8(e, 0xc4); /* rorx r8d, ebp, 7 */
-        put8(e, 0x63);
-        put8(e, 0x7b);
-        put8(e, 0xf0);
-        put8(e, 0xc5);
-        put8(e, 7);
-    } else {
-        put_mov32(e, S2, S1);
-        put8(e, 0x41); /* shr r8d, 7 */
-        put8(e, 0xc1);
-        put8(e, 0xe8);
-        put8(e, 7);
-    }
+    put_mov32(e, S2, S1);
+    put8(e, 0x41); /* shr r8d, 7 */
+    put8(e, 0xc1);
+    put8(e, 0xe8);
+    put8(e, 7);
     put_alu_imm(e, false, 4, S2, (int32_t)((SOFT_TLB_SIZE - 1) << 5));
     if (!(t->key & KEY_USER))
         put_op_mem(e, true, 0x03, S2, mem_cpu(OFF(tlb)));
@@ -264,56 +255,83 @@ static bool can_split(const struct tx *t, const struct x86_insn *in)
     return (slow & (slow - 1)) == 0;
 }
 
+/*
+ * To S1: what a shared access goes through, and `disp` more. It is not cut to 32 bits: one that
+ * would be is in no page, and goes apart.
+ */
+static void put_shared_address(struct tx *t, const struct access *a, int32_t disp)
+{
+    struct mem m = {.base = H_NONE, .index = H_NONE, .shift = a->shift, .disp = disp};
+
+    if (a->base == X86_REG_RIP) {
+        put_load(&t->hot, S1, mem_cpu(OFF(block_rip)));
+        m.base = S1;
+    } else if (a->base != X86_REG_NONE) {
+        m.base = (uint8_t)tx_reg_or(t, a->base, S1);
+    }
+    if (a->index != X86_REG_NONE)
+        m.index = (uint8_t)tx_reg_or(t, a->index, S2);
+    put_lea(&t->hot, S1, m);
+}
+
 /* The probe of a group's span; S3 becomes the distance from guest to host addresses. */
-static void put_group_probe(struct tx *t, unsigned seg)
+static void put_group_probe(struct tx *t, const struct access *a, int32_t disp, unsigned seg)
 {
     struct emit *e = &t->hot;
-    const struct access *a = &t->access[t->i];
     size_t field =
         a->group_write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag);
     struct mem tag = tx_tlb(t, field);
     struct cold *c;
     uint8_t *retry;
 
-    /*
-     * S1: where the access itself would be is at `distance` from here. It is not cut to 32 bits:
-     * one that would be is in no page, and goes apart.
-     */
-    put_lea(e, S1, mem_at(tx_home[a->base] != H_NONE ? tx_home[a->base] : S1, t->group_disp));
+    put_shared_address(t, a, disp - (a->at - a->lo));
     retry = e->p;
     tx_index(t);
     put_op_mem(e, true, 0x33, S1, tag);
     put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - a->span));
     c = tx_cold(t, COLD_GROUP, put_jcc(e, CC_A));
+    if (a->group_align != 0) {
+        put8(e, 0x40); /* test bpl, align */
+        put8(e, 0xf6);
+        put8(e, 0xc5);
+        put8(e, a->group_align);
+        c->also = put_jcc(e, CC_NE);
+    }
     c->tag = tag;
     c->retry = retry;
     c->packed = t->off[t->i] | (unsigned)a->size << 12 | (a->write ? SLOW_WRITE : 0) | seg << 20 |
-                (a->group_write ? SLOW_GROUP_WRITE : 0) | t->group_align << 23;
+                (a->group_write ? SLOW_GROUP_WRITE : 0) | (unsigned)a->group_align << 23;
     c->distance = a->at - a->lo;
     c->span = a->span;
     c->index = (uint8_t)t->i;
     put_load(e, S3, tx_tlb(t, offsetof(struct tlb_entry, addend)));
+    if (a->saved)
+        put_store(e, mem_cpu(OFF(hot.distance) + 8u * a->group), S3);
 }
 
-/* [base + disp] by the group's distance. */
-static struct mem shared(struct tx *t, unsigned base, int32_t disp, unsigned seg)
+/* The operand of a shared access, disp from its registers; S1 and, with an index, S2 are lost. */
+static struct mem shared(struct tx *t, int32_t disp, unsigned seg)
 {
     const struct access *a = &t->access[t->i];
-    struct mem m = {.base = tx_home[base], .index = S3, .disp = disp};
+    struct mem m = {.base = S1, .index = S3};
 
     if (a->first) {
         tx_clobber_flags(t);
-        if (m.base == H_NONE)
-            put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
-        t->group_disp = disp - (a->at - a->lo);
-        put_group_probe(t, seg);
+        put_group_probe(t, a, disp, seg);
+    } else if (a->reload) {
+        put_load(&t->hot, S3, mem_cpu(OFF(hot.distance) + 8u * a->group));
     }
-    if (m.base == H_NONE) {
-        put_load(&t->hot, S1, mem_cpu(OFF_GPR(base)));
-        m.base = S1;
+    if (a->base == X86_RSP && a->index == X86_REG_NONE)
+        disp += t->rsp_off;
+    if (a->base < 16 && a->index == X86_REG_NONE) {
+        m.base = (uint8_t)tx_reg_or(t, a->base, S1);
+        m.disp = disp;
+    } else if (a->base == X86_REG_RIP) {
+        put_load(&t->hot, S1, mem_cpu(OFF(block_rip)));
+        m.disp = disp;
+    } else {
+        put_shared_address(t, a, disp);
     }
-    if (base == X86_RSP)
-        m.disp += t->rsp_off;
     return m;
 }
 
@@ -337,18 +355,16 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
     struct emit *e = &t->hot;
 
     if (t->kind[t->i] == TX_PLAIN && t->access[t->i].shared) {
-        struct mem m;
+        int32_t disp = in->base == X86_REG_RIP ? t->access[t->i].at : (int32_t)in->disp;
+        struct mem m = shared(t, disp, in->seg);
+        bool check = align != 0 && !t->access[t->i].aligned;
 
-        t->group_align = align;
-        m = shared(t, in->base, (int32_t)in->disp, in->seg);
-        t->group_align = 0;
-        if (align != 0 || high_byte(in)) {
-            if (align != 0)
-                tx_clobber_flags(t);
+        if (check || high_byte(in)) {
             put_lea(e, S1, m);
             m = mem_at(S1, 0);
         }
-        if (align != 0) {
+        if (check) {
+            tx_clobber_flags(t);
             put8(e, 0x40); /* test bpl, align */
             put8(e, 0xf6);
             put8(e, 0xc5);
@@ -370,7 +386,7 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
 struct mem tx_stack(struct tx *t, unsigned base, int32_t disp, bool write)
 {
     if (t->access[t->i].shared)
-        return shared(t, base, disp, X86_SS);
+        return shared(t, disp, X86_SS);
     tx_clobber_flags(t);
     tx_lea(t, S1, mem_at(tx_home[base], disp));
     tx_probe(t, X86_SS, t->word, write, 0);

@@ -402,7 +402,7 @@ static void mark_access(struct temps *ts, const struct x86_insn *in)
     }
 }
 
-static unsigned alignment(const struct x86_insn *in, const struct x86_opnd *mem)
+unsigned tx_alignment(const struct x86_insn *in, const struct x86_opnd *mem)
 {
     unsigned flags;
 
@@ -513,7 +513,7 @@ void tx_plain(struct tx *t, const struct x86_insn *in)
     if (uses_vectors(in))
         tx_need_vectors(t);
     if (mem != NULL)
-        f.at = tx_operand(t, in, mem->size, (mem->access & X86_ACC_W) != 0, alignment(in, mem));
+        f.at = tx_operand(t, in, mem->size, (mem->access & X86_ACC_W) != 0, tx_alignment(in, mem));
     /* flags that go in, or stay as they are while others change */
     if (t->reads[t->i] != 0 || (changes != 0 && (t->live_after[t->i] & ~changes) != 0))
         tx_need_flags(t);

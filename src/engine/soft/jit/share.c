@@ -3,9 +3,9 @@
 #include "engine/soft/jit/translate.h"
 
 /*
- * One probe for several accesses: those of a block that go through the same base register, whose
- * value changes by constants only. The first of them probes the whole span; the distance from guest
- * to host addresses stays in S3 until the last one.
+ * One probe for several accesses: those of a block that go through the same registers, whose values
+ * change by constants only. The first of them probes the whole span; the distance from guest to
+ * host addresses stays in S3 until the last one, or, where S3 is needed between them, in memory.
  *
  * A probe of a span promises more than the instruction at hand needs: later accesses may not happen
  * or have other rights. So its failure is no fault: after the one access has been looked at by
@@ -19,44 +19,78 @@ struct value {
     int64_t offset; /* from what the register held when the version began */
 };
 
-/* The access that instruction i makes through a base register alone. */
+/* Registers of the instruction that need a scratch. */
+static unsigned slow_registers(const struct x86_insn *in)
+{
+    unsigned n = 0;
+
+    for (unsigned k = 0; k < in->opnd_count; k++)
+        n += in->opnd[k].kind == X86_OPND_REG && in->opnd[k].rclass == X86_RC_GPR &&
+             in->opnd[k].reg >= 8 && in->opnd[k].reg < 12;
+    return n;
+}
+
+static int64_t offset_of(const struct value v[16], unsigned reg, unsigned *version)
+{
+    if (reg >= 16)
+        return 0;
+    *version = v[reg].version;
+    return v[reg].offset;
+}
+
+/* The operand of a plain instruction. */
+static bool describe_operand(const struct tx *t, unsigned i, struct access *a, int64_t *at)
+{
+    const struct x86_insn *in = &t->insn[i];
+    const struct x86_opnd *mem = tx_memory(in);
+
+    if (mem == NULL || in->vsib || in->asize != t->word || in->seg == X86_FS || in->seg == X86_GS ||
+        !in->has_modrm || slow_registers(in) > 1)
+        return false;
+    /* a negative index of 32 bits leads beyond 4 GiB: see put_shared_address */
+    if (t->word == 4 && in->index != X86_REG_NONE)
+        return false;
+    *a = (struct access){.base = in->base,
+                         .index = in->index,
+                         .shift = (uint8_t)__builtin_ctz(in->scale | 0x100u),
+                         .size = (uint8_t)mem->size,
+                         .align = (uint8_t)tx_alignment(in, mem),
+                         .write = (mem->access & X86_ACC_W) != 0};
+    *at = in->disp + (in->base == X86_REG_RIP ? t->off[i] + in->len : 0);
+    return in->base != X86_REG_NONE || in->index != X86_REG_NONE;
+}
+
+/* The access that instruction i makes, if it can be one of a group. */
 static bool describe(const struct tx *t, unsigned i, const struct value v[16], struct access *a)
 {
     const struct x86_insn *in = &t->insn[i];
     const struct x86_opnd *mem = tx_memory(in);
-    int64_t at;
+    int64_t at = 0;
 
+    *a = (struct access){.base = X86_RSP, .index = X86_REG_NONE, .size = (uint8_t)t->word};
     switch ((enum tx_kind)t->kind[i]) {
     case TX_PUSH:
     case TX_CALL:
-        if (mem != NULL || in->opnd[0].kind == X86_OPND_REG)
-            if (t->kind[i] == TX_CALL || mem != NULL)
-                return false;
-        *a = (struct access){.base = X86_RSP, .size = (uint8_t)t->word, .write = true};
+        if (mem != NULL || (t->kind[i] == TX_CALL && in->opnd[0].kind == X86_OPND_REG))
+            return false;
+        a->write = true;
         at = -(int64_t)t->word;
         break;
     case TX_POP:
     case TX_RET:
-        *a = (struct access){.base = X86_RSP, .size = (uint8_t)t->word};
-        at = 0;
         break;
     case TX_LEAVE:
-        *a = (struct access){.base = X86_RBP, .size = (uint8_t)t->word};
-        at = 0;
+        a->base = X86_RBP;
         break;
     case TX_PLAIN:
-        if (mem == NULL || in->base >= 16 || in->index != X86_REG_NONE || in->asize != t->word ||
-            in->seg == X86_FS || in->seg == X86_GS)
+        if (!describe_operand(t, i, a, &at))
             return false;
-        *a = (struct access){
-            .base = in->base, .size = (uint8_t)mem->size, .write = (mem->access & X86_ACC_W) != 0};
-        at = in->disp;
         break;
     default:
         return false;
     }
-    a->version = v[a->base].version;
-    at += v[a->base].offset;
+    at += offset_of(v, a->base, &a->version[0]);
+    at += offset_of(v, a->index, &a->version[1]) * (1 << a->shift);
     if (at < INT32_MIN / 2 || at > INT32_MAX / 2)
         return false;
     a->at = (int32_t)at;
@@ -124,8 +158,14 @@ static void follow(const struct tx *t, unsigned i, struct value v[16])
     }
 }
 
-/* S3 is lost there, or the TLB may change. */
+/* The TLB may change there. */
 static bool breaks(const struct tx *t, unsigned i)
+{
+    return t->kind[i] == TX_HELPER || t->kind[i] == TX_SYSTEM;
+}
+
+/* S3 is lost there, if it may be. */
+static bool loses(const struct tx *t, unsigned i)
 {
     const struct x86_insn *in = &t->insn[i];
 
@@ -139,71 +179,144 @@ static bool breaks(const struct tx *t, unsigned i)
     case TX_CALL:
     case TX_JMP:
         return in->opnd[0].kind != X86_OPND_REL;
-    case TX_PLAIN: {
-        unsigned slow = 0; /* registers that need a scratch */
-
-        for (unsigned k = 0; k < in->opnd_count; k++)
-            slow += in->opnd[k].kind == X86_OPND_REG && in->opnd[k].rclass == X86_RC_GPR &&
-                    in->opnd[k].reg >= 8 && in->opnd[k].reg < 12;
-        return slow > 1;
-    }
+    case TX_PLAIN:
+        return slow_registers(in) > 1;
     default:
         return false;
+    }
+}
+
+static bool same(const struct access *a, const struct access *b)
+{
+    return b->size != 0 && !b->shared && a->base == b->base && a->index == b->index &&
+           a->shift == b->shift && a->version[0] == b->version[0] && a->version[1] == b->version[1];
+}
+
+/* The group's probe looks at the alignment of all members that are as far from a common one. */
+static void align_group(struct access *a, struct access *member[], unsigned n)
+{
+    int32_t lo = a->lo, more;
+    unsigned mask = 0, first = 0;
+
+    for (unsigned i = n; i-- > 0;) {
+        if (member[i]->align != 0) {
+            mask = member[i]->align;
+            first = i;
+        }
+    }
+    if (mask == 0)
+        return;
+    more = (lo - member[first]->at) & (int32_t)mask;
+    if (a->span + more > SPAN_MAX)
+        return;
+    a->lo -= more;
+    a->span = (uint16_t)(a->span + more);
+    a->group_align = (uint8_t)mask;
+    for (unsigned i = 0; i < n; i++)
+        member[i]->aligned = member[i]->align != 0 && (member[i]->align & ~mask) == 0 &&
+                             ((member[i]->at - a->lo) & (int32_t)mask) == 0;
+}
+
+/* Makes a group of the access and what can share its probe. */
+static void make_group(struct tx *t, unsigned i)
+{
+    struct access *a = &t->access[i], *member[JIT_INSNS];
+    int32_t lo = a->at, hi = a->at + a->size;
+    unsigned n = 0;
+    bool write = a->write;
+
+    member[n++] = a;
+    for (unsigned k = i + 1; k < t->n && !breaks(t, k); k++) {
+        struct access *b = &t->access[k];
+        int32_t l, h;
+
+        if (!same(a, b))
+            continue;
+        l = b->at < lo ? b->at : lo;
+        h = b->at + b->size > hi ? b->at + b->size : hi;
+        if (h - l > SPAN_MAX)
+            continue;
+        lo = l;
+        hi = h;
+        write |= b->write;
+        member[n++] = b;
+    }
+    if (n < 2)
+        return;
+    a->first = true;
+    a->lo = lo;
+    a->span = (uint16_t)(hi - lo);
+    a->group_write = write;
+    for (unsigned k = 0; k < n; k++) {
+        member[k]->shared = true;
+        member[k]->group = (uint8_t)t->groups;
+    }
+    align_group(a, member, n);
+    t->groups++;
+}
+
+/*
+ * Between the first and the last access of a group S3 stays as it is, unless an instruction or
+ * another group needs it: then the distance is kept in memory as well.
+ */
+static void hold_distance(struct tx *t, unsigned first)
+{
+    struct access *a = &t->access[first];
+    unsigned last = first;
+
+    for (unsigned i = first; i < t->n; i++) {
+        if (t->access[i].shared && t->access[i].group == a->group)
+            last = i;
+    }
+    for (unsigned i = first; i <= last; i++)
+        a->saved |= loses(t, i) || (t->access[i].shared && t->access[i].group != a->group);
+    for (unsigned i = first; !a->saved && i <= last; i++)
+        t->busy[i] = true;
+}
+
+/* Has the instruction a probe of its own, which may take S3? */
+static bool probes(const struct tx *t, unsigned i)
+{
+    return t->kind[i] != TX_LEA && t->kind[i] != TX_NOP && tx_memory(&t->insn[i]) != NULL;
+}
+
+/* Where S3 has to be loaded again. */
+static void find_reloads(struct tx *t)
+{
+    unsigned now = JIT_GROUPS;
+
+    for (unsigned i = 0; i < t->n; i++) {
+        struct access *a = &t->access[i];
+
+        if (a->shared) {
+            a->reload = !a->first && now != a->group;
+            now = a->group;
+        } else if (!t->busy[i] && (loses(t, i) || probes(t, i))) {
+            now = JIT_GROUPS;
+        }
     }
 }
 
 void tx_share(struct tx *t)
 {
     struct value v[16] = {{0, 0}};
-    unsigned i, k;
 
     memset(t->access, 0, t->n * sizeof(t->access[0]));
     memset(t->busy, 0, t->n * sizeof(t->busy[0]));
     if (t->key & KEY_APART)
         return;
-    for (i = 0; i < t->n; i++) {
+    for (unsigned i = 0; i < t->n; i++) {
         if (!describe(t, i, v, &t->access[i]))
             t->access[i].size = 0;
         follow(t, i, v);
     }
-    for (i = 0; i < t->n; i++) {
-        struct access *a = &t->access[i];
-        int32_t lo = a->at, hi = a->at + a->size;
-        unsigned count = 1, last = i;
-        bool write = a->write;
-
-        if (a->size == 0 || breaks(t, i))
-            continue;
-        for (k = i + 1; k < t->n && !breaks(t, k); k++) {
-            const struct access *b = &t->access[k];
-            int32_t l, h;
-
-            if (b->size == 0 || b->base != a->base || b->version != a->version)
-                continue;
-            l = b->at < lo ? b->at : lo;
-            h = b->at + b->size > hi ? b->at + b->size : hi;
-            if (h - l > SPAN_MAX)
-                continue;
-            lo = l;
-            hi = h;
-            write |= b->write;
-            count++;
-            last = k;
-        }
-        if (count < 2)
-            continue;
-        t->groups++;
-        a->first = true;
-        a->lo = lo;
-        a->span = (uint16_t)(hi - lo);
-        a->group_write = write;
-        for (k = i; k <= last; k++) {
-            struct access *b = &t->access[k];
-
-            b->shared = b->size != 0 && b->base == a->base && b->version == a->version &&
-                        b->at >= lo && b->at + b->size <= hi;
-            t->busy[k] = true;
-        }
-        i = last;
+    for (unsigned i = 0; i < t->n && t->groups < JIT_GROUPS; i++) {
+        if (t->access[i].size != 0 && !t->access[i].shared && !breaks(t, i))
+            make_group(t, i);
     }
+    for (unsigned i = 0; i < t->n; i++) {
+        if (t->access[i].first)
+            hold_distance(t, i);
+    }
+    find_reloads(t);
 }

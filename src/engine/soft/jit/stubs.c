@@ -11,13 +11,6 @@
 #define OFF(field) offsetof(struct soft_cpu, field)
 #define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
-/* The hostile build takes the ways that hosts without newer instructions take. */
-#ifdef XHYVE_HOSTILE
-#define OTHER_WAYS true
-#else
-#define OTHER_WAYS false
-#endif
-
 /* Guest registers that live in host registers, and where. */
 static const uint8_t home[16] = {H_RAX,  H_RCX,  H_RDX,  H_RBX,  H_R10, H_R11, H_RSI, H_RDI,
                                  H_NONE, H_NONE, H_NONE, H_NONE, H_R12, H_R13, H_R14, H_R15};
@@ -179,6 +172,39 @@ static void put_x87_load(struct emit *e)
     put_jmp_mem(e, mem_cpu(OFF(hot.next)));
 }
 
+/* Calls the C function that this field names, on the stack of who called enter. RBP is lost. */
+static void put_call_on_stack(struct emit *e, size_t field)
+{
+    put_mov(e, H_RBP, H_RSP);
+    put_load(e, H_RSP, mem_at(H_RBP, (int32_t)OFF(hot.host_rsp)));
+    put_op_mem(e, false, 0xff, 2, mem_at(H_RBP, (int32_t)field));
+    put_mov(e, H_RSP, H_RBP);
+}
+
+/*
+ * Before FN_SLOW: a C function that uses no vector registers and raises nothing may find an answer
+ * at once.
+ */
+static void put_light(struct emit *e)
+{
+    uint8_t *skip;
+
+    put_mov(e, H_RDI, H_RSP);
+    put_mov(e, H_RSI, S1);
+    put_load(e, H_RDX, mem_cpu(OFF(hot.ret)));
+    put_call_on_stack(e, OFF(hot.light));
+    PUT(e, 0x48, 0x85, 0xc0); /* test rax, rax */
+    skip = put_jcc(e, CC_E);
+    put_store(e, mem_cpu(OFF(hot.ret)), H_RAX);
+    put_reload(e);
+    put_load(e, S1, mem_cpu(OFF(hot.s1)));
+    put_load(e, S3, mem_cpu(OFF(hot.s3)));
+    put_jmp_mem(e, mem_cpu(OFF(hot.ret)));
+    set_target(skip, e->p);
+    put_load(e, S1, mem_cpu(OFF(hot.s1)));
+    put_load(e, S3, mem_cpu(OFF(hot.s3)));
+}
+
 /*
  * Puts the guest's registers away and calls a C function of the form
  *     const void *f(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3, void *ret)
@@ -197,6 +223,8 @@ static void put_call_c(struct emit *e, struct jit *j, unsigned fn, bool called, 
         put_store(e, mem_cpu(OFF(hot.s1)), S1);
         put_store(e, mem_cpu(OFF(hot.s3)), S3);
     }
+    if (fn == FN_SLOW)
+        put_light(e);
     put_op_mem(e, false, 0x8a, H_RAX, mem_cpu(OFF(hot.vec_live)));
     put_op_mem(e, false, 0x88, H_RAX, mem_cpu(OFF(hot.vec_was)));
     PUT(e, 0x84, 0xc0); /* test al, al */
@@ -214,10 +242,7 @@ static void put_call_c(struct emit *e, struct jit *j, unsigned fn, bool called, 
     put_mov(e, H_RDX, S2);
     put_mov(e, H_RCX, S3);
     put_load(e, H_R8, mem_cpu(OFF(hot.ret)));
-    put_mov(e, H_RBP, H_RSP);
-    put_load(e, H_RSP, mem_at(H_RBP, (int32_t)OFF(hot.host_rsp)));
-    put_op_mem(e, false, 0xff, 2, mem_at(H_RBP, (int32_t)(OFF(hot.fn) + 8u * fn)));
-    put_mov(e, H_RSP, H_RBP);
+    put_call_on_stack(e, OFF(hot.fn) + 8u * fn);
     put_op_mem(e, true, 0x3b, H_RAX, mem_cpu(OFF(hot.exit)));
     set_target(put_jcc(e, CC_E), leave);
     put_store(e, mem_cpu(OFF(hot.ret)), H_RAX);
@@ -250,7 +275,6 @@ void jit_make_stubs(struct soft_cpu *cpu, struct jit *j)
 
     native_host_features(feature);
     ymm = feature[X86_FEAT_AVX];
-    j->bmi2 = feature[X86_FEAT_BMI2] && !OTHER_WAYS;
 
     /* enter: the C caller's registers go to its stack */
     start = e->p;

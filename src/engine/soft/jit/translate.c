@@ -11,6 +11,8 @@
 #define OFF(field) offsetof(struct soft_cpu, field)
 #define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
+enum { TURNS = 4 };
+
 static void depend(struct tx *t, unsigned lo, unsigned hi)
 {
     if (lo < t->lo)
@@ -261,6 +263,40 @@ static enum tx_kind kind_of(const struct tx *t, const struct x86_insn *in)
     }
 }
 
+/*
+ * The block is a short loop up to `end`: it is put down several times, so that its turns share
+ * probes and a look for what is pending.
+ */
+static bool unroll(struct tx *t, unsigned end)
+{
+    unsigned n = t->n, exits = t->exits;
+
+    if ((t->key & (KEY_APART | KEY_STRICT)) || t->text != t->page)
+        return false;
+    while (t->n + n <= JIT_INSNS && t->exits + exits <= JIT_EXITS - 2 && t->n / n < TURNS) {
+        struct x86_insn *last = &t->insn[t->n - 1];
+
+        t->target[t->n - 1] = end;
+        t->turned[t->n - 1] = true;
+        last->opcode ^= 1;
+        memcpy(&t->insn[t->n], t->insn, n * sizeof(t->insn[0]));
+        memcpy(&t->off[t->n], t->off, n * sizeof(t->off[0]));
+        memcpy(&t->kind[t->n], t->kind, n * sizeof(t->kind[0]));
+        memcpy(&t->target[t->n], t->target, n * sizeof(t->target[0]));
+        memcpy(&t->turned[t->n], t->turned, n * sizeof(t->turned[0]));
+        t->n += n;
+        t->exits += exits;
+        last = &t->insn[t->n - 1];
+        last->opcode = t->insn[n - 1].opcode ^ 1;
+        t->target[t->n - 1] = t->off[0];
+        t->turned[t->n - 1] = false;
+    }
+    if (t->n == n)
+        return false;
+    t->turn = n;
+    return true;
+}
+
 /* Decodes up to the block's end. */
 static void decode_block(struct tx *t, unsigned off)
 {
@@ -285,11 +321,15 @@ static void decode_block(struct tx *t, unsigned off)
             (t->n + 1 == JIT_INSNS || off + in->len + 15 > PAGE_SIZE))
             t->kind[t->n] = TX_HELPER;
         off += in->len;
+        t->target[t->n] = (int64_t)(off + (uint64_t)in->imm); /* of a branch */
+        t->turned[t->n] = false;
         t->n++;
         if (in->op == X86_JCC)
             t->exits++;
         if (len <= 0 || ends_block(in))
             return;
+        if (in->op == X86_JCC && t->target[t->n - 1] == t->off[0] && unroll(t, off))
+            break;
     }
     t->falls = t->n > 0;
     t->end = off;
@@ -320,10 +360,8 @@ static bool decode_across(struct tx *t, uint64_t lin)
 
 static bool near_target(const struct tx *t, unsigned i, unsigned *off)
 {
-    int64_t target = (int64_t)t->off[i] + t->insn[i].len + (int64_t)t->insn[i].imm;
-
-    *off = (unsigned)target;
-    return target >= 0 && target < (int64_t)PAGE_SIZE;
+    *off = (unsigned)t->target[i];
+    return t->target[i] >= 0 && t->target[i] < (int64_t)PAGE_SIZE;
 }
 
 /* What a store in the block changes is behind it. */
@@ -497,9 +535,9 @@ static void emit_block(struct tx *t)
         tx_across(t, t->block->pa);
     if (t->block->polls)
         tx_poll(t);
-    if (t->key & KEY_COUNT)
-        tx_count(t);
     for (t->i = 0; t->i < t->n && !t->ended; t->i++) {
+        if ((t->key & KEY_COUNT) && t->i % t->turn == 0)
+            tx_count(t);
         t->code[t->i] = t->hot.p;
         emit_insn(t);
     }
@@ -549,6 +587,8 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
     decode_block(t, (unsigned)(pa & 4095));
     if (t->n == 0 && !decode_across(t, lin))
         return NULL;
+    if (t->turn == 0)
+        t->turn = t->n;
     scan_flags(t);
     tx_share(t);
     b = t->block = jit_alloc(j, sizeof(*b));
@@ -570,11 +610,11 @@ struct jit_block *jit_translate(struct soft_cpu *cpu, uint64_t lin, uint64_t pa,
     b->key = (uint16_t)key;
     b->lo = (uint16_t)t->lo;
     b->hi = (uint16_t)t->hi;
-    b->insns = (uint8_t)t->n;
+    b->insns = (uint8_t)t->turn;
     keep_links(t, b);
     if (key & KEY_COUNT) {
-        b->offsets = jit_alloc(j, t->n * sizeof(uint16_t));
-        memcpy(b->offsets, t->off, t->n * sizeof(uint16_t));
+        b->offsets = jit_alloc(j, t->turn * sizeof(uint16_t));
+        memcpy(b->offsets, t->off, t->turn * sizeof(uint16_t));
     }
     jit_insert(j, b);
     return b;

@@ -47,6 +47,7 @@ struct cold {
     bool restore;    /* the flags, before going on */
     uint8_t uncount; /* instructions that do not run */
     uint8_t *jump, *retry, *found, *resume;
+    uint8_t *also; /* another jump to the same code; NULL: none */
     uint32_t packed, branch;
     int64_t target;   /* COLD_FAR: from the page's start */
     int32_t distance; /* COLD_GROUP: from the span's start to the access */
@@ -55,13 +56,20 @@ struct cold {
     struct mem tag;
 };
 
-/* A memory access through a base register alone (share.c); size 0: there is none. */
+/* A memory access that may share its probe with others (share.c); size 0: there is none. */
 struct access {
-    uint8_t base, size;
-    bool write, shared, first, group_write;
-    unsigned version;
-    int32_t at, lo; /* from what the register held in the block's terms */
-    uint16_t span;  /* of the group, from lo */
+    uint8_t base, index, shift; /* registers as in an instruction */
+    uint8_t size, align;        /* align: what the address must not meet */
+    bool write, shared, first, reload;
+    bool aligned; /* the group's probe sees to that */
+    uint8_t group;
+    unsigned version[2]; /* of base and index */
+    int32_t at;          /* from what the registers held in the block's terms */
+    /* of the group, at its first access */
+    bool group_write, saved;
+    uint8_t group_align;
+    int32_t lo;
+    uint16_t span; /* from lo */
 };
 
 enum { TX_RELOCS = 2048, TX_FIELDS = 256, TX_SPANS = 64, TX_LINKS = JIT_EXITS + JIT_INSNS };
@@ -77,9 +85,9 @@ struct tx {
     enum x86_mode mode;
     unsigned word; /* bytes of an address and of what the stack moves by: 8 or 4 */
     unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
+    unsigned
+        turn; /* instructions that are counted at a time: a loop's, of which there are several */
     int32_t rsp_off; /* what R10 still lacks: see tx_settle_rsp */
-    int32_t group_disp;
-    unsigned group_align;
     enum flags_place flags;
     bool falls, falls_reads; /* goes on at `end`; which reads flags */
     bool vectors, x87;       /* known to be loaded */
@@ -90,11 +98,13 @@ struct tx {
     bool taken_reads[JIT_INSNS];
     struct x86_insn insn[JIT_INSNS];
     uint16_t off[JIT_INSNS];
+    int64_t target[JIT_INSNS];          /* of direct branches, from the page's start */
+    bool turned[JIT_INSNS];             /* of a conditional one: taken means not to loop */
     const uint8_t *code[JIT_INSNS + 1]; /* where the hot code of each begins; its end */
     uint8_t kind[JIT_INSNS];
     uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
     struct access access[JIT_INSNS];
-    bool busy[JIT_INSNS]; /* S3 belongs to shared accesses */
+    bool busy[JIT_INSNS]; /* S3 must stay as it is */
     struct cold cold[JIT_INSNS * 8 + 8];
     struct jit_link link[TX_LINKS];
     uint8_t *link_site[TX_LINKS]; /* where the code names it */
@@ -217,6 +227,8 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in);
 void tx_system(struct tx *t, const struct x86_insn *in);
 
 /* ---- plain.c ---- */
+/* What the address of the memory operand must not meet. */
+unsigned tx_alignment(const struct x86_insn *in, const struct x86_opnd *mem);
 bool tx_is_plain(const struct tx *t, const struct x86_insn *in);
 bool tx_is_cl_shift(const struct x86_insn *in);
 void tx_plain(struct tx *t, const struct x86_insn *in);
