@@ -257,19 +257,14 @@ static decoder *decoder_of(enum packing p)
     return NULL;
 }
 
-int unpack(const uint8_t *data, size_t size, uint64_t max, uint8_t **out, size_t *out_size,
-           struct error *err)
+int unpack_size(const uint8_t *data, size_t size, uint64_t max, size_t *out_size, struct error *err)
 {
     enum packing p = packing_of(data, size);
-    decoder *decode = decoder_of(p);
-    size_t made = 0;
     uint32_t want;
-    uint8_t *to;
-    int rc;
 
     if (p == PACKING_UNKNOWN)
         return error_set(err, -ENOTSUP, "its compression is unknown to us");
-    if (decode == NULL)
+    if (decoder_of(p) == NULL)
         return error_set(err, -ENOTSUP, "this build has no %s decoder", packing_name(p));
     if (size < 2 * SIZE_TRAILER)
         return error_set(err, -EINVAL, "its %s payload is only %zu bytes long", packing_name(p),
@@ -280,20 +275,41 @@ int unpack(const uint8_t *data, size_t size, uint64_t max, uint8_t **out, size_t
                          "it would unpack to %u bytes, more than the %llu that fit; give the VM "
                          "more memory or another kernel",
                          want, (unsigned long long)max);
-    to = host_buffer(want);
-    if (to == NULL)
-        return error_set(err, -ENOMEM, "no memory for its %u bytes unpacked", want);
-    rc = decode(data, p == PACKING_GZIP ? size : size - SIZE_TRAILER, to, want, &made);
+    *out_size = want;
+    return 0;
+}
+
+int unpack_to(const uint8_t *data, size_t size, uint8_t *to, size_t out_size, struct error *err)
+{
+    enum packing p = packing_of(data, size);
+    size_t made = 0;
+    int rc =
+        decoder_of(p)(data, p == PACKING_GZIP ? size : size - SIZE_TRAILER, to, out_size, &made);
+
     if (rc == -ENOMEM)
-        rc = error_set(err, rc, "no memory for the %s decoder", packing_name(p));
-    else if (rc != 0 || made != want)
-        rc = error_set(err, -EINVAL, "its %s payload is damaged; fetch or build it again",
-                       packing_name(p));
+        return error_set(err, rc, "no memory for the %s decoder", packing_name(p));
+    if (rc != 0 || made != out_size)
+        return error_set(err, -EINVAL, "its %s payload is damaged; fetch or build it again",
+                         packing_name(p));
+    return 0;
+}
+
+int unpack(const uint8_t *data, size_t size, uint64_t max, uint8_t **out, size_t *out_size,
+           struct error *err)
+{
+    int rc = unpack_size(data, size, max, out_size, err);
+    uint8_t *to;
+
+    if (rc != 0)
+        return rc;
+    to = host_buffer(*out_size);
+    if (to == NULL)
+        return error_set(err, -ENOMEM, "no memory for its %zu bytes unpacked", *out_size);
+    rc = unpack_to(data, size, to, *out_size, err);
     if (rc != 0) {
         free(to);
         return rc;
     }
     *out = to;
-    *out_size = want;
     return 0;
 }

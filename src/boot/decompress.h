@@ -36,4 +36,12 @@ const char *packing_name(enum packing p);
 int unpack(const uint8_t *data, size_t size, uint64_t max, uint8_t **out, size_t *out_size,
            struct error *err);
 
+/*
+ * The same in two steps, for who has a place for it: how many bytes it will be, at most max; and
+ * those bytes to to[0..size). After a failure of the second one, what is there is undefined.
+ */
+int unpack_size(const uint8_t *data, size_t size, uint64_t max, size_t *out_size,
+                struct error *err);
+int unpack_to(const uint8_t *data, size_t size, uint8_t *to, size_t out_size, struct error *err);
+
 #endif

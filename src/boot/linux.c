@@ -28,6 +28,7 @@
 #define LONG_CMDLINE_ADDR 0x20000ull
 #define LONG_CMDLINE_END 0x9F000ull
 #define GUEST_UNPACK_ADDR 0x100000ull
+#define UNPACK_LEAD (2 * MIB) /* what an unpacked kernel has before its first segment */
 
 #define KERNEL_FILE_MAX (512 * MIB)
 #define UNPACKED_MAX (512 * MIB)
@@ -251,28 +252,15 @@ static int no_room(const struct load *l, uint64_t need, struct error *err)
                      (unsigned long long)(gmem_size(l->b->mem) / MIB));
 }
 
-/*
- * Places the unpacked kernel. The list of places to change exists only where the kernel was built
- * to be moved, so without it the virtual addresses stay; the physical ones may differ in any case.
- */
-static int place_vmlinux(struct load *l, const struct vmlinux *v, struct error *err)
+/* The kernel is at phys: moves its virtual addresses, if they may be, and notes where it is. */
+static void moved_vmlinux(struct load *l, const struct vmlinux *v, uint64_t phys, uint8_t *to,
+                          uint64_t need, bool random)
 {
-    bool random = v->movable && !cmdline_has_word(l->cmdline, "nokaslr");
-    uint64_t need = max_u64(v->span, l->img.init_size);
-    struct kaslr_range ranges[2];
-    uint64_t phys, slide = 0;
-    uint8_t *to;
+    uint64_t slide = 0;
 
-    if (!kaslr_place(ranges, free_ranges(l, v->link, ranges), need, l->img.align, random, &phys))
-        return no_room(l, v->link + need, err);
     if (random && v->link + need <= VMLINUX_WINDOW)
         slide = kaslr_random((VMLINUX_WINDOW - v->link - need) / l->img.align + 1) * l->img.align;
-    to = gmem_ptr(l->b->mem, phys, v->span);
-    if (to == NULL)
-        return no_room(l, v->link + need, err);
-    vmlinux_copy(v, to);
     vmlinux_relocate(v, to, slide);
-    gmem_written(l->b->mem, phys, v->span);
     l->info.direct = true;
     l->info.entry64 = true;
     l->info.phys = phys;
@@ -283,7 +271,68 @@ static int place_vmlinux(struct load *l, const struct vmlinux *v, struct error *
     if (random)
         gmem_write(l->b->mem, ZERO_PAGE_ADDR + HDR_LOADFLAGS,
                    &(uint8_t){LOADFLAG_HIGH | LOADFLAG_KASLR}, 1);
+}
+
+/*
+ * Places the unpacked kernel. The list of places to change exists only where the kernel was built
+ * to be moved, so without it the virtual addresses stay; the physical ones may differ in any case.
+ */
+static int place_vmlinux(struct load *l, const struct vmlinux *v, struct error *err)
+{
+    bool random = v->movable && !cmdline_has_word(l->cmdline, "nokaslr");
+    uint64_t need = max_u64(v->span, l->img.init_size);
+    struct kaslr_range ranges[2];
+    uint64_t phys;
+    uint8_t *to;
+
+    if (!kaslr_place(ranges, free_ranges(l, v->link, ranges), need, l->img.align, random, &phys))
+        return no_room(l, v->link + need, err);
+    to = gmem_ptr(l->b->mem, phys, v->span);
+    if (to == NULL)
+        return no_room(l, v->link + need, err);
+    vmlinux_copy(v, to);
+    moved_vmlinux(l, v, phys, to, need, random);
+    gmem_written(l->b->mem, phys, v->span);
     return 0;
+}
+
+/*
+ * Unpacks the kernel into guest memory so that its first segment comes to lie where it belongs and
+ * the others need to move a little, if at all: clearing pages for another copy would take as long
+ * as unpacking. 1: done; 0: this kernel is not like that, nothing is left of it; or an error.
+ */
+static int load_in_place(struct load *l, size_t size, struct error *why)
+{
+    bool random = !cmdline_has_word(l->cmdline, "nokaslr");
+    uint64_t lead = max_u64(UNPACK_LEAD, l->img.align), base;
+    uint64_t need = max_u64(size, l->img.init_size);
+    struct kaslr_range ranges[2];
+    void *places = NULL;
+    struct vmlinux v;
+    uint8_t *to;
+    int rc;
+
+    if (l->img.pref < GUEST_UNPACK_ADDR + lead ||
+        !kaslr_place(ranges, free_ranges(l, l->img.pref - lead, ranges), lead + need, l->img.align,
+                     random, &base))
+        return 0;
+    to = gmem_ptr(l->b->mem, base, lead + need);
+    if (to == NULL)
+        return 0;
+    rc = unpack_to(l->img.payload, l->img.payload_size, to, size, why);
+    if (rc == 0 && (vmlinux_parse(to, size, l->img.pref, &v, why) != 0 || v.span > need ||
+                    (random && !v.movable) || vmlinux_settle(&v, to + lead, &places) != 0)) {
+        memset(to, 0, size);
+    } else if (rc == 0) {
+        memset(to, 0, lead);
+        if (lead + v.span < size)
+            memset(to + lead + v.span, 0, size - lead - v.span);
+        moved_vmlinux(l, &v, base + lead, to + lead, need, random);
+        rc = 1;
+    }
+    gmem_written(l->b->mem, base, lead + need);
+    free(places);
+    return rc;
 }
 
 /* Why this image must unpack itself; NULL if the host can try. */
@@ -314,7 +363,13 @@ static int load_direct(struct load *l, struct error *err)
     int rc;
 
     if (reason == NULL) {
-        rc = unpack(l->img.payload, l->img.payload_size, max, &image, &size, &why);
+        rc = unpack_size(l->img.payload, l->img.payload_size, max, &size, &why);
+        if (rc == 0)
+            rc = load_in_place(l, size, &why);
+        if (rc == 1)
+            return 1;
+        if (rc == 0)
+            rc = unpack(l->img.payload, l->img.payload_size, max, &image, &size, &why);
         if (rc != 0 && rc != -ENOTSUP)
             return error_set(err, rc, "kernel '%s': %s", l->p->kernel, why.text);
         if (rc == 0)

@@ -1,6 +1,7 @@
 #include "boot/vmlinux.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -150,6 +151,43 @@ void vmlinux_copy(const struct vmlinux *v, uint8_t *to)
         memcpy(at, s->data, s->filesz);
         memset(at + s->filesz, 0, s->memsz - s->filesz);
     }
+}
+
+/* Copies a list's words to `to`; returns what is behind them. */
+static uint8_t *keep_places(struct vmlinux_places *p, uint8_t *to)
+{
+    if (p->n != 0)
+        memcpy(to, p->words, 4 * p->n);
+    p->words = to;
+    return to + 4 * p->n;
+}
+
+int vmlinux_settle(struct vmlinux *v, uint8_t *to, void **places)
+{
+    uint8_t *list;
+
+    for (unsigned i = 0; i < v->segs; i++) {
+        const struct vmlinux_segment *s = &v->seg[i];
+
+        if (to + (s->paddr - v->link) > s->data ||
+            (i > 0 && s->data < v->seg[i - 1].data + v->seg[i - 1].filesz))
+            return -ENOTSUP;
+    }
+    list = malloc(4 * (v->abs32.n + v->inv32.n + v->abs64.n) + 1);
+    if (list == NULL)
+        return -ENOMEM;
+    *places = list;
+    list = keep_places(&v->abs32, list);
+    list = keep_places(&v->inv32, list);
+    keep_places(&v->abs64, list);
+    for (unsigned i = 0; i < v->segs; i++)
+        memmove(to + (v->seg[i].paddr - v->link), v->seg[i].data, v->seg[i].filesz);
+    for (unsigned i = 0; i < v->segs; i++) {
+        const struct vmlinux_segment *s = &v->seg[i];
+
+        memset(to + (s->paddr - v->link) + s->filesz, 0, s->memsz - s->filesz);
+    }
+    return 0;
 }
 
 static uint8_t *place(const struct vmlinux *v, struct vmlinux_places p, size_t i, uint8_t *to)

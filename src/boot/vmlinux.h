@@ -55,6 +55,13 @@ int vmlinux_parse(const uint8_t *image, size_t size, uint64_t link, struct vmlin
 /* Copies it to to[0..span), for guest-physical `link` + any aligned displacement. */
 void vmlinux_copy(const struct vmlinux *v, uint8_t *to);
 
+/*
+ * The same for an image that was unpacked around its place, to[0..span) being part of it: segments
+ * only move down, in their order. *places: the lists, which the image no longer holds; free() it.
+ * -ENOTSUP: this image cannot be settled so, and nothing has changed; -ENOMEM.
+ */
+int vmlinux_settle(struct vmlinux *v, uint8_t *to, void **places);
+
 /* Moves the copy by slide bytes of virtual address; v->movable must be set. */
 void vmlinux_relocate(const struct vmlinux *v, uint8_t *to, uint64_t slide);
 

@@ -83,6 +83,15 @@ static uint32_t link_addr(uint32_t offset)
 
 enum relocs { RELOCS_NONE, RELOCS_TWO, RELOCS_THREE, RELOCS_OUTSIDE };
 
+/* Where the segments are in the file: at once, or as in a kernel that unpacks around its place. */
+static uint64_t first_at = 0x1000, second_at = 0x1800;
+
+static void segments_apart(bool apart)
+{
+    first_at = apart ? ALIGN : 0x1000;
+    second_at = apart ? ALIGN + PERCPU + 0x1080 : 0x1800;
+}
+
 static struct blob make_vmlinux(enum relocs relocs)
 {
     struct blob b = {0};
@@ -94,13 +103,13 @@ static struct blob make_vmlinux(enum relocs relocs)
                      .e_phentsize = sizeof(Elf64_Phdr),
                      .e_phnum = 2};
     Elf64_Phdr ph[2] = {{.p_type = PT_LOAD,
-                         .p_offset = 0x1000,
+                         .p_offset = first_at,
                          .p_vaddr = VMLINUX_MAP + LINK,
                          .p_paddr = LINK,
                          .p_filesz = 0x800,
                          .p_memsz = 0x3000},
                         {.p_type = PT_LOAD,
-                         .p_offset = 0x1800,
+                         .p_offset = second_at,
                          .p_vaddr = 0,
                          .p_paddr = LINK + PERCPU,
                          .p_filesz = 0x100,
@@ -108,12 +117,12 @@ static struct blob make_vmlinux(enum relocs relocs)
 
     add(&b, &eh, sizeof(eh));
     add(&b, ph, sizeof(ph));
-    add(&b, NULL, 0x1900 - b.len);
-    b.data[0x1000 + ENTRY] = 0xF4;
-    le64_store(b.data + 0x1000 + AT_ABS64, VALUE64);
-    le32_store(b.data + 0x1000 + AT_INV32, VALUE_INV);
-    le32_store(b.data + 0x1000 + AT_ABS32, VALUE32);
-    le64_store(b.data + 0x1810, VALUE64);
+    add(&b, NULL, second_at + 0x100 - b.len);
+    b.data[first_at + ENTRY] = 0xF4;
+    le64_store(b.data + first_at + AT_ABS64, VALUE64);
+    le32_store(b.data + first_at + AT_INV32, VALUE_INV);
+    le32_store(b.data + first_at + AT_ABS32, VALUE32);
+    le64_store(b.data + second_at + 0x10, VALUE64);
     if (relocs == RELOCS_NONE)
         return b;
     add32(&b, 0);
@@ -496,6 +505,57 @@ static void two_groups_have_no_inverse(void **state)
     free(k.data);
 }
 
+/* The same of a kernel that is unpacked where it goes; what else was in the image is gone. */
+static void settles_where_it_was_unpacked(void **state)
+{
+    struct vm *vm = *state;
+    const uint8_t *bytes;
+    struct blob k, v;
+
+    segments_apart(true);
+    entered_unpacked_in_long_mode(state);
+    k = make_kernel(RELOCS_THREE);
+    gmem_fill(vm->b.mem, 14 * MIB, 0xFF, 16 * MIB);
+    assert_int_equal(load(vm, k, "nokaslr", 0), 0);
+    check_slide(vm, true);
+    bytes = gmem_ptr_ro(vm->b.mem, 0, 30 * MIB);
+    for (uint64_t at = LINK - ALIGN; at < LINK + second_at; at++) {
+        if ((at < LINK || at >= LINK + PERCPU + 0x1000) && bytes[at] != 0 && bytes[at] != 0xFF)
+            fail_msg("%#x is left at %#llx", bytes[at], (unsigned long long)at);
+    }
+    assert_int_equal(gmem_read64(vm->b.mem, LINK - ALIGN), 0); /* the ELF's head */
+    free(k.data);
+    random_address_is_valid(state);
+    two_groups_have_no_inverse(state);
+    /* a segment whose place in the file is before its place in memory; lists that are bad */
+    second_at = first_at + 0x800;
+    k = make_kernel(RELOCS_THREE);
+    assert_int_equal(load(vm, k, "quiet", 0), 0);
+    assert_true(vm->info.direct);
+    check_slide(vm, true);
+    free(k.data);
+    segments_apart(true);
+    k = make_kernel(RELOCS_OUTSIDE);
+    assert_int_equal(load(vm, k, "quiet", 0), 0);
+    assert_true(vm->info.direct);
+    assert_int_equal(vm->info.virt_slide, 0);
+    check_slide(vm, true);
+    free(k.data);
+    /* no ELF */
+    v = make_vmlinux(RELOCS_THREE);
+    v.data[1] = 'F';
+    k = packers[0].pack(v);
+    free(v.data);
+    v = make_bzimage(k);
+    free(k.data);
+    gmem_fill(vm->b.mem, 14 * MIB, 0, 16 * MIB);
+    assert_int_equal(load(vm, v, "nokaslr", 0), 0);
+    assert_false(vm->info.direct);
+    assert_int_equal(gmem_read64(vm->b.mem, LINK + AT_ABS64), 0);
+    free(v.data);
+    segments_apart(false);
+}
+
 static void bad_relocations_mean_no_slide(void **state)
 {
     struct vm *vm = *state;
@@ -764,6 +824,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(entered_unpacked_in_long_mode, setup, teardown),
         cmocka_unit_test_setup_teardown(random_address_is_valid, setup, teardown),
         cmocka_unit_test_setup_teardown(two_groups_have_no_inverse, setup, teardown),
+        cmocka_unit_test_setup_teardown(settles_where_it_was_unpacked, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_relocations_mean_no_slide, setup, teardown),
         cmocka_unit_test_setup_teardown(every_compression, setup, teardown),
 #if HAVE_LZ4
