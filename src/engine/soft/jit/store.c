@@ -76,7 +76,7 @@ const struct record *store_record(struct jit_store *s, uint64_t at)
 {
     const struct record *r = (const void *)(s->bytes + at);
 
-    if (at > s->size || s->size - at < sizeof(*r) || r->size < sizeof(*r) ||
+    if ((at & 7) != 0 || at > s->size || s->size - at < sizeof(*r) || r->size < sizeof(*r) ||
         r->size > MOST_RECORD || r->size > s->size - at)
         return NULL;
     return r;
@@ -113,6 +113,15 @@ static void remember(struct jit_store *s, struct jit_block *b)
         s->room = room;
     }
     s->block[s->blocks++] = b;
+}
+
+/* Records lie in the order in which a boot used them: the next one is wanted soon. */
+static void fetch_next(const struct jit_store *s, const struct record *r)
+{
+    const uint8_t *next = (const uint8_t *)r + r->size;
+
+    for (unsigned i = 0; i < NEXT_BYTES && next + i < s->bytes + s->size; i += 64)
+        __builtin_prefetch(next + i);
 }
 
 /* Puts a sound record into the cache. */
@@ -211,41 +220,66 @@ static bool fits(const struct record *r, const struct parts *p, const uint8_t *p
     return n == r->fields;
 }
 
+/* Makes a block of the record at this place of the file, if it is one for this code. */
+static struct jit_block *try_record(struct soft_cpu *cpu, uint64_t at, uint64_t pa,
+                                    const uint8_t *page, unsigned key)
+{
+    struct jit *j = cpu->jit;
+    struct jit_store *s = j->store;
+    const struct record *r = store_record(s, at);
+    struct jit_block *b;
+    struct parts p;
+    uint32_t by;
+
+    if (r == NULL || r->off != (pa & 4095) || r->key != key || r->smap != smap_on(cpu) ||
+        !store_sound(r))
+        return NULL;
+    fetch_next(s, r);
+    p = parts_of(r);
+    if (!fits(r, &p, page, &by))
+        return NULL;
+    b = take(cpu, r, &p, pa, page, by);
+    b->origin = jit_alloc(j, sizeof(*b->origin));
+    *b->origin = (struct jit_origin){.at = (uint32_t)(at / 8)};
+    s->next = at + r->size;
+    if (++j->stats.loaded % REST_AFTER == 0)
+        host_file_rest(s->bytes, s->size);
+    remember(s, b);
+    jit_insert(j, b);
+    return b;
+}
+
+/*
+ * First among the records behind the last one, which lie in the order in which they were wanted
+ * before; the index is a table so large that a look at it waits for memory.
+ */
 struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *page, unsigned key)
 {
     struct jit *j = cpu->jit;
     struct jit_store *s = j->store;
-    unsigned off = (unsigned)(pa & 4095);
+    uint64_t at = s->next;
     uint32_t hash;
 
     if (s->slots == 0)
         return NULL;
-    hash = store_place(page, off, key, smap_on(cpu));
-    for (unsigned n = hash & (s->slots - 1); s->index[n].at != 0; n = (n + 1) & (s->slots - 1)) {
-        const struct index *x = &s->index[n];
-        const struct record *r;
-        struct jit_block *b;
-        struct parts p;
-        uint32_t by;
+    for (unsigned n = 0; n < AHEAD; n++) {
+        const struct record *r = store_record(s, at);
+        struct jit_block *b = try_record(cpu, at, pa, page, key);
 
-        if (x->hash != hash)
-            continue;
-        r = store_record(s, 8ull * x->at);
-        if (r == NULL || r->off != off || r->key != key || r->smap != smap_on(cpu) ||
-            !store_sound(r))
-            continue;
-        p = parts_of(r);
-        if (!fits(r, &p, page, &by))
-            continue;
-        b = take(cpu, r, &p, pa, page, by);
-        b->origin = jit_alloc(j, sizeof(*b->origin));
-        *b->origin = (struct jit_origin){.number = n + 1};
-        s->kept[n] = 1;
-        if (++j->stats.loaded % REST_AFTER == 0)
-            host_file_rest(s->bytes, s->size);
-        remember(s, b);
-        jit_insert(j, b);
-        return b;
+        if (b != NULL)
+            return b;
+        if (r == NULL)
+            break;
+        at += r->size;
+    }
+    hash = store_place(page, pa & 4095, key, smap_on(cpu));
+    for (unsigned n = hash & (s->slots - 1); s->index[n].at != 0; n = (n + 1) & (s->slots - 1)) {
+        struct jit_block *b = NULL;
+
+        if (s->index[n].hash == hash)
+            b = try_record(cpu, 8ull * s->index[n].at, pa, page, key);
+        if (b != NULL)
+            return b;
     }
     return NULL;
 }
@@ -329,8 +363,7 @@ void store_forget(struct soft_cpu *cpu)
     struct jit_store *s = ((struct jit *)cpu->jit)->store;
 
     s->blocks = s->fresh = 0;
-    if (s->slots != 0)
-        memset(s->kept, 0, s->slots);
+    s->next = sizeof(struct head);
 }
 
 /* ---- opening ---- */
@@ -350,10 +383,10 @@ static bool read_index(struct jit_store *s)
         h.size - h.index != h.slots * sizeof(struct index))
         return false;
     s->index = malloc(h.slots * sizeof(*s->index));
-    s->kept = calloc(h.slots, 1);
     s->size = h.index;
+    s->next = sizeof(h);
     s->bytes = host_file_map(s->fd, s->size);
-    if (s->index == NULL || s->kept == NULL || s->bytes == NULL ||
+    if (s->index == NULL || s->bytes == NULL ||
         pread(s->fd, s->index, h.slots * sizeof(*s->index), (off_t)h.index) !=
             (ssize_t)(h.slots * sizeof(*s->index)) ||
         h.sum != head_sum(&h, s->index))
@@ -419,7 +452,6 @@ void store_close(struct soft_cpu *cpu)
     close(s->dir);
     host_file_unmap(s->bytes, s->size);
     free(s->index);
-    free(s->kept);
     free(s->block);
     free(s);
     j->store = NULL;

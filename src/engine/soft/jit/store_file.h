@@ -27,6 +27,8 @@ enum {
     MOST_RECORD = 64 << 10,
     REST_AFTER = 4096, /* records, the pages of the file that were read are given back */
     FIRST_BYTES = 16,  /* of the guest's code that the index is by */
+    NEXT_BYTES = 768,  /* most records are no longer */
+    AHEAD = 4,         /* records behind the last one that may be the next */
 };
 
 #define STORE_MAGIC "xhyvejit"
@@ -46,7 +48,7 @@ struct index {
  * fields. */
 struct record {
     uint64_t sum; /* of all that follows */
-    uint32_t size;
+    uint32_t size, hash;
     uint16_t off, key, lo, hi; /* as in struct jit_block */
     uint16_t hot, cold, relocs, uops, links;
     uint16_t body, guest; /* bytes of guest code */
@@ -60,7 +62,7 @@ struct link_record {
 
 /* Of a block in the cache: what its record will need, or which one it is. */
 struct jit_origin {
-    unsigned number; /* slot of the file's index, + 1; 0: it is new */
+    uint32_t at; /* of its record in the file, in units of 8 bytes; 0: it is new */
     uint32_t hash, hot, cold;
     uint16_t hot_len, cold_len, relocs, uops, fields, spans, guest;
     bool smap;
@@ -95,8 +97,8 @@ struct jit_store {
     struct index *index;
     unsigned slots;           /* of the index, a power of two; 0: nothing to find */
     unsigned count;           /* of records */
-    uint8_t *kept;            /* by slot: the record's block is in the list below */
     const uint8_t *bytes;     /* of the file, mapped */
+    uint64_t next;            /* behind the record that was used last */
     uint64_t rested;          /* records used when the vCPU last went to sleep */
     struct jit_block **block; /* of the cache, in the order in which they came */
     unsigned blocks, room, fresh;

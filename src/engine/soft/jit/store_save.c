@@ -24,7 +24,7 @@ struct writer {
     uint8_t page[PAGE_SIZE], code[2][CODE_MOST];
 };
 
-static bool put_record(struct writer *w, const struct record *r, uint32_t hash)
+static bool put_record(struct writer *w, const struct record *r)
 {
     if (w->at + r->size > MOST_FILE)
         return true; /* full: the others are not kept */
@@ -37,16 +37,17 @@ static bool put_record(struct writer *w, const struct record *r, uint32_t hash)
         w->index = list;
         w->room = room;
     }
-    w->index[w->count++] = (struct index){.hash = hash, .at = (uint32_t)(w->at / 8)};
+    w->index[w->count++] = (struct index){.hash = r->hash, .at = (uint32_t)(w->at / 8)};
     w->at += r->size;
     return fwrite(r, r->size, 1, w->to) == 1;
 }
 
-static bool put_old(struct jit_store *s, struct writer *w, unsigned n)
+/* at: in units of 8 bytes */
+static bool put_old(struct jit_store *s, struct writer *w, uint32_t at)
 {
-    const struct record *r = store_record(s, 8ull * s->index[n].at);
+    const struct record *r = store_record(s, 8ull * at);
 
-    return r == NULL || !store_sound(r) || put_record(w, r, s->index[n].hash);
+    return r == NULL || !store_sound(r) || put_record(w, r);
 }
 
 /* ---- addresses in the code ---- */
@@ -247,8 +248,9 @@ static bool put_new(struct soft_cpu *cpu, struct writer *w, const struct jit_blo
     store_relocate(w->buf + (p.hot - w->buf), w->buf + (p.cold - w->buf), o->reloc, o->relocs,
                    (j->start_hot - j->rw) - (int64_t)o->hot,
                    (j->start_cold - j->rw) - (int64_t)o->cold);
+    r->hash = o->hash;
     r->sum = record_sum(r);
-    return put_record(w, r, o->hash);
+    return put_record(w, r);
 }
 
 /* The index, and the head's words about it. NULL without memory. */
@@ -281,8 +283,11 @@ static bool put_all(struct soft_cpu *cpu, struct writer *w)
     struct jit_store *s = ((struct jit *)cpu->jit)->store;
     struct head h = {.identity = s->identity};
     struct index *table;
+    uint8_t *done = calloc(s->size / 8 + 1, 1); /* records, by where they are */
     bool ok;
 
+    if (done == NULL)
+        return false;
     memcpy(h.magic, STORE_MAGIC, sizeof(h.magic));
     w->at = sizeof(h);
     ok = fwrite(&h, sizeof(h), 1, w->to) == 1;
@@ -290,12 +295,16 @@ static bool put_all(struct soft_cpu *cpu, struct writer *w)
         const struct jit_origin *o = s->block[i]->origin;
 
         /* those that the guest has overwritten too: it will do the same again */
-        ok = o->number == 0 ? put_new(cpu, w, s->block[i]) : put_old(s, w, o->number - 1);
+        ok = o->at == 0 ? put_new(cpu, w, s->block[i]) : done[o->at] || put_old(s, w, o->at);
+        done[o->at] = 1;
     }
     for (unsigned i = 0; ok && i < s->slots; i++) {
-        if (s->index[i].at != 0 && !s->kept[i])
-            ok = put_old(s, w, i);
+        uint32_t at = s->index[i].at;
+
+        if (at != 0 && at <= s->size / 8 && !done[at])
+            ok = put_old(s, w, at);
     }
+    free(done);
     table = ok ? make_table(w, &h) : NULL;
     ok = table != NULL && fwrite(table, h.slots * sizeof(*table), 1, w->to) == 1 &&
          fseek(w->to, 0, SEEK_SET) == 0 && fwrite(&h, sizeof(h), 1, w->to) == 1;
