@@ -136,13 +136,23 @@ struct jit_hot {
     uint16_t key; /* of the code that runs */
 };
 
-/* Where translated code is for a linear address; by its low 16 bits. */
+/* Where translated code is for a linear address. */
 struct jit_slot {
     const void *code;
     uint64_t lin, ctx;
     const void *body; /* behind the checks of lin and ctx */
 };
 #define JIT_SLOTS 65536u
+/*
+ * The slot's number is the upper half of a product: functions begin at multiples of 16, returns
+ * follow each other closely, and a kernel has many pages.
+ */
+#define JIT_SLOT_FACTOR 0x9E3779B1u
+
+static inline unsigned jit_slot_of(uint64_t lin)
+{
+    return ((uint32_t)lin * JIT_SLOT_FACTOR) >> 16;
+}
 
 /* What a fault now would belong to. */
 enum soft_insn {

@@ -206,22 +206,21 @@ static void unlink_block(struct jit *j, struct jit_block *b)
     }
 }
 
-/* Takes a block's entry out of the tables: it may stand at any address with the same page offset.
- */
-static void forget_entry(struct soft_cpu *cpu, const struct jit_block *b)
+/* Slots lead to a dead block's entry still, and from there to where they are filled. */
+static void close_entry(struct jit *j, struct jit_block *b)
 {
-    struct jit *j = cpu->jit;
-    struct jit_slot *table = cpu->slots[b->key & KEY_USER ? 1 : 0];
-    const uint8_t *code = j->rx + b->entry;
+    uint8_t *at = jit_at(j, b->entry);
+    struct emit e = {.p = at};
 
     if (b->entry == 0)
         return;
-    for (unsigned i = 0; i < 16; i++) {
-        struct jit_slot *s = &table[i << 12 | (b->pa & 4095)];
+    memcpy(b->first, at, sizeof(b->first));
+    put_jmp_to(&e, j->rw + (j->stub[FN_MISS] - j->rx));
+}
 
-        if (s->code == code)
-            s->ctx = 0; /* stays among the dirty ones, and leads to no hit */
-    }
+static bool is_closed(const struct jit_slot *s)
+{
+    return *(const uint8_t *)s->code == 0xe9;
 }
 
 unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
@@ -253,7 +252,7 @@ unsigned jit_kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
         b->dead = true;
         j->stats.kills++;
         unlink_block(j, b);
-        forget_entry(cpu, b);
+        close_entry(j, b);
         j->killed = true;
         soft_stop_block(cpu);
     }
@@ -411,12 +410,12 @@ static const void *enter_block(struct soft_cpu *cpu, struct jit_block *b, uint64
     unsigned user = b->key & KEY_USER ? 1 : 0, bit = filter_bit(lin);
 
     if (!(b->key & KEY_APART) && (b->entry != 0 || room(j))) {
-        struct jit_slot *s = &cpu->slots[user][lin & (JIT_SLOTS - 1)];
+        struct jit_slot *s = &cpu->slots[user][jit_slot_of(lin)];
 
         if (b->entry == 0)
             make_entry(cpu, b, lin);
         if (s->code == j->stub[FN_MISS])
-            j->dirty[j->dirties++] = user << 16 | (uint32_t)(lin & (JIT_SLOTS - 1));
+            j->dirty[j->dirties++] = user << 16 | jit_slot_of(lin);
         s->code = j->rx + b->entry;
         s->lin = lin;
         s->ctx = cpu->hot.ctx[user];
@@ -474,8 +473,8 @@ static const void *go_on(struct soft_cpu *cpu, uint64_t rip)
     if (!jit_usable(cpu))
         return leave(cpu, LEAVE_MODE);
     take_key(cpu);
-    s = &cpu->slots[cpu->cpl == 3][rip & (JIT_SLOTS - 1)];
-    if (s->lin == rip && s->ctx == cpu->hot.ctx[cpu->cpl == 3]) {
+    s = &cpu->slots[cpu->cpl == 3][jit_slot_of(rip)];
+    if (s->lin == rip && s->ctx == cpu->hot.ctx[cpu->cpl == 3] && !is_closed(s)) {
         cpu->block_rip = rip & PAGE_MASK;
         return s->body;
     }
@@ -554,7 +553,9 @@ static int32_t data_at(const uint8_t *ret, unsigned n)
 /* What runs while vector registers are still the guest's calls nothing else (tests/cpu/light.sh).
  */
 #if defined(__clang__)
-#define LIGHT __attribute__((target("general-regs-only"), disable_sanitizer_instrumentation))
+#define LIGHT                                                                                      \
+    __attribute__((target("general-regs-only"), disable_sanitizer_instrumentation,                 \
+                   no_sanitize("address", "undefined")))
 #else
 #define LIGHT __attribute__((target("general-regs-only")))
 #endif

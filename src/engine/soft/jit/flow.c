@@ -78,14 +78,16 @@ static void put_indirect(struct tx *t, struct emit *e)
     struct mem slot = {.base = H_RSP, .index = S2, .shift = 2};
 
     slot.disp = (int32_t)(OFF(slots) + (t->key & KEY_USER ? sizeof(t->cpu->slots[0]) : 0));
-    put8(e, 0x44); /* movzx r8d, bp */
-    put8(e, 0x0f);
-    put8(e, 0xb7);
+    _Static_assert(sizeof(struct jit_slot) == 4 << 3, "slots are found by shifting");
+    put8(e, 0x44); /* imul r8d, ebp, imm32 */
+    put8(e, 0x69);
     put8(e, 0xc5);
-    put8(e, 0x41); /* shl r8d, 3 */
+    put32(e, JIT_SLOT_FACTOR);
+    put8(e, 0x41); /* shr r8d, 16 - 3 */
     put8(e, 0xc1);
-    put8(e, 0xe0);
-    put8(e, 3);
+    put8(e, 0xe8);
+    put8(e, 16 - 3);
+    put_alu_imm(e, false, 4, S2, -8);
     put_jmp_mem(e, slot);
 }
 

@@ -56,6 +56,7 @@ struct jit_block {
     uint16_t lo, hi;      /* page offsets of the bytes it depends on */
     uint16_t key;
     uint8_t insns, links;
+    uint8_t first[5]; /* of a dead block's entry: a jump to the stub is in their place */
     bool dead, polls; /* polls: looks for what is pending itself */
     struct jit_link *link;
     uint16_t *offsets;         /* of the instructions, with KEY_COUNT */

@@ -188,8 +188,8 @@ static bool loses(const struct tx *t, unsigned i)
 
 static bool same(const struct access *a, const struct access *b)
 {
-    return b->size != 0 && !b->shared && a->base == b->base && a->index == b->index &&
-           a->shift == b->shift && a->version[0] == b->version[0] && a->version[1] == b->version[1];
+    return !b->shared && a->base == b->base && a->index == b->index && a->shift == b->shift &&
+           a->version[0] == b->version[0] && a->version[1] == b->version[1];
 }
 
 /* The group's probe looks at the alignment of all members that are as far from a common one. */
@@ -217,17 +217,23 @@ static void align_group(struct access *a, struct access *member[], unsigned n)
                              ((member[i]->at - a->lo) & (int32_t)mask) == 0;
 }
 
-/* Makes a group of the access and what can share its probe. */
-static void make_group(struct tx *t, unsigned i)
+/* The accesses of a block that may share probes, in their order. */
+struct accesses {
+    unsigned n;
+    uint8_t at[JIT_INSNS], zone[JIT_INSNS]; /* a zone ends where the TLB may change */
+};
+
+/* Makes a group of the i-th access and what can share its probe. */
+static void make_group(struct tx *t, const struct accesses *list, unsigned i)
 {
-    struct access *a = &t->access[i], *member[JIT_INSNS];
+    struct access *a = &t->access[list->at[i]], *member[JIT_INSNS];
     int32_t lo = a->at, hi = a->at + a->size;
-    unsigned n = 0;
     bool write = a->write;
+    unsigned n = 0;
 
     member[n++] = a;
-    for (unsigned k = i + 1; k < t->n && !breaks(t, k); k++) {
-        struct access *b = &t->access[k];
+    for (unsigned k = i + 1; k < list->n && list->zone[k] == list->zone[i]; k++) {
+        struct access *b = &t->access[list->at[k]];
         int32_t l, h;
 
         if (!same(a, b))
@@ -300,23 +306,32 @@ static void find_reloads(struct tx *t)
 void tx_share(struct tx *t)
 {
     struct value v[16] = {{0, 0}};
+    struct accesses list = {0};
+    uint8_t zone = 0;
 
-    memset(t->access, 0, t->n * sizeof(t->access[0]));
+    for (unsigned i = 0; i < t->n; i++)
+        t->access[i].shared = t->access[i].first = false;
     memset(t->busy, 0, t->n * sizeof(t->busy[0]));
     if (t->key & KEY_APART)
         return;
     for (unsigned i = 0; i < t->n; i++) {
-        if (!describe(t, i, v, &t->access[i]))
-            t->access[i].size = 0;
+        if (breaks(t, i)) {
+            zone++;
+        } else if (describe(t, i, v, &t->access[i])) {
+            list.zone[list.n] = zone;
+            list.at[list.n++] = (uint8_t)i;
+        }
         follow(t, i, v);
     }
-    for (unsigned i = 0; i < t->n && t->groups < JIT_GROUPS; i++) {
-        if (t->access[i].size != 0 && !t->access[i].shared && !breaks(t, i))
-            make_group(t, i);
+    for (unsigned i = 0; i + 1 < list.n && t->groups < JIT_GROUPS; i++) {
+        if (!t->access[list.at[i]].shared)
+            make_group(t, &list, i);
     }
-    for (unsigned i = 0; i < t->n; i++) {
-        if (t->access[i].first)
-            hold_distance(t, i);
+    if (t->groups == 0)
+        return;
+    for (unsigned i = 0; i < list.n; i++) {
+        if (t->access[list.at[i]].first)
+            hold_distance(t, list.at[i]);
     }
     find_reloads(t);
 }

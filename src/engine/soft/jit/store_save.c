@@ -206,6 +206,8 @@ static bool put_new(struct soft_cpu *cpu, struct writer *w, const struct jit_blo
     uint16_t relocs = o->relocs;
     struct parts p;
 
+    if (b->dead && b->entry == o->hot)
+        memcpy(jit_at(j, b->entry), b->first, sizeof(b->first));
     memcpy(w->reloc, o->reloc, o->relocs * sizeof(uint32_t));
     memcpy(w->field, origin_fields(o), o->fields * sizeof(uint16_t));
     w->fields = sort_fields(w->field, o->fields);

@@ -56,7 +56,7 @@ struct cold {
     struct mem tag;
 };
 
-/* A memory access that may share its probe with others (share.c); size 0: there is none. */
+/* A memory access that may share its probe with others (share.c). */
 struct access {
     uint8_t base, index, shift; /* registers as in an instruction */
     uint8_t size, align;        /* align: what the address must not meet */
