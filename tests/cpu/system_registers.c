@@ -24,6 +24,7 @@ CODE(r_lmsw, 64, "lmsw %ax\n" DONE);
 CODE(r_clts, 64, "clts\n" DONE);
 CODE(r_swapgs, 64, "swapgs\nmov %gs:0, %rax\n" DONE);
 CODE(r_fsbase, 64, "wrfsbase %rax\nrdfsbase %rcx\nwrgsbase %ebx\nrdgsbase %rdx\n" DONE);
+CODE(r_gsbase, 64, "rdgsbase %r9\n" DONE);
 CODE(r_in, 64, "mov $" STR(A_PORT) ", %edx\nin %dx, %al\n" DONE);
 CODE(r_inl, 64, "mov $" STR(A_PORT + 6) ", %edx\nin %dx, %eax\n" DONE);
 CODE(r_cpuid, 64, "cpuid\n" DONE);
@@ -244,6 +245,9 @@ static void check_bases(struct machine *m)
     m_long(m);
     RUN(m, r_fsbase);
     expect_event(m, "WRFSBASE without CR4.FSGSBASE", X86_EXC_UD, NO_ERROR, A_CODE);
+    m_long(m);
+    RUN(m, r_gsbase);
+    expect_event(m, "RDGSBASE without CR4.FSGSBASE", X86_EXC_UD, NO_ERROR, A_CODE);
     m_long(m);
     m->st.cr4 |= X86_CR4_FSGSBASE;
     m->st.gpr[X86_RAX] = 0xffff800000001234ull;

@@ -287,6 +287,80 @@ static bool simple_string(const struct tx *t, const struct x86_insn *in)
     return in->asize == t->word && in->seg != X86_FS && in->seg != X86_GS;
 }
 
+/* Unless CR4 has this bit, which the interpreter says no to. */
+static void put_needs_cr4(struct tx *t, uint32_t bit)
+{
+    struct emit *e = &t->hot;
+
+    tx_clobber_flags(t);
+    put_op_mem(e, false, 0xf7, 0, mem_cpu(OFF(st.cr4))); /* test dword, imm32 */
+    put32(e, bit);
+    tx_cold(t, COLD_STEP, put_jcc(e, CC_E))->packed = t->off[t->i];
+}
+
+static void put_to_gpr(struct tx *t, unsigned guest, bool wide, struct mem from)
+{
+    unsigned host = tx_home[guest] != H_NONE ? tx_home[guest] : S1;
+
+    put_op_mem(&t->hot, wide, 0x8b, host, from);
+    if (host == S1)
+        put_store(&t->hot, mem_cpu(OFF_GPR(guest)), S1);
+}
+
+static void put_rdpkru(struct tx *t)
+{
+    struct emit *e = &t->hot;
+
+    put_needs_cr4(t, X86_CR4_PKE);
+    put_op_reg(e, false, 0x85, H_RCX, H_RCX); /* test */
+    tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+    put_op_mem(e, false, 0x8b, H_RAX, mem_cpu(OFF(st.xsave) + X86_XSAVE_PKRU));
+    put_mov_imm32(e, H_RDX, 0);
+}
+
+static unsigned base_of(const struct x86_insn *in)
+{
+    return in->op == X86_RDFSBASE || in->op == X86_WRFSBASE ? X86_FS : X86_GS;
+}
+
+static void put_read_base(struct tx *t, const struct x86_insn *in)
+{
+    size_t from =
+        OFF(st.seg) + base_of(in) * sizeof(struct x86_segment) + offsetof(struct x86_segment, base);
+
+    put_needs_cr4(t, X86_CR4_FSGSBASE);
+    put_to_gpr(t, in->opnd[0].reg, in->osize == 8, mem_cpu(from));
+}
+
+/* What is not canonical by 48 bits may be by 57: the interpreter knows. */
+static void put_write_base(struct tx *t, const struct x86_insn *in)
+{
+    struct emit *e = &t->hot;
+    unsigned seg = base_of(in);
+    size_t to = OFF(st.seg) + seg * sizeof(struct x86_segment) + offsetof(struct x86_segment, base);
+
+    put_needs_cr4(t, X86_CR4_FSGSBASE);
+    tx_load_gpr(t, S1, in->opnd[0].reg);
+    if (in->osize == 8) {
+        put_mov(e, S2, S1);
+        put_op_reg(e, true, 0xc1, 7, S2); /* sar */
+        put8(e, 47);
+        put_alu_imm(e, true, 0, S2, 1);
+        put_alu_imm(e, true, 7, S2, 1);
+        tx_cold(t, COLD_STEP, put_jcc(e, CC_A))->packed = t->off[t->i];
+    } else {
+        put_mov32(e, S1, S1);
+    }
+    put_store(e, mem_cpu(to), S1);
+    put_store(e, mem_cpu(OFF(base) + 8u * seg), S1);
+}
+
+static bool reads_cr2(const struct x86_insn *in)
+{
+    return in->opnd[0].rclass == X86_RC_GPR && in->opnd[1].rclass == X86_RC_CR &&
+           in->opnd[1].reg == 2;
+}
+
 bool tx_is_system(const struct tx *t, const struct x86_insn *in)
 {
     bool kernel = !(t->key & KEY_USER);
@@ -311,7 +385,17 @@ bool tx_is_system(const struct tx *t, const struct x86_insn *in)
     case X86_LFENCE:
     case X86_MFENCE:
     case X86_SFENCE:
+    case X86_CLD:
         return true;
+    case X86_MOVCR:
+        return kernel && t->word == 8 && reads_cr2(in);
+    case X86_RDPKRU:
+        return t->word == 8 && soft_has(t->cpu, in->feature);
+    case X86_RDFSBASE:
+    case X86_RDGSBASE:
+    case X86_WRFSBASE:
+    case X86_WRGSBASE:
+        return t->word == 8 && soft_has(t->cpu, in->feature);
     case X86_BT:
     case X86_BTS:
     case X86_BTR:
@@ -341,6 +425,24 @@ void tx_system(struct tx *t, const struct x86_insn *in)
         break;
     case X86_SWAPGS:
         put_swapgs(t);
+        break;
+    case X86_CLD:
+        tx_clobber_flags(t);
+        put_alu_mem(&t->hot, 4, mem_cpu(OFF(st.rflags)), ~X86_FL_DF);
+        break;
+    case X86_MOVCR:
+        put_to_gpr(t, in->opnd[0].reg, true, mem_cpu(OFF(st.cr2)));
+        break;
+    case X86_RDPKRU:
+        put_rdpkru(t);
+        break;
+    case X86_RDFSBASE:
+    case X86_RDGSBASE:
+        put_read_base(t, in);
+        break;
+    case X86_WRFSBASE:
+    case X86_WRGSBASE:
+        put_write_base(t, in);
         break;
     case X86_STAC:
     case X86_CLAC:
