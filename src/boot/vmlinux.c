@@ -142,14 +142,23 @@ int vmlinux_parse(const uint8_t *image, size_t size, uint64_t link, struct vmlin
     return 0;
 }
 
+static uint8_t *segment_at(const struct vmlinux *v, unsigned i, uint8_t *to)
+{
+    return to + (v->seg[i].paddr - v->link);
+}
+
+static void clear_rest(const struct vmlinux *v, unsigned i, uint8_t *to)
+{
+    const struct vmlinux_segment *s = &v->seg[i];
+
+    memset(segment_at(v, i, to) + s->filesz, 0, s->memsz - s->filesz);
+}
+
 void vmlinux_copy(const struct vmlinux *v, uint8_t *to)
 {
     for (unsigned i = 0; i < v->segs; i++) {
-        const struct vmlinux_segment *s = &v->seg[i];
-        uint8_t *at = to + (s->paddr - v->link);
-
-        memcpy(at, s->data, s->filesz);
-        memset(at + s->filesz, 0, s->memsz - s->filesz);
+        memcpy(segment_at(v, i, to), v->seg[i].data, v->seg[i].filesz);
+        clear_rest(v, i, to);
     }
 }
 
@@ -167,10 +176,10 @@ int vmlinux_settle(struct vmlinux *v, uint8_t *to, void **places)
     uint8_t *list;
 
     for (unsigned i = 0; i < v->segs; i++) {
-        const struct vmlinux_segment *s = &v->seg[i];
+        const uint8_t *data = v->seg[i].data;
 
-        if (to + (s->paddr - v->link) > s->data ||
-            (i > 0 && s->data < v->seg[i - 1].data + v->seg[i - 1].filesz))
+        if (segment_at(v, i, to) > data ||
+            (i > 0 && data < v->seg[i - 1].data + v->seg[i - 1].filesz))
             return -ENOTSUP;
     }
     list = malloc(4 * (v->abs32.n + v->inv32.n + v->abs64.n) + 1);
@@ -181,12 +190,9 @@ int vmlinux_settle(struct vmlinux *v, uint8_t *to, void **places)
     list = keep_places(&v->inv32, list);
     keep_places(&v->abs64, list);
     for (unsigned i = 0; i < v->segs; i++)
-        memmove(to + (v->seg[i].paddr - v->link), v->seg[i].data, v->seg[i].filesz);
-    for (unsigned i = 0; i < v->segs; i++) {
-        const struct vmlinux_segment *s = &v->seg[i];
-
-        memset(to + (s->paddr - v->link) + s->filesz, 0, s->memsz - s->filesz);
-    }
+        memmove(segment_at(v, i, to), v->seg[i].data, v->seg[i].filesz);
+    for (unsigned i = 0; i < v->segs; i++)
+        clear_rest(v, i, to);
     return 0;
 }
 

@@ -253,10 +253,10 @@ bool oracle_host_fsgsbase(void)
 static bool can_run(unsigned cs, bool small)
 {
     static const uint8_t code[] = {
-        0x66, 0xea, 0x10, 0x00, 0x00, 0x10, ORACLE_CS64, 0x00,             /* back to +16 */
-        0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,        0x90, 0x31, 0xff, /* xor edi, edi */
-        0xb8, 0xe7, 0x00, 0x00, 0x00, /* mov eax, SYS_exit_group */
-        0x0f, 0x05,                   /* syscall */
+        0x66, 0xea, 0x08, 0x00, 0x00, 0x10, ORACLE_CS64, 0x00, /* jmp ORACLE_CS64:ORACLE_CODE + 8 */
+        0x31, 0xff,                                            /* xor edi, edi */
+        0xb8, 0xe7, 0x00, 0x00, 0x00,                          /* mov eax, SYS_exit_group */
+        0x0f, 0x05,                                            /* syscall */
     };
     int status = 0;
     pid_t pid;

@@ -267,6 +267,7 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     uint64_t lin = cpu->base[X86_CS] + cpu->st.rip, gpa;
     uint8_t device[INSN_MAX];
     const uint8_t *code;
+    struct cold_block *cold;
     struct soft_block *k;
     unsigned have;
 
@@ -284,14 +285,15 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
         mmu_fetch_device(cpu, gpa, device, have);
         return make_single(cpu, lin, device, have, &b->single);
     }
+    cold = &b->cold[lin & ((1u << COLD_BITS) - 1)];
     if (single)
-        return make_single(cpu, lin, code, have, &b->cold[lin & ((1u << COLD_BITS) - 1)]);
+        return make_single(cpu, lin, code, have, cold);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
         if (k->pa == gpa && k->mode == cpu->block_mode)
             return k;
     }
     k = make_block(cpu, gpa, code, have);
     if (k == NULL)
-        k = make_single(cpu, lin, code, have, &b->cold[lin & ((1u << COLD_BITS) - 1)]);
+        k = make_single(cpu, lin, code, have, cold);
     return k;
 }

@@ -114,8 +114,9 @@ struct soft_jump {
 };
 #define SOFT_JUMP_BITS 12u
 
+enum { JIT_GROUPS = 8 }; /* probes in one block that accesses share */
+
 /* What the translator's code reads and writes of the vCPU, most used first; jit/ owns it. */
-enum { JIT_GROUPS = 8 };
 struct jit_hot {
     uint64_t ctx[2];  /* of the jump tables' entries, supervisor and user; never reused */
     uint8_t vec_live; /* the host's vector registers and MXCSR are the guest's */

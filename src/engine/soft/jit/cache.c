@@ -611,7 +611,7 @@ static bool across_pages(struct soft_cpu *cpu, uint64_t lin, uint32_t packed)
 static enum jit_why why_missed(const struct soft_cpu *cpu, uint64_t lin, unsigned size,
                                unsigned align)
 {
-    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+    const struct tlb_entry *e = tlb_at(cpu, lin);
 
     if ((lin & align) != 0)
         return WHY_ALIGN;
@@ -697,7 +697,7 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
 {
     uint32_t p = (uint32_t)data_at(ret, 0);
     unsigned size = SLOW_SIZE(p), span = (unsigned)data_at(ret, 3);
-    const struct tlb_entry *e = &cpu->tlb[(lin >> 12) & (SOFT_TLB_SIZE - 1)];
+    const struct tlb_entry *e = tlb_at(cpu, lin);
     uint64_t at = lin + (uint64_t)(int64_t)data_at(ret, 2), rip = cpu->block_rip + SLOW_OFF(p), gpa;
     struct jit *j = cpu->jit;
     struct uop u = {.op = 0};

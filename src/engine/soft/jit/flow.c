@@ -290,7 +290,7 @@ void tx_jcc(struct tx *t, const struct x86_insn *in)
         struct cold *c = tx_cold(t, COLD_FAR, put_jcc(e, cc));
 
         c->target = target;
-        c->branch = t->turned[t->i] ? FAR_FALLS : t->off[t->i];
+        c->branch = tx_between_turns(t) ? FAR_FALLS : t->off[t->i];
         c->uncount = (uint8_t)behind;
     }
 }
@@ -325,13 +325,8 @@ void tx_call(struct tx *t, const struct x86_insn *in)
         tx_load_gpr(t, S3, in->opnd[0].reg);
     }
     if (t->word == 8) { /* a target that is not canonical faults before anything is pushed */
-        put_mov(e, S2, S3);
-        put_op_reg(e, true, 0xc1, 7, S2);
-        put8(e, 47);
-        put_alu_imm(e, true, 0, S2, 1);
-        put_alu_imm(e, true, 7, S2, 1);
-        c = tx_cold(t, COLD_STEP, put_jcc(e, CC_A));
-        c->packed = t->off[t->i] | SLOW_BRANCH;
+        c = tx_canonical(t, S3);
+        c->packed |= SLOW_BRANCH;
         c->resume = e->p; /* never gone back to */
     }
     put_return_address(t, in);

@@ -62,6 +62,32 @@ void tx_flags_out(struct tx *t, bool needed)
 
 /* ---- addresses and probes ---- */
 
+/* By 48 bits: what is canonical by 57 alone is the interpreter's as well. */
+struct cold *tx_canonical(struct tx *t, unsigned reg)
+{
+    struct emit *e = &t->hot;
+    struct cold *c;
+
+    put_mov(e, S2, reg);
+    put_op_reg(e, true, 0xc1, 7, S2); /* sar */
+    put8(e, 47);
+    put_alu_imm(e, true, 0, S2, 1);
+    put_alu_imm(e, true, 7, S2, 1);
+    c = tx_cold(t, COLD_STEP, put_jcc(e, CC_A));
+    c->packed = t->off[t->i];
+    return c;
+}
+
+/* Jumps if S1 meets this mask; returns the place of the displacement. */
+static uint8_t *put_align_check(struct emit *e, unsigned mask)
+{
+    put8(e, 0x40); /* test bpl, mask */
+    put8(e, 0xf6);
+    put8(e, 0xc5);
+    put8(e, mask);
+    return put_jcc(e, CC_NE);
+}
+
 unsigned tx_reg_or(struct tx *t, unsigned guest, unsigned temp)
 {
     if (tx_home[guest] != H_NONE)
@@ -184,11 +210,7 @@ void tx_probe(struct tx *t, unsigned seg, unsigned size, bool write, unsigned al
     if (align != 0) {
         struct cold *a;
 
-        put8(e, 0x40); /* test bpl, align */
-        put8(e, 0xf6);
-        put8(e, 0xc5);
-        put8(e, align);
-        a = tx_cold(t, COLD_SLOW, put_jcc(e, CC_NE));
+        a = tx_cold(t, COLD_SLOW, put_align_check(e, align));
         a->tag = tag;
         a->retry = retry;
         a->packed = c->packed;
@@ -221,13 +243,8 @@ static void put_split_probe(struct tx *t, unsigned seg, unsigned size, bool writ
     put_op_mem(e, true, 0x33, S3, tag);
     put_alu_imm(e, true, 7, S3, (int32_t)(PAGE_SIZE - size));
     jump[n++] = put_jcc(e, CC_A);
-    if (align != 0) {
-        put8(e, 0x40); /* test bpl, align */
-        put8(e, 0xf6);
-        put8(e, 0xc5);
-        put8(e, align);
-        jump[n++] = put_jcc(e, CC_NE);
-    }
+    if (align != 0)
+        jump[n++] = put_align_check(e, align);
     put_load(e, S3, tx_tlb(t, offsetof(struct tlb_entry, addend)));
     for (unsigned i = 0; i < n; i++) {
         struct cold *c = tx_cold(t, COLD_SLOW, jump[i]);
@@ -290,13 +307,8 @@ static void put_group_probe(struct tx *t, const struct access *a, int32_t disp, 
     put_op_mem(e, true, 0x33, S1, tag);
     put_alu_imm(e, true, 7, S1, (int32_t)(PAGE_SIZE - a->span));
     c = tx_cold(t, COLD_GROUP, put_jcc(e, CC_A));
-    if (a->group_align != 0) {
-        put8(e, 0x40); /* test bpl, align */
-        put8(e, 0xf6);
-        put8(e, 0xc5);
-        put8(e, a->group_align);
-        c->also = put_jcc(e, CC_NE);
-    }
+    if (a->group_align != 0)
+        c->also = put_align_check(e, a->group_align);
     c->tag = tag;
     c->retry = retry;
     c->packed = t->off[t->i] | (unsigned)a->size << 12 | (a->write ? SLOW_WRITE : 0) | seg << 20 |
@@ -365,11 +377,7 @@ struct mem tx_operand(struct tx *t, const struct x86_insn *in, unsigned size, bo
         }
         if (check) {
             tx_clobber_flags(t);
-            put8(e, 0x40); /* test bpl, align */
-            put8(e, 0xf6);
-            put8(e, 0xc5);
-            put8(e, align);
-            tx_cold(t, COLD_STEP, put_jcc(e, CC_NE))->packed = t->off[t->i];
+            tx_cold(t, COLD_STEP, put_align_check(e, align))->packed = t->off[t->i];
         }
         return m;
     }

@@ -220,19 +220,18 @@ static bool fits(const struct record *r, const struct parts *p, const uint8_t *p
     return n == r->fields;
 }
 
-/* Makes a block of the record at this place of the file, if it is one for this code. */
-static struct jit_block *try_record(struct soft_cpu *cpu, uint64_t at, uint64_t pa,
+/* Makes a block of the record, if it is one for this code. */
+static struct jit_block *try_record(struct soft_cpu *cpu, const struct record *r, uint64_t pa,
                                     const uint8_t *page, unsigned key)
 {
     struct jit *j = cpu->jit;
     struct jit_store *s = j->store;
-    const struct record *r = store_record(s, at);
+    uint64_t at = (uint64_t)((const uint8_t *)r - s->bytes);
     struct jit_block *b;
     struct parts p;
     uint32_t by;
 
-    if (r == NULL || r->off != (pa & 4095) || r->key != key || r->smap != smap_on(cpu) ||
-        !store_sound(r))
+    if (r->off != (pa & 4095) || r->key != key || r->smap != smap_on(cpu) || !store_sound(r))
         return NULL;
     fetch_next(s, r);
     p = parts_of(r);
@@ -257,27 +256,23 @@ struct jit_block *store_find(struct soft_cpu *cpu, uint64_t pa, const uint8_t *p
 {
     struct jit *j = cpu->jit;
     struct jit_store *s = j->store;
+    const struct record *r;
+    struct jit_block *b;
     uint64_t at = s->next;
     uint32_t hash;
 
     if (s->slots == 0)
         return NULL;
-    for (unsigned n = 0; n < AHEAD; n++) {
-        const struct record *r = store_record(s, at);
-        struct jit_block *b = try_record(cpu, at, pa, page, key);
-
+    for (unsigned n = 0; n < AHEAD && (r = store_record(s, at)) != NULL; n++) {
+        b = try_record(cpu, r, pa, page, key);
         if (b != NULL)
             return b;
-        if (r == NULL)
-            break;
         at += r->size;
     }
     hash = store_place(page, pa & 4095, key, smap_on(cpu));
     for (unsigned n = hash & (s->slots - 1); s->index[n].at != 0; n = (n + 1) & (s->slots - 1)) {
-        struct jit_block *b = NULL;
-
-        if (s->index[n].hash == hash)
-            b = try_record(cpu, 8ull * s->index[n].at, pa, page, key);
+        r = s->index[n].hash == hash ? store_record(s, 8ull * s->index[n].at) : NULL;
+        b = r != NULL ? try_record(cpu, r, pa, page, key) : NULL;
         if (b != NULL)
             return b;
     }

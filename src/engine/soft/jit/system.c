@@ -342,12 +342,7 @@ static void put_write_base(struct tx *t, const struct x86_insn *in)
     put_needs_cr4(t, X86_CR4_FSGSBASE);
     tx_load_gpr(t, S1, in->opnd[0].reg);
     if (in->osize == 8) {
-        put_mov(e, S2, S1);
-        put_op_reg(e, true, 0xc1, 7, S2); /* sar */
-        put8(e, 47);
-        put_alu_imm(e, true, 0, S2, 1);
-        put_alu_imm(e, true, 7, S2, 1);
-        tx_cold(t, COLD_STEP, put_jcc(e, CC_A))->packed = t->off[t->i];
+        tx_canonical(t, S1);
     } else {
         put_mov32(e, S1, S1);
     }

@@ -11,7 +11,7 @@
 #define OFF(field) offsetof(struct soft_cpu, field)
 #define OFF_GPR(n) (OFF(st.gpr) + 8u * (n))
 
-enum { TURNS = 4 };
+enum { TURNS = 4 }; /* of a loop in one block, at most */
 
 static void depend(struct tx *t, unsigned lo, unsigned hi)
 {
@@ -277,19 +277,16 @@ static bool unroll(struct tx *t, unsigned end)
         struct x86_insn *last = &t->insn[t->n - 1];
 
         t->target[t->n - 1] = end;
-        t->turned[t->n - 1] = true;
         last->opcode ^= 1;
         memcpy(&t->insn[t->n], t->insn, n * sizeof(t->insn[0]));
         memcpy(&t->off[t->n], t->off, n * sizeof(t->off[0]));
         memcpy(&t->kind[t->n], t->kind, n * sizeof(t->kind[0]));
         memcpy(&t->target[t->n], t->target, n * sizeof(t->target[0]));
-        memcpy(&t->turned[t->n], t->turned, n * sizeof(t->turned[0]));
         t->n += n;
         t->exits += exits;
         last = &t->insn[t->n - 1];
         last->opcode = t->insn[n - 1].opcode ^ 1;
         t->target[t->n - 1] = t->off[0];
-        t->turned[t->n - 1] = false;
     }
     if (t->n == n)
         return false;
@@ -322,7 +319,6 @@ static void decode_block(struct tx *t, unsigned off)
             t->kind[t->n] = TX_HELPER;
         off += in->len;
         t->target[t->n] = (int64_t)(off + (uint64_t)in->imm); /* of a branch */
-        t->turned[t->n] = false;
         t->n++;
         if (in->op == X86_JCC)
             t->exits++;

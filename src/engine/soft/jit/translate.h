@@ -85,8 +85,7 @@ struct tx {
     enum x86_mode mode;
     unsigned word; /* bytes of an address and of what the stack moves by: 8 or 4 */
     unsigned key, n, i, exits, links, groups, colds, end, lo, hi;
-    unsigned
-        turn; /* instructions that are counted at a time: a loop's, of which there are several */
+    unsigned turn;   /* instructions of a loop that is there several times, else n */
     int32_t rsp_off; /* what R10 still lacks: see tx_settle_rsp */
     enum flags_place flags;
     bool falls, falls_reads; /* goes on at `end`; which reads flags */
@@ -99,7 +98,6 @@ struct tx {
     struct x86_insn insn[JIT_INSNS];
     uint16_t off[JIT_INSNS];
     int64_t target[JIT_INSNS];          /* of direct branches, from the page's start */
-    bool turned[JIT_INSNS];             /* of a conditional one: taken means not to loop */
     const uint8_t *code[JIT_INSNS + 1]; /* where the hot code of each begins; its end */
     uint8_t kind[JIT_INSNS];
     uint32_t live_in[JIT_INSNS], live_after[JIT_INSNS], reads[JIT_INSNS];
@@ -125,6 +123,12 @@ static inline void tx_reloc(struct tx *t, enum jit_reloc kind, const uint8_t *at
     t->relocs++;
 }
 
+/* Is the running instruction the jump from one turn of a loop to the next, turned round? */
+static inline bool tx_between_turns(const struct tx *t)
+{
+    return (t->i + 1) % t->turn == 0 && t->i + 1 < t->n;
+}
+
 /* The memory operand; NULL: there is none. */
 static inline const struct x86_opnd *tx_memory(const struct x86_insn *in)
 {
@@ -137,6 +141,8 @@ static inline const struct x86_opnd *tx_memory(const struct x86_insn *in)
 
 extern const uint8_t tx_home[16]; /* host registers of guest registers; H_NONE: in st.gpr */
 
+/* The interpreter runs the instruction if this register's address is not canonical. S2 is lost. */
+struct cold *tx_canonical(struct tx *t, unsigned reg);
 /* Flags will be lost: saves them if they are live. S2 is lost. */
 void tx_clobber_flags(struct tx *t);
 /* Brings saved flags back into EFLAGS. S2 is lost. */
