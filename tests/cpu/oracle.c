@@ -2,10 +2,11 @@
  * The soft engine against the host CPU.
  *
  *   oracle [--seed N] [--count N] [--jobs N] [--only CLASS] [--case SEED [--slot N]] [--max N]
- *          [--small 0|1] [--interpret] [--tests FILE --source FOLDER]
+ *          [--bits N] [--interpret] [--minutes N] [--tests FILE --source FOLDER]
  *
- * Every case has a seed of its own; a mismatch prints the command that runs just that one. Two
- * cases of three are single instructions or a few, the third is a program.
+ * --minutes: no new cases after that long, however many were asked for; faults are dear on some
+ * hosts. Every case has a seed of its own; a mismatch prints the command that runs just that one.
+ * Two cases of three are single instructions or a few, the third is a program.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -25,7 +26,8 @@
 
 struct options {
     uint64_t seed, count, one;
-    unsigned slot, max, jobs, bits;
+    unsigned slot, max, jobs, bits, minutes;
+    time_t start;
     bool have_one, interpret;
     const char *tests, *source;
     enum oracle_class only;
@@ -51,12 +53,19 @@ struct job {
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
-        {"only", required_argument, NULL, 'o'},   {"case", required_argument, NULL, 'c'},
-        {"max", required_argument, NULL, 'm'},    {"jobs", required_argument, NULL, 'j'},
-        {"slot", required_argument, NULL, 'l'},   {"bits", required_argument, NULL, 'w'},
-        {"tests", required_argument, NULL, 't'},  {"interpret", no_argument, NULL, 'i'},
-        {"source", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},
+        {"only", required_argument, NULL, 'o'},
+        {"case", required_argument, NULL, 'c'},
+        {"max", required_argument, NULL, 'm'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"slot", required_argument, NULL, 'l'},
+        {"bits", required_argument, NULL, 'w'},
+        {"tests", required_argument, NULL, 't'},
+        {"interpret", no_argument, NULL, 'i'},
+        {"source", required_argument, NULL, 'r'},
+        {"minutes", required_argument, NULL, 'u'},
+        {NULL, 0, NULL, 0},
     };
     int opt;
     unsigned i;
@@ -89,6 +98,9 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'w':
             o->bits = (unsigned)max_u64(o->bits, strtoul(optarg, NULL, 0));
+            break;
+        case 'u':
+            o->minutes = (unsigned)strtoul(optarg, NULL, 0);
             break;
         case 'c':
             o->one = strtoull(optarg, NULL, 0);
@@ -285,6 +297,11 @@ static void run_batch(struct job *j, unsigned n)
     fflush(stdout);
 }
 
+static bool time_is_up(const struct options *o)
+{
+    return o->minutes != 0 && time(NULL) - o->start >= 60 * (time_t)o->minutes;
+}
+
 /* Every jobs-th case from the first-th on. */
 static int run_job(const struct options *o, struct totals *t, unsigned first)
 {
@@ -299,7 +316,7 @@ static int run_job(const struct options *o, struct totals *t, unsigned first)
     j.cases = calloc(BATCH, sizeof(*j.cases));
     if (j.soft == NULL || j.cases == NULL)
         return 2;
-    while (i < o->count && t->bad < o->max) {
+    while (i < o->count && t->bad < o->max && !time_is_up(o)) {
         unsigned n = 0;
 
         for (; n < BATCH && i < o->count; i += o->jobs) {
@@ -338,7 +355,6 @@ static void say_progress(const struct options *o, const struct totals *t, unsign
 
 static int run_jobs(const struct options *o, struct totals *t)
 {
-    time_t start = time(NULL);
     unsigned i;
     int failed = 0;
 
@@ -353,7 +369,7 @@ static int run_jobs(const struct options *o, struct totals *t)
 
         if (pid == 0) {
             usleep(20000);
-            say_progress(o, t, (unsigned)(time(NULL) - start));
+            say_progress(o, t, (unsigned)(time(NULL) - o->start));
             continue;
         }
         if (pid < 0 || status != 0)
@@ -407,7 +423,8 @@ int main(int argc, char **argv)
                         .only = OC_COUNT,
                         .max = 20,
                         .jobs = 1,
-                        .bits = oracle_host_bits()};
+                        .bits = oracle_host_bits(),
+                        .start = time(NULL)};
     struct totals *t = mmap(NULL, (JOBS_MAX + 1) * sizeof(*t), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     bool feature[X86_FEAT_HIDDEN + 1];

@@ -383,13 +383,16 @@ static unsigned run_child(struct oracle_host *h, const struct oracle_case *c, un
 bool oracle_host_any_rsp(struct oracle_host *h)
 {
     static struct oracle_case c; /* large for a stack */
+    bool any;
 
     c.slot = c.addr = c.in.rip = ORACLE_CODE;
     c.in.rflags = 0x202;
     c.in.gpr[X86_RSP] = 1ull << 63;
     c.in.fx[0] = 0x7f;
     c.in.fx[1] = 3;
-    return oracle_host_run(h, &c, 1)->vector == X86_EXC_BP; /* a slot is full of INT3 */
+    any = oracle_host_run(h, &c, 1)->vector == X86_EXC_BP; /* a slot is full of INT3 */
+    memset((void *)ORACLE_CODE, 0, ORACLE_SLOT);           /* cases that read it see zeros */
+    return any;
 }
 
 struct oracle_result *oracle_host_run(struct oracle_host *h, const struct oracle_case *c,
