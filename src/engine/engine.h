@@ -73,6 +73,7 @@ struct engine_env {
     const char *jit_cache; /* soft: a directory where translations are kept; NULL: they are not */
     unsigned jit_worth;    /* as many new ones are worth writing it */
     bool perf_map;         /* soft: a map of translated code for the host's perf */
+    const struct kvm_sys *kvm; /* kvm: NULL is the host's device */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
     void *ferr_ctx;
