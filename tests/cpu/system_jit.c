@@ -574,6 +574,18 @@ static void check_most(struct machine *m)
     expect_pf(m, "a call", 0x10, A_CODE + 5 + 0x7ffffffcull);
 }
 
+/* The next page has to be read to see that the bytes before it are no instruction. */
+static void check_cut(struct machine *m)
+{
+    static const uint8_t none[] = {0xc4, 0x4c, 0x0a, 0x00, 0x00}; /* VEX, a map that is not there */
+
+    m_long(m);
+    m_write(m, A_CODE + 0xffd, none, sizeof(none));
+    m->st.rip = A_CODE + 0xffd;
+    (void)run(m);
+    expect_event(m, "no instruction, cut by a page's end", X86_EXC_UD, -1, A_CODE + 0xffd);
+}
+
 void test_jit(struct machine *m)
 {
     for (unsigned i = 0; i < 2; i++) {
@@ -589,5 +601,6 @@ void test_jit(struct machine *m)
         check_flags(m);
         check_endless(m);
         check_most(m);
+        check_cut(m);
     }
 }

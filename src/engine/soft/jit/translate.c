@@ -351,7 +351,8 @@ static bool decode_across(struct tx *t, uint64_t lin)
     t->text = t->over;
     t->text_end = sizeof(t->over);
     decode_block(t, off);
-    return t->n != 0;
+    /* one that is none may be shorter than what had to be seen of it: the interpreter raises #UD */
+    return t->n != 0 && t->off[0] + t->insn[0].len > PAGE_SIZE;
 }
 
 static bool near_target(const struct tx *t, unsigned i, unsigned *off)
