@@ -32,6 +32,7 @@ enum vcpu_exit_reason {
     VCPU_EXIT_MSR,         /* unknown MSR, #GP not yet raised; see .msr */
     VCPU_EXIT_DEBUG,       /* breakpoint or single step that the debugger asked for */
     VCPU_EXIT_PAUSE,       /* vmexit_on_pause */
+    VCPU_EXIT_EMULATE,     /* this engine cannot run the next instruction; another may; .insn */
     VCPU_EXIT_FAIL,        /* the engine cannot go on; .text says why */
 };
 
@@ -50,6 +51,10 @@ struct vcpu_exit {
             bool write;
             uint64_t value;
         } msr;
+        struct {
+            uint8_t len; /* bytes known; 0: none */
+            uint8_t bytes[15];
+        } insn;
     };
     bool interrupts_off; /* HLT with IF = 0 */
     char text[256];      /* FAIL: what, RIP, bytes */
@@ -93,6 +98,12 @@ struct engine_ops {
     unsigned caps;
     /* 0 if this host can; otherwise -errno and why not. */
     int (*probe)(struct error *err);
+    /*
+     * Fits the CPU model to what this engine can run, before the VM is made; env->cpuid is not
+     * there yet. NULL: it runs all that x86_cpuid_create offers.
+     */
+    int (*cpuid)(const struct engine_env *env, const char *model, struct x86_cpuid *c,
+                 struct error *err);
     int (*vm_create)(const struct engine_env *env, void **vm, struct error *err);
     void (*vm_destroy)(void *vm);
     int (*vcpu_create)(void *vm, unsigned id, void **vcpu, struct error *err);

@@ -55,8 +55,10 @@ int vm_check_built(const struct config *cfg, struct error *err)
         strcmp(method, "pvh") != 0)
         return error_set(err, -ENOSYS,
                          "boot.method=%s is not built yet; kexec, multiboot and pvh are", method);
-    if (engine != NULL && strcmp(engine, "auto") != 0 && strncmp(engine, "soft", 4) != 0)
-        return error_set(err, -ENOSYS, "the engine '%s' is not built yet; only soft is", engine);
+    if (engine != NULL && strcmp(engine, "auto") != 0 && strncmp(engine, "soft", 4) != 0 &&
+        strcmp(engine, "kvm") != 0 && strcmp(engine, "null") != 0)
+        return error_set(err, -ENOSYS, "the engine '%s' is not built yet; soft and kvm are",
+                         engine);
     if (fwcfg != NULL && strcmp(fwcfg, "qemu") != 0)
         return error_set(err, -ENOSYS,
                          "fw_cfg of the kind '%s' is not built yet; only qemu's is: -l fwcfg,qemu",

@@ -157,6 +157,12 @@ static bool vcpu_exit(struct vcpu *v, const struct vcpu_exit *x)
     case VCPU_EXIT_DEBUG:
         log_error(vm->log, "vCPU %u: debug exit without a debugger", v->id);
         break;
+    case VCPU_EXIT_EMULATE:
+        log_error(
+            v->vm->log,
+            "vCPU %u: the %s engine cannot run the instruction at RIP %#llx; try --engine soft",
+            v->id, vm->engine->name, (unsigned long long)x->rip);
+        break;
     case VCPU_EXIT_FAIL:
         log_error(vm->log, "vCPU %u: %s", v->id, x->text);
         break;

@@ -170,9 +170,12 @@ static int create_engine(struct vm *vm, struct error *err)
         rc = config_bool(vm->cfg, "x86.vmexit_on_pause", false, &env.exit_on_pause, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "cpu.la57", false, &options.la57, err);
+    if (model == NULL)
+        model = "host";
     if (rc == 0)
-        rc =
-            x86_cpuid_create(&vm->cpuid, model != NULL ? model : "host", &options, vm->tsc_hz, err);
+        rc = x86_cpuid_create(&vm->cpuid, model, &options, vm->tsc_hz, err);
+    if (rc == 0 && vm->engine->cpuid != NULL)
+        rc = vm->engine->cpuid(&env, model, &vm->cpuid, err);
     if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)

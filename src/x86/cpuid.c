@@ -251,6 +251,162 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
     return 0;
 }
 
+/* ---- on the host's hardware ---- */
+
+#define KVM_PV_LEAF 0x40000001u
+/* Of KVM's own features: its clock, both ways to find it, its steadiness; no delay at port 0x80. */
+#define KVM_PV_FEATURES (1u << 0 | 1u << 1 | 1u << 3 | 1u << 24)
+
+static const struct x86_cpuid_leaf *leaf_of(const struct x86_cpuid_leaf *l, unsigned count,
+                                            uint32_t leaf, uint32_t subleaf)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (l[i].leaf == leaf && (l[i].subleaf == ANY || l[i].subleaf == subleaf))
+            return &l[i];
+    }
+    return NULL;
+}
+
+/* Words of feature bits: what the hardware has to have of them, and what the board gives. */
+static const struct {
+    uint32_t leaf, subleaf;
+    uint8_t reg;
+    uint32_t ours, never;
+} feature_words[] = {
+    /* x2APIC, TSC deadline, hypervisor; MONITOR, DS-CPL, VMX, SMX, EST, TM2, CNXT-ID, xTPR, PDCM,
+     * DCA, and OSXSAVE, which follows CR4 */
+    {1, 0, 2, 1u << 21 | 1u << 24 | 1u << 31,
+     1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 10 | 1u << 14 |
+         1u << 15 | 1u << 18 | 1u << 27},
+    /* PSN, DS, ACPI, HTT, TM, PBE */
+    {1, 0, 3, 0, 1u << 18 | 1u << 21 | 1u << 22 | 1u << 28 | 1u << 29 | 1u << 31},
+    /* SGX, HLE, RTM, RDT, MPX, all of AVX-512, PT */
+    {7, 0, 1, 0,
+     1u << 2 | 1u << 4 | 1u << 11 | 1u << 12 | 1u << 14 | 1u << 15 | 1u << 16 | 1u << 17 |
+         1u << 21 | 1u << 25 | 1u << 26 | 1u << 27 | 1u << 28 | 1u << 30 | 1u << 31},
+    /* AVX-512 VBMI, OSPKE, WAITPKG, VBMI2, shadow stacks, VNNI, BITALG, TME, VPOPCNTDQ, key locker,
+     * bus lock, ENQCMD, SGX_LC */
+    {7, 0, 2, 0,
+     1u << 1 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 |
+         1u << 23 | 1u << 24 | 1u << 29 | 1u << 30},
+    /* 4VNNIW, 4FMAPS, UINTR, VP2INTERSECT, RTM, hybrid, TSXLDTRK, PCONFIG, LBR, CET-IBT, AMX, FP16
+     */
+    {7, 0, 3, 0,
+     1u << 2 | 1u << 3 | 1u << 5 | 1u << 8 | 1u << 11 | 1u << 13 | 1u << 15 | 1u << 16 | 1u << 18 |
+         1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 24 | 1u << 25},
+    {7, 1, 0, 0, 0},
+    {7, 2, 3, 0, 0},
+    {0xd, 1, 0, 0, 1u << 4}, /* XFD */
+    /* SVM, SSE4A, OSVW, IBS, XOP, SKINIT, WDT, LWP, FMA4, NodeId, TBM, TOPOEXT, PERFCTR, BPEXT,
+     * MWAITX
+     */
+    {0x80000001u, 0, 2, 0,
+     1u << 2 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 15 | 1u << 16 |
+         1u << 19 | 1u << 21 | 1u << 22 | 1u << 23 | 1u << 24 | 1u << 26 | 1u << 28 | 1u << 29},
+    {0x80000001u, 0, 3, 0, 1u << 30 | 1u << 31}, /* 3DNow! */
+};
+
+/* feature[] and the masks from the leaves. */
+static void read_features(struct x86_cpuid *c)
+{
+    const struct x86_cpuid_leaf *l;
+
+    for (unsigned i = 0; i < sizeof(feature_bits) / sizeof(feature_bits[0]); i++) {
+        const struct feature_bit *f = &feature_bits[i];
+
+        l = leaf_of(c->leaf, c->count, f->leaf, f->subleaf);
+        c->feature[f->feature] = l != NULL && ((&l->eax)[f->reg] >> f->bit & 1);
+    }
+    c->feature[X86_FEAT_BASE] = true;
+    l = leaf_of(c->leaf, c->count, 0x80000008u, 0);
+    if (l != NULL && (l->eax & 0xff) != 0)
+        c->phys_bits = l->eax & 0xff;
+    l = leaf_of(c->leaf, c->count, 7, 0);
+    c->lin_bits = l != NULL && (l->ecx >> 16 & 1) ? 57 : 48;
+    set_masks(c);
+}
+
+void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count)
+{
+    for (unsigned i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
+        struct x86_cpuid_leaf *l = find(c, feature_words[i].leaf, feature_words[i].subleaf);
+        const struct x86_cpuid_leaf *k =
+            leaf_of(leaf, count, feature_words[i].leaf, feature_words[i].subleaf);
+        unsigned reg = feature_words[i].reg;
+
+        if (l != NULL)
+            (&l->eax)[reg] &= (k != NULL ? (&k->eax)[reg] : 0) | feature_words[i].ours;
+    }
+    read_features(c);
+}
+
+/* Leaves that are not the kernel's: those with a place for vCPUs, performance counters, tracing. */
+static bool adopted(uint32_t leaf, uint32_t subleaf)
+{
+    switch (leaf) {
+    case 0xa: /* counters */
+    case 0xb: /* topology */
+    case 0x1f:
+    case 0x15: /* frequencies */
+    case 0x16:
+    case 0x80000000u:
+    case 0x8000001du:
+    case 0x8000001eu:
+        return false;
+    case 0xd:
+        return subleaf <= 2 || subleaf == 9;
+    default:
+        return leaf <= 0x16 || (leaf >= 0x80000001u && leaf <= 0x80000021u);
+    }
+}
+
+void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count)
+{
+    const struct x86_cpuid_leaf *zero = leaf_of(leaf, count, 0, 0);
+    const struct x86_cpuid_leaf *ext = leaf_of(leaf, count, 0x80000000u, 0);
+    const struct x86_cpuid_leaf *pv = leaf_of(leaf, count, KVM_PV_LEAF, 0);
+    const struct x86_cpuid own = *c;
+
+    c->count = 0;
+    c->max_basic = zero != NULL && zero->eax < own.max_basic ? zero->eax : own.max_basic;
+    c->max_ext = ext != NULL ? ext->eax : own.max_ext;
+    for (unsigned i = 0; i < count && c->count < X86_CPUID_MAX; i++) {
+        if (adopted(leaf[i].leaf, leaf[i].subleaf))
+            c->leaf[c->count++] = leaf[i];
+    }
+    for (unsigned i = 0; i < own.count && c->count < X86_CPUID_MAX; i++) {
+        uint32_t n = own.leaf[i].leaf;
+
+        if ((n >= 0x40000000u && n < 0x80000000u) || n == 0xb || n == 0x15 || n == 0x16)
+            c->leaf[c->count++] = own.leaf[i];
+    }
+    add(c, 0x80000000u, ANY, c->max_ext, 0, 0, 0);
+    if (zero != NULL) { /* the vendor there too, as AMD has it */
+        struct x86_cpuid_leaf *e = find(c, 0x80000000u, 0);
+
+        find(c, 0, 0)->eax = c->max_basic;
+        e->ebx = zero->ebx;
+        e->ecx = zero->ecx;
+        e->edx = zero->edx;
+    }
+    for (unsigned i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
+        struct x86_cpuid_leaf *l = find(c, feature_words[i].leaf, feature_words[i].subleaf);
+
+        if (l != NULL) {
+            uint32_t *word = &(&l->eax)[feature_words[i].reg];
+
+            *word = (*word | feature_words[i].ours) & ~feature_words[i].never;
+        }
+    }
+    if (find(c, 1, 0) != NULL)
+        find(c, 1, 0)->ebx &= 0xff00; /* the size of a line: the rest is the vCPU's */
+    if (find(c, 0xd, 1) != NULL)      /* no supervisor states */
+        find(c, 0xd, 1)->ecx = find(c, 0xd, 1)->edx = 0;
+    if (find(c, 0x40000101u, 0) != NULL && pv != NULL)
+        find(c, 0x40000101u, 0)->eax = pv->eax & KVM_PV_FEATURES;
+    read_features(c);
+}
+
 /* Of the standard format, where each component has its place; and of the compact one. */
 static uint32_t xsave_size(uint64_t mask, bool compact)
 {

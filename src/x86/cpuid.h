@@ -29,7 +29,7 @@ struct x86_cpuid_leaf {
     (1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |   \
      1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | 1ull << 62)
 
-#define X86_CPUID_MAX 64u
+#define X86_CPUID_MAX 128u
 struct x86_cpuid {
     struct x86_cpuid_leaf leaf[X86_CPUID_MAX];
     unsigned count;
@@ -54,6 +54,14 @@ struct x86_cpu_options {
  */
 int x86_cpuid_create(struct x86_cpuid *out, const char *model,
                      const struct x86_cpu_options *options, uint64_t tsc_hz, struct error *err);
+
+/*
+ * What an engine on the host's own hardware makes of it. `leaf` is what its kernel says it can run.
+ * x86_cpuid_limit takes away what is not there. x86_cpuid_adopt puts the host's own processor in
+ * the model's place, less what struct x86_state cannot hold or the board does not have.
+ */
+void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
+void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
 
 /*
  * What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE and PKE, APIC id). An

@@ -1,0 +1,92 @@
+/* Inside engine/kvm/: one VM and its vCPUs. What is a vCPU's belongs to its thread. */
+#ifndef ENGINE_KVM_INTERNAL_H
+#define ENGINE_KVM_INTERNAL_H
+
+#include <linux/kvm.h>
+#include <stdatomic.h>
+
+#include "engine/kvm/kvm.h"
+
+/* What this kernel's KVM can do, read once. */
+struct kvm_caps {
+    bool xsave, xcrs, sregs2, debugregs, exit_on_failure, user_msrs, msr_filter, readonly;
+    unsigned xsave_size; /* bytes of KVM_GET_XSAVE2's area; at least a struct kvm_xsave */
+};
+
+/* A transfer of MSRs: the kernel's list with room for entries. */
+#define KVM_MSRS_MAX 64u
+struct kvm_msr_list_buf {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entry[KVM_MSRS_MAX];
+};
+
+struct kvm_machine {
+    struct engine_env env;
+    const struct kvm_sys *sys;
+    int dev_fd, fd; /* -1: not open */
+    size_t run_size;
+    struct kvm_caps caps;
+    unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
+    struct kvm_cpu *cpu[256];
+};
+
+struct kvm_cpu {
+    struct kvm_machine *vm;
+    unsigned id;
+    int fd;
+    struct kvm_run *run;
+    pthread_t thread;    /* of the KVM_RUN that may be under way */
+    atomic_bool running; /* `thread` is valid; set before the next three are read */
+    /* set by any thread, before `running` is read */
+    atomic_bool kicked, irq_signal, nmi_signal;
+    bool irq_waits; /* the local APIC has one that the vCPU does not take yet */
+    bool halted, exit_wanted;
+    uint64_t cr8;    /* as handed to the kernel last */
+    bool unfinished; /* an access that userspace has answered ends at the next KVM_RUN */
+    bool step;       /* single-stepping is on in the kernel */
+    bool shutdown;
+    _Atomic(uint64_t) tsc_offset;
+    uint64_t msr_lost; /* a bit for each of state.c's MSRs that the kernel does not take ... */
+    uint64_t msr_kept[KVM_MSRS_MAX]; /* ... and what they would hold */
+    struct vcpu_stats stats;
+    uint64_t exits[KVM_EXIT_NOTIFY + 1];
+};
+
+/* The system call by the VM's table; -errno. */
+int kvm_vm_ioctl(const struct kvm_machine *vm, unsigned long request, uintptr_t arg);
+int kvm_cpu_ioctl(const struct kvm_cpu *cpu, unsigned long request, uintptr_t arg);
+int kvm_cpu_ioctl_p(const struct kvm_cpu *cpu, unsigned long request, void *arg);
+
+/* state.c: the whole architectural state; nothing unfinished. 0 or -errno with a sentence. */
+int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err);
+int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error *err);
+
+#define KVM_DEVICE "/dev/kvm"
+
+/* cpuid.c: the kernel's list, at most max leaves; how many, or -errno. */
+int kvm_cpuid_supported(const struct kvm_sys *sys, int dev_fd, struct x86_cpuid_leaf *leaf,
+                        unsigned max);
+/* engine_ops.cpuid */
+int kvm_cpuid_fit(const struct engine_env *env, const char *model, struct x86_cpuid *c,
+                  struct error *err);
+int kvm_cpuid_set(struct kvm_cpu *cpu, struct error *err);
+
+/* run.c: engine_ops.run, kick, interrupt, nmi */
+int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit);
+void kvm_kick(void *vcpu);
+void kvm_interrupt(void *vcpu);
+void kvm_nmi(void *vcpu);
+/* Ends an access whose answer is in struct kvm_run; the guest does not go on. */
+int kvm_finish(struct kvm_cpu *cpu, struct vcpu_exit *x);
+
+/* msr.c: which MSRs are ours to answer, and the answers to KVM_EXIT_X86_RDMSR and WRMSR. */
+int kvm_msr_setup(struct kvm_machine *vm, struct error *err);
+void kvm_msr_exit(struct kvm_cpu *cpu);
+
+/* state.c: what the guest's TSC is ahead of the host's; and its change. */
+uint64_t kvm_tsc_offset(struct kvm_cpu *cpu);
+int kvm_tsc_set_offset(struct kvm_cpu *cpu, uint64_t offset);
+int kvm_msr_get(struct kvm_cpu *cpu, uint32_t index, uint64_t *value);
+int kvm_msr_set(struct kvm_cpu *cpu, uint32_t index, uint64_t value);
+
+#endif

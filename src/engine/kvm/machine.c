@@ -1,0 +1,372 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "engine/kvm/internal.h"
+#include "host/clock.h"
+
+/* The VM object: capabilities, memory, vCPUs. */
+
+/* Three pages and one below them that some processors need for real mode; nothing else is there. */
+#define TSS_ADDR 0xfeffd000u
+#define IDENTITY_ADDR 0xfeffc000u
+
+int kvm_vm_ioctl(const struct kvm_machine *vm, unsigned long request, uintptr_t arg)
+{
+    return vm->sys->ioctl(vm->sys->ctx, vm->fd, request, arg);
+}
+
+int kvm_cpu_ioctl(const struct kvm_cpu *cpu, unsigned long request, uintptr_t arg)
+{
+    return cpu->vm->sys->ioctl(cpu->vm->sys->ctx, cpu->fd, request, arg);
+}
+
+int kvm_cpu_ioctl_p(const struct kvm_cpu *cpu, unsigned long request, void *arg)
+{
+    return kvm_cpu_ioctl(cpu, request, (uintptr_t)arg);
+}
+
+/* ---- what is there ---- */
+
+static int check_extension(const struct kvm_sys *sys, int fd, unsigned long cap)
+{
+    int rc = sys->ioctl(sys->ctx, fd, KVM_CHECK_EXTENSION, cap);
+
+    return rc > 0 ? rc : 0;
+}
+
+/* The device, open, of the version that all kernels of the last years have. */
+static int open_device(const struct kvm_sys *sys, struct error *err)
+{
+    int fd = sys->open(sys->ctx, KVM_DEVICE), version;
+
+    switch (fd) {
+    case -ENOENT:
+        return error_set(err, fd,
+                         "there is no " KVM_DEVICE ": this host offers no virtualization, or its "
+                         "module is not loaded (modprobe kvm_intel or kvm_amd)");
+    case -EACCES:
+    case -EPERM:
+        return error_set(err, fd,
+                         "no permission to use " KVM_DEVICE "; add yourself to its group (often "
+                         "\"kvm\"), or pass the device into the container");
+    case -ENODEV:
+    case -ENXIO:
+        return error_set(err, fd,
+                         KVM_DEVICE " is there, but no kernel module behind it; load kvm_intel or "
+                                    "kvm_amd, or enable virtualization in the firmware");
+    case -EBUSY:
+        return error_set(err, fd, KVM_DEVICE " is in use by another hypervisor");
+    default:
+        break;
+    }
+    if (fd < 0)
+        return error_set(err, fd, "cannot open " KVM_DEVICE ": %s", strerror(-fd));
+    version = sys->ioctl(sys->ctx, fd, KVM_GET_API_VERSION, 0);
+    if (version != KVM_API_VERSION) {
+        sys->close(sys->ctx, fd);
+        return error_set(err, -ENOTSUP, "KVM's interface has version %d, not %d", version,
+                         KVM_API_VERSION);
+    }
+    return fd;
+}
+
+/* What the engine cannot do without, by name. */
+static const struct {
+    unsigned long cap;
+    const char *name;
+} needed[] = {
+    {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT (Linux 4.13)"},
+    {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR (Linux 5.10)"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER (Linux 5.10)"},
+};
+
+static int check_needed(const struct kvm_sys *sys, int fd, struct error *err)
+{
+    for (unsigned i = 0; i < countof(needed); i++) {
+        if (check_extension(sys, fd, needed[i].cap) == 0)
+            return error_set(err, -ENOTSUP, "this kernel's KVM is too old: it has no %s",
+                             needed[i].name);
+    }
+    return 0;
+}
+
+static void read_caps(struct kvm_machine *vm)
+{
+    const struct kvm_sys *sys = vm->sys;
+    struct kvm_caps *c = &vm->caps;
+    struct x86_cpuid_leaf leaf[X86_CPUID_MAX];
+    int n;
+
+    c->xsave = check_extension(sys, vm->fd, KVM_CAP_XSAVE) != 0;
+    c->xcrs = check_extension(sys, vm->fd, KVM_CAP_XCRS) != 0;
+    c->sregs2 = check_extension(sys, vm->fd, KVM_CAP_SREGS2) != 0;
+    c->debugregs = check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
+    c->readonly = check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
+    c->exit_on_failure = check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
+    n = kvm_cpuid_supported(sys, vm->dev_fd, leaf, X86_CPUID_MAX);
+    for (int i = 0; i < n; i++) {
+        if (leaf[i].leaf == 0xd && leaf[i].subleaf == 2)
+            vm->ymm_offset = leaf[i].ebx;
+        if (leaf[i].leaf == 0xd && leaf[i].subleaf == 9)
+            vm->pkru_offset = leaf[i].ebx;
+    }
+    if (vm->ymm_offset + 256 > sizeof(struct kvm_xsave) || vm->ymm_offset < X86_XSAVE_YMM)
+        vm->ymm_offset = 0;
+    if (vm->pkru_offset + 8 > sizeof(struct kvm_xsave) || vm->pkru_offset < X86_XSAVE_YMM)
+        vm->pkru_offset = 0;
+}
+
+static int kvm_probe(struct error *err)
+{
+    int fd = open_device(&kvm_sys_host, err), rc;
+
+    if (fd < 0)
+        return fd;
+    rc = check_needed(&kvm_sys_host, fd, err);
+    kvm_sys_host.close(kvm_sys_host.ctx, fd);
+    return rc;
+}
+
+/* ---- the VM ---- */
+
+static int map_memory(struct kvm_machine *vm, struct error *err)
+{
+    struct gmem_range r;
+
+    for (unsigned n = 0; gmem_range(vm->env.mem, n, &r); n++) {
+        struct kvm_userspace_memory_region m = {
+            .slot = n,
+            .flags = r.rom && vm->caps.readonly ? KVM_MEM_READONLY : 0,
+            .guest_phys_addr = r.gpa,
+            .memory_size = r.size,
+            .userspace_addr = (uintptr_t)r.hva,
+        };
+        int rc = kvm_vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m);
+
+        if (rc < 0)
+            return error_set(err, rc, "KVM does not take %llu MiB of memory at %#llx: %s",
+                             (unsigned long long)(r.size >> 20), (unsigned long long)r.gpa,
+                             strerror(-rc));
+    }
+    return 0;
+}
+
+static int setup(struct kvm_machine *vm, struct error *err)
+{
+    uint64_t identity = IDENTITY_ADDR;
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = {1}};
+    int rc;
+
+    /* processors that need neither have no such call, or do not care */
+    (void)kvm_vm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, (uintptr_t)&identity);
+    (void)kvm_vm_ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDR);
+    if (vm->caps.exit_on_failure) {
+        rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&cap);
+        if (rc < 0)
+            return error_set(err, rc, "KVM does not report what it cannot emulate: %s",
+                             strerror(-rc));
+    }
+    rc = kvm_msr_setup(vm, err);
+    return rc == 0 ? map_memory(vm, err) : rc;
+}
+
+static void kvm_vm_destroy(void *p)
+{
+    struct kvm_machine *vm = p;
+
+    if (vm == NULL)
+        return;
+    if (vm->fd >= 0)
+        vm->sys->close(vm->sys->ctx, vm->fd);
+    if (vm->dev_fd >= 0)
+        vm->sys->close(vm->sys->ctx, vm->dev_fd);
+    free(vm);
+}
+
+static int create_vm(struct kvm_machine *vm, struct error *err)
+{
+    const struct kvm_sys *sys = vm->sys;
+    int rc;
+
+    vm->dev_fd = open_device(sys, err);
+    if (vm->dev_fd < 0)
+        return vm->dev_fd;
+    rc = check_needed(sys, vm->dev_fd, err);
+    if (rc < 0)
+        return rc;
+    do /* a signal ends this call early on some kernels */
+        vm->fd = sys->ioctl(sys->ctx, vm->dev_fd, KVM_CREATE_VM, 0);
+    while (vm->fd == -EINTR);
+    if (vm->fd == -EBUSY || vm->fd == -EPERM)
+        return error_set(err, vm->fd,
+                         "KVM makes no VM: %s; another hypervisor may hold the processor's "
+                         "virtualization",
+                         strerror(-vm->fd));
+    if (vm->fd < 0)
+        return error_set(err, vm->fd, "KVM makes no VM: %s", strerror(-vm->fd));
+    rc = sys->ioctl(sys->ctx, vm->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (rc < (int)sizeof(struct kvm_run))
+        return error_set(err, rc < 0 ? rc : -EINVAL, "KVM shares no page of a vCPU");
+    vm->run_size = (size_t)rc;
+    rc = check_extension(sys, vm->fd, KVM_CAP_MAX_VCPUS);
+    if (rc == 0)
+        rc = check_extension(sys, vm->fd, KVM_CAP_NR_VCPUS);
+    if (rc > 0 && vm->env.cpus > (unsigned)rc)
+        return error_set(err, -E2BIG, "KVM runs at most %d vCPUs here, not %u; give a smaller -c",
+                         rc, vm->env.cpus);
+    read_caps(vm);
+    return setup(vm, err);
+}
+
+static int kvm_vm_create(const struct engine_env *env, void **out, struct error *err)
+{
+    struct kvm_machine *vm = calloc(1, sizeof(*vm));
+    int rc;
+
+    if (vm == NULL)
+        return error_set(err, -ENOMEM, "no memory for a VM");
+    vm->env = *env;
+    vm->sys = env->kvm != NULL ? env->kvm : &kvm_sys_host;
+    vm->dev_fd = vm->fd = -1;
+    rc = create_vm(vm, err);
+    if (rc < 0) {
+        kvm_vm_destroy(vm);
+        return rc;
+    }
+    *out = vm;
+    return 0;
+}
+
+/* ---- vCPUs ---- */
+
+static void kvm_vcpu_destroy(void *p)
+{
+    struct kvm_cpu *cpu = p;
+    const struct kvm_sys *sys;
+
+    if (cpu == NULL)
+        return;
+    sys = cpu->vm->sys;
+    cpu->vm->cpu[cpu->id] = NULL;
+    if (cpu->run != NULL)
+        sys->munmap(sys->ctx, cpu->run, cpu->vm->run_size);
+    if (cpu->fd >= 0)
+        sys->close(sys->ctx, cpu->fd);
+    free(cpu);
+}
+
+static int create_vcpu(struct kvm_cpu *cpu, struct error *err)
+{
+    const struct kvm_sys *sys = cpu->vm->sys;
+    struct x86_state state;
+    int rc;
+
+    cpu->fd = kvm_vm_ioctl(cpu->vm, KVM_CREATE_VCPU, cpu->id);
+    if (cpu->fd < 0)
+        return error_set(err, cpu->fd, "KVM makes no vCPU %u: %s", cpu->id, strerror(-cpu->fd));
+    cpu->run = sys->mmap(sys->ctx, cpu->fd, cpu->vm->run_size);
+    if (cpu->run == NULL)
+        return error_set(err, -ENOMEM, "no memory for what KVM shares of vCPU %u", cpu->id);
+    rc = kvm_cpuid_set(cpu, err);
+    if (rc < 0)
+        return rc;
+    x86_state_reset(&state, cpu->id == 0);
+    state.tsc_offset = 0 - host_tsc();
+    return kvm_state_set(cpu, &state, err);
+}
+
+static int kvm_vcpu_create(void *p, unsigned id, void **out, struct error *err)
+{
+    struct kvm_machine *vm = p;
+    struct kvm_cpu *cpu = calloc(1, sizeof(*cpu));
+    int rc;
+
+    if (cpu == NULL)
+        return error_set(err, -ENOMEM, "no memory for a vCPU");
+    cpu->vm = vm;
+    cpu->id = id;
+    cpu->fd = -1;
+    vm->cpu[id] = cpu;
+    rc = create_vcpu(cpu, err);
+    if (rc < 0) {
+        kvm_vcpu_destroy(cpu);
+        return rc;
+    }
+    *out = cpu;
+    return 0;
+}
+
+static void kvm_get(void *vcpu, struct x86_state *out)
+{
+    struct kvm_cpu *cpu = vcpu;
+    struct error err = {0};
+
+    if (kvm_state_get(cpu, out, &err) < 0)
+        log_error(cpu->vm->env.log, "%s", err.text);
+}
+
+static int kvm_set(void *vcpu, const struct x86_state *in, struct error *err)
+{
+    return kvm_state_set(vcpu, in, err);
+}
+
+static uint64_t kvm_tsc(void *vcpu)
+{
+    struct kvm_cpu *cpu = vcpu;
+
+    return host_tsc() + atomic_load(&cpu->tsc_offset);
+}
+
+static void kvm_stats(void *vcpu, struct vcpu_stats *out)
+{
+    const struct kvm_cpu *cpu = vcpu;
+
+    *out = cpu->stats;
+}
+
+static void kvm_report(void *vcpu, FILE *to)
+{
+    static const struct {
+        unsigned reason;
+        const char *name;
+    } names[] = {
+        {KVM_EXIT_IO, "port"},         {KVM_EXIT_MMIO, "MMIO"},
+        {KVM_EXIT_HLT, "HLT"},         {KVM_EXIT_IRQ_WINDOW_OPEN, "interrupt window"},
+        {KVM_EXIT_SET_TPR, "TPR"},     {KVM_EXIT_X86_RDMSR, "RDMSR"},
+        {KVM_EXIT_X86_WRMSR, "WRMSR"}, {KVM_EXIT_INTERNAL_ERROR, "cannot emulate"},
+    };
+    const struct kvm_cpu *cpu = vcpu;
+
+    fprintf(to, "vcpu %u: exits:", cpu->id);
+    for (unsigned i = 0; i < countof(names); i++)
+        fprintf(to, "%s %llu %s", i == 0 ? "" : ",",
+                (unsigned long long)cpu->exits[names[i].reason], names[i].name);
+    fprintf(to, "\n");
+}
+
+const struct engine_ops engine_kvm = {
+    .name = "kvm",
+    .summary = "the Linux kernel's KVM: the hardware's speed, needs /dev/kvm",
+    .caps = ENGINE_CAP_STEP,
+    .probe = kvm_probe,
+    .cpuid = kvm_cpuid_fit,
+    .vm_create = kvm_vm_create,
+    .vm_destroy = kvm_vm_destroy,
+    .vcpu_create = kvm_vcpu_create,
+    .vcpu_destroy = kvm_vcpu_destroy,
+    .get = kvm_get,
+    .set = kvm_set,
+    .run = kvm_run,
+    .kick = kvm_kick,
+    .interrupt = kvm_interrupt,
+    .nmi = kvm_nmi,
+    .tsc = kvm_tsc,
+    .stats = kvm_stats,
+    .report = kvm_report,
+};
