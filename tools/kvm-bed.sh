@@ -2,7 +2,7 @@
 # Runs a command beside a real /dev/kvm, on a machine that has none: qemu emulates an AMD processor
 # with SVM and nested paging, Debian's generic kernel runs in there and loads kvm-amd.
 #     tools/kvm-bed.sh [OPTION]... -- COMMAND...
-#       --cpus N            processors, 1 unless told
+#       --cpus N            processors, 1 unless told; each may take a core of the host
 #       --memory M          in MiB, 1024 unless told; what --file brings lies in it too
 #       --timeout S         seconds, boot included, 300 unless told
 #       --file HOST[:GUEST] a file or folder to bring along, with the shared libraries of the programs
@@ -14,7 +14,7 @@
 # said, warnings alone, is left in build/kvm-bed/kernel.log. Needs neither network (the second time)
 # nor root.
 set -eu
-cd_from=$PWD
+from=$PWD
 cd "$(dirname "$0")/.."
 store=build/kvm-bed
 
@@ -112,8 +112,8 @@ make_base() {
     for applet in $("$busybox" --list); do
         [ "$applet" = busybox ] || ln -s busybox "$base/bin/$applet"
     done
-    for module in irqbypass kvm ccp kvm-amd; do # each after what it depends on
-        file=$(find "$guest/root/" -name "$module.ko*" | sed -n 1p)
+    for module in irqbypass kvm ccp kvm_amd; do # each after what it depends on
+        file=$(find "$guest/root/" -name "$(echo $module | tr _ -).ko*" | sed -n 1p)
         case $file in
         *.ko) cp "$file" "$base/bed/$module.ko" ;;
         *.ko.xz) xz -dc "$file" >"$base/bed/$module.ko" ;;
@@ -138,10 +138,11 @@ port() { # NUMBER BYTE
 }
 stty -F /dev/ttyS1 raw -echo
 exec </dev/null >/dev/ttyS1 2>&1
-for module in irqbypass kvm ccp kvm-amd; do
+read -r words </proc/cmdline
+for module in irqbypass kvm ccp kvm_amd; do
     options=
-    for word in $(cat /proc/cmdline); do
-        case $word in "$(echo $module | tr - _)".*) options="$options ${word#*.}" ;; esac
+    for word in $words; do
+        case $word in $module.*) options="$options ${word#*.}" ;; esac
     done
     insmod /bed/$module.ko $options
 done
@@ -180,7 +181,7 @@ add_libraries() { # PROGRAM
 add_file() { # HOST[:GUEST]
     host=${1%%:*} to=
     case $1 in *:*) to=${1#*:} ;; esac
-    case $host in /*) ;; *) host=$cd_from/$host ;; esac
+    case $host in /*) ;; *) host=$from/$host ;; esac
     [ -e "$host" ] || {
         say "there is no $host"
         exit 2
@@ -209,23 +210,32 @@ rm -rf "$run/tree"
 
 start=$(($(date +%s%N) / 1000000))
 : >"$run/status"
-# No network and no disk. One thread for all processors: half the load, and an order that holds.
-qemu-system-x86_64 -M pc -accel tcg,thread=single -cpu max,la57=off -smp "$cpus" -m "$memory" \
+# What qemu writes to it makes non-blocking, which must not happen to the caller's terminal.
+mkfifo "$run/out"
+cat "$run/out" &
+output=$!
+# No network and no disk. Several processors in one thread come to a standstill where two wait for
+# each other in the guest's guest.
+[ "$cpus" -eq 1 ] && thread=single || thread=multi
+quick="mitigations=off nokaslr tsc=reliable cryptomgr.notests"
+qemu-system-x86_64 -M pc -accel tcg,thread=$thread -cpu max,la57=off -smp "$cpus" -m "$memory" \
     -nodefaults -no-user-config -display none -no-reboot \
     -serial "file:$run/kernel.log" -chardev stdio,id=out,signal=off -serial chardev:out \
     -debugcon "file:$run/status" -device isa-debug-exit,iobase=0x501,iosize=1 \
     -kernel "$kernel" -initrd "$run/initrd" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable$append" \
-    </dev/null 2>"$run/qemu.log" &
+    -append "console=ttyS0 quiet panic=-1 $quick$append" \
+    </dev/null >"$run/out" 2>"$run/qemu.log" &
 qemu=$!
 
 watch() {
     up=false seconds=0
-    while sleep 1 >/dev/null 2>&1 </dev/null; do
+    while sleep 1 >/dev/null 2>&1; do
         seconds=$((seconds + 1))
         if [ "$seconds" -ge "$limit" ]; then
             : >"$run/late"
             kill "$qemu"
+            sleep 3 >/dev/null 2>&1
+            kill -9 "$qemu" 2>/dev/null || :
             return
         fi
         if [ -s "$run/status" ]; then
@@ -243,6 +253,7 @@ watcher=$!
 rc=0
 wait "$qemu" || rc=$?
 qemu=''
+wait "$output" || :
 kill "$watcher" 2>/dev/null || :
 watcher=''
 cp "$run/kernel.log" "$store/kernel.log" 2>/dev/null || :
