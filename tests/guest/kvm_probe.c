@@ -7,7 +7,8 @@
  *   tools/kvm-bed.sh --file build/tests/guest/kvm_probe -- kvm_probe
  *
  * The guest's memory, 1 MiB from address 0; the next 2 MiB are mapped and nothing is there:
- *   0x1000 code   0x2000 PML4   0x3000 PDPT   0x4000 PD   0x10000..0xFFFFF to write to
+ *   0x1000 code, stack below   0x2000 PML4   0x3000 PDPT   0x4000 PD   0x5000 IDT   0x6000 GDT
+ *   0x10000..0xFFFFF to write to
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 enum { RAM_SIZE = 0x100000, CODE = 0x1000, PML4 = 0x2000, PDPT = 0x3000, PD = 0x4000 };
+enum { IDT = 0x5000, GDT = 0x6000, VECTOR = 0x20 };
 enum { DATA = 0x10000, NOTHING = 0x200000, CPUID_MAX = 256, PATIENCE = 120 };
 
 enum mode { REAL, LONG };
@@ -32,6 +34,7 @@ struct vm {
     uint8_t *ram;
     struct kvm_run *run;
     size_t run_size;
+    unsigned long interrupts; /* to be delivered yet, one by one */
 };
 
 /* How a run ended: the reason of the last exit, and how many exits of each kind came before. */
@@ -242,6 +245,10 @@ static bool enter(struct vm *v, enum mode mode, const uint8_t *code, size_t len)
         put64(v, PDPT, PD | 3);
         put64(v, PD, 0x83); /* 2 MiB each, present and writable */
         put64(v, PD + 8, NOTHING | 0x83);
+        put64(v, GDT + 8, 0x00AF9B000000FFFF);  /* 64-bit code */
+        put64(v, GDT + 16, 0x00CF93000000FFFF); /* data */
+        s.gdt = (struct kvm_dtable){.base = GDT, .limit = 23};
+        s.idt = (struct kvm_dtable){.base = IDT, .limit = 0xFFF};
         s.cr3 = PML4;
         s.cr4 = 0x20;       /* PAE */
         s.cr0 = 0x80000033; /* PG, NE, ET, MP, PE */
@@ -251,13 +258,23 @@ static bool enter(struct vm *v, enum mode mode, const uint8_t *code, size_t len)
            check(ioctl(v->vcpu, KVM_SET_REGS, &regs) == 0, "KVM_SET_REGS");
 }
 
-/* Runs until something other than a port or memory access is asked for. */
+/* An interrupt from outside, which KVM takes only when the guest can. */
+static bool interrupt(struct vm *v)
+{
+    struct kvm_interrupt irq = {.irq = VECTOR};
+
+    v->interrupts--;
+    return check(ioctl(v->vcpu, KVM_INTERRUPT, &irq) == 0, "KVM_INTERRUPT");
+}
+
+/* Runs until something other than a port or memory access or an interrupt is asked for. */
 static bool run(struct vm *v, struct outcome *o)
 {
     double start = now();
 
     *o = (struct outcome){0};
     for (;;) {
+        v->run->request_interrupt_window = v->interrupts != 0;
         if (!check(ioctl(v->vcpu, KVM_RUN, 0) == 0, "KVM_RUN"))
             return false;
         o->reason = v->run->exit_reason;
@@ -266,6 +283,9 @@ static bool run(struct vm *v, struct outcome *o)
             o->byte = ((uint8_t *)v->run)[v->run->io.data_offset];
         } else if (o->reason == KVM_EXIT_MMIO) {
             o->mmio++;
+        } else if (o->reason == KVM_EXIT_IRQ_WINDOW_OPEN && v->interrupts != 0) {
+            if (!interrupt(v))
+                return false;
         } else {
             break;
         }
@@ -330,6 +350,22 @@ static void run_real(struct vm *v)
         per_instruction(&o);
 }
 
+/* Without an interrupt controller in the kernel: KVM says when the guest can take one. */
+static void run_interrupts(struct vm *v)
+{
+    /* mov esp,1000h; mov ecx,1000; sti; 1: test ecx,ecx; jnz 1b; cli; hlt; dec ecx; iretq */
+    static const uint8_t code[] = {0xBC, 0x00, 0x10, 0x00, 0x00, 0xB9, 0xE8, 0x03, 0x00, 0x00, 0xFB,
+                                   0x85, 0xC9, 0x75, 0xFC, 0xFA, 0xF4, 0xFF, 0xC9, 0x48, 0xCF};
+    const uint64_t handler = CODE + sizeof(code) - 4;
+    struct outcome o;
+
+    put64(v, IDT + VECTOR * 16, handler | 8 << 16 | (uint64_t)0x8E00 << 32);
+    v->interrupts = 1000;
+    if (PROGRAM(v, "long mode: 1,000 interrupts by KVM_INTERRUPT", LONG, code, 0, &o))
+        printf(", %.2f us each\n", o.seconds * 1000);
+    v->interrupts = 0;
+}
+
 static void run_long(struct vm *v)
 {
     /* mov ecx,100000; 1: out 80h,al; dec ecx; jnz 1b; hlt */
@@ -354,6 +390,7 @@ static void run_long(struct vm *v)
         per_exit(&o);
     if (PROGRAM(v, "long mode: 100,000 CPUID, answered in KVM", LONG, cpuid, 0, &o))
         printf(", %.2f us each\n", o.seconds * 10);
+    run_interrupts(v);
     if (PROGRAM(v, "long mode: 960 KiB written", LONG, fill, 0, &o)) {
         uint64_t last;
 
