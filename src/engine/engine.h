@@ -78,6 +78,11 @@ struct engine_env {
     const char *jit_cache; /* soft: a directory where translations are kept; NULL: they are not */
     unsigned jit_worth;    /* as many new ones are worth writing it */
     bool perf_map;         /* soft: a map of translated code for the host's perf */
+    /*
+     * soft: the vCPU is another engine's, and here for a few instructions. What that one may know
+     * and soft does not (an MSR, an instruction) ends the run with VCPU_EXIT_EMULATE.
+     */
+    bool visiting;
     const struct kvm_sys *kvm; /* kvm: NULL is the host's device */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
@@ -96,8 +101,12 @@ struct engine_ops {
     const char *name;
     const char *summary;
     unsigned caps;
-    /* 0 if this host can; otherwise -errno and why not. */
-    int (*probe)(struct error *err);
+    /*
+     * 0 if this host can; otherwise -errno, and why not and what would change it. choose: nobody
+     * has asked for this engine, so one that would be slower than the next in the table says so,
+     * too. -ENOENT: the host has nothing of the kind.
+     */
+    int (*probe)(bool choose, struct error *err);
     /*
      * Fits the CPU model to what this engine can run, before the VM is made; env->cpuid is not
      * there yet. NULL: it runs all that x86_cpuid_create offers.

@@ -22,7 +22,8 @@
 struct vcpu {
     struct vm *vm;
     unsigned id;
-    void *impl; /* the engine's */
+    void *impl;            /* the engine's */
+    struct rescue *rescue; /* NULL: not needed yet */
     pthread_t thread;
     bool started;
     pthread_mutex_t lock; /* orders sleeping and waking */
@@ -32,6 +33,7 @@ struct vcpu {
 };
 
 struct profiler;
+struct rescue;
 
 struct chip {
     struct dev_env env;
@@ -49,6 +51,7 @@ struct vm {
     struct loop *loop;
     const struct engine_ops *engine;
     void *engine_vm;
+    struct engine_env engine_env; /* what it was made with */
     struct x86_cpuid cpuid;
     uint64_t tsc_hz;
     struct host_tsc_sample tsc_start;

@@ -5,6 +5,7 @@
 
 #include "vmm/internal.h"
 #include "vmm/profiler.h"
+#include "vmm/rescue.h"
 
 /* vCPU threads: run until an exit, decide, sleep while halted. */
 
@@ -158,10 +159,8 @@ static bool vcpu_exit(struct vcpu *v, const struct vcpu_exit *x)
         log_error(vm->log, "vCPU %u: debug exit without a debugger", v->id);
         break;
     case VCPU_EXIT_EMULATE:
-        log_error(
-            v->vm->log,
-            "vCPU %u: the %s engine cannot run the instruction at RIP %#llx; try --engine soft",
-            v->id, vm->engine->name, (unsigned long long)x->rip);
+        log_error(vm->log, "vCPU %u: nobody rescues the instruction at RIP %#llx", v->id,
+                  (unsigned long long)x->rip);
         break;
     case VCPU_EXIT_FAIL:
         log_error(vm->log, "vCPU %u: %s", v->id, x->text);
@@ -186,6 +185,8 @@ static void *vcpu_main(void *arg)
             vm_stop(vm, VM_ERROR);
             break;
         }
+        if (x.reason == VCPU_EXIT_EMULATE && rescue_run(v, &x))
+            continue;
         if (!vcpu_exit(v, &x))
             break;
         if (vm->profiler != NULL)
@@ -225,6 +226,7 @@ void vcpus_destroy(struct vm *vm)
 
         if (v->vm == NULL)
             continue;
+        rescue_destroy(v);
         if (v->impl != NULL)
             vm->engine->vcpu_destroy(v->impl);
         pthread_cond_destroy(&v->wake_up);

@@ -13,6 +13,7 @@
 #include "vmm/devices.h"
 #include "vmm/internal.h"
 #include "vmm/profiler.h"
+#include "vmm/rescue.h"
 
 /* The VM object: puts the parts together, loads the guest, runs the loop, takes it all down. */
 
@@ -46,27 +47,55 @@ struct loop *vm_loop(struct vm *vm)
 
 /* ---- parts ---- */
 
+static const struct engine_ops *find_engine(const char *want)
+{
+    size_t len = strcspn(want, ","); /* behind a comma stands how the engine is to work */
+
+    for (unsigned i = 0; engine_table[i] != NULL; i++) {
+        if (strncmp(engine_table[i]->name, want, len) == 0 && engine_table[i]->name[len] == '\0')
+            return engine_table[i];
+    }
+    return NULL;
+}
+
+/* The first of the table that works and is worth it. */
+static int choose_engine(struct vm *vm, struct error *err)
+{
+    for (unsigned i = 0; engine_table[i] != NULL; i++) {
+        const struct engine_ops *e = engine_table[i];
+        struct error why = {0};
+        int rc = e->probe(true, &why);
+
+        if (rc == 0) {
+            vm->engine = e;
+            return 0;
+        }
+        if (rc == -ENOENT) /* most hosts: nothing to be done about it */
+            log_info(vm->log, "engine: not %s: %s", e->name, why.text);
+        else
+            log_warn(vm->log, "engine: not %s: %s", e->name, why.text);
+    }
+    return error_set(err, -ENOENT, "no engine works here");
+}
+
 static int pick_engine(struct vm *vm, struct error *err)
 {
     const char *want = config_get(vm->cfg, "engine");
-    bool any = want == NULL || strcmp(want, "auto") == 0;
+    int rc;
 
-    for (unsigned i = 0; engine_table[i] != NULL; i++) {
-        const struct engine_ops *e = engine_table[i];
-
-        /* behind a comma stands how the engine is to work */
-        if (!any && (strncmp(e->name, want, strcspn(want, ",")) != 0 ||
-                     e->name[strcspn(want, ",")] != '\0'))
-            continue;
-        if (e->probe(any ? NULL : err) == 0) {
-            vm->engine = e;
-            log_debug(vm->log, "engine: %s (%s)", e->name, e->summary);
-            return 0;
-        }
-        if (!any)
+    if (want == NULL || strcmp(want, "auto") == 0) {
+        rc = choose_engine(vm, err);
+    } else {
+        vm->engine = find_engine(want);
+        if (vm->engine == NULL)
+            return error_set(err, -ENOENT, "there is no engine '%s' on this host", want);
+        rc = vm->engine->probe(false, err);
+        if (rc != 0)
             return error_prefix(err, "the engine '%s' cannot be used here", want);
     }
-    return error_set(err, -ENOENT, "there is no engine '%s'", want != NULL ? want : "auto");
+    if (rc == 0)
+        log_info(vm->log, "engine: %s (%s)", vm->engine->name, vm->engine->summary);
+    return rc;
 }
 
 static void wake_loop(void *ctx)
@@ -181,6 +210,7 @@ static int create_engine(struct vm *vm, struct error *err)
     if (rc != 0)
         return rc;
     env.lapic_ctx = vm->lapics;
+    vm->engine_env = env;
     rc = vm->engine->vm_create(&env, &vm->engine_vm, err);
     return rc != 0 ? rc : vcpus_create(vm, err);
 }
@@ -369,5 +399,6 @@ void vm_print_stats(struct vm *vm, FILE *to)
                 (unsigned long long)s.interrupts, (unsigned long long)s.halts);
         if (vm->engine->report != NULL)
             vm->engine->report(vm->vcpu[i].impl, to);
+        rescue_report(&vm->vcpu[i], to);
     }
 }

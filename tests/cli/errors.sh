@@ -97,7 +97,7 @@ bad "has an empty part" -o a..b=1
 bad "did you mean 'memory.size'?" -o memroy.size=1G
 bad "acpi_tables: 'maybe' is not true or false" -o acpi_tables=maybe
 bad "refers to itself" -o "name=%(uuid)" -o "uuid=%(name)"
-bad "engine 'kvm' is not built yet" --engine kvm
+bad "engine 'hvf' is not built yet" --engine hvf
 bad "engine: unknown word 'sotf'; did you mean 'soft'?" --engine sotf
 bad "engine=soft,interp translates none" --engine soft,interp --perf-map
 bad "profile.symbols needs a profile" --profile-symbols /dev/null

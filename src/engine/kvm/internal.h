@@ -63,6 +63,13 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
 
 #define KVM_DEVICE "/dev/kvm"
 
+/* Three pages and one below them that some processors need for real mode; nothing else is there. */
+#define KVM_TSS_ADDR 0xfeffd000u
+#define KVM_IDENTITY_ADDR 0xfeffc000u
+
+/* probe.c: 0 if the guest's instructions run at about the host's speed, else -errno and why not. */
+int kvm_probe_speed(const struct kvm_sys *sys, int dev_fd, struct error *err);
+
 /* cpuid.c: the kernel's list, at most max leaves; how many, or -errno. */
 int kvm_cpuid_supported(const struct kvm_sys *sys, int dev_fd, struct x86_cpuid_leaf *leaf,
                         unsigned max);

@@ -8,10 +8,6 @@
 
 /* The VM object: capabilities, memory, vCPUs. */
 
-/* Three pages and one below them that some processors need for real mode; nothing else is there. */
-#define TSS_ADDR 0xfeffd000u
-#define IDENTITY_ADDR 0xfeffc000u
-
 int kvm_vm_ioctl(const struct kvm_machine *vm, unsigned long request, uintptr_t arg)
 {
     return vm->sys->ioctl(vm->sys->ctx, vm->fd, request, arg);
@@ -122,15 +118,22 @@ static void read_caps(struct kvm_machine *vm)
         vm->pkru_offset = 0;
 }
 
-static int kvm_probe(struct error *err)
+int kvm_probe_with(const struct kvm_sys *sys, bool choose, struct error *err)
 {
-    int fd = open_device(&kvm_sys_host, err), rc;
+    int fd = open_device(sys, err), rc;
 
     if (fd < 0)
         return fd;
-    rc = check_needed(&kvm_sys_host, fd, err);
-    kvm_sys_host.close(kvm_sys_host.ctx, fd);
+    rc = check_needed(sys, fd, err);
+    if (rc == 0 && choose)
+        rc = kvm_probe_speed(sys, fd, err);
+    sys->close(sys->ctx, fd);
     return rc;
+}
+
+static int kvm_probe(bool choose, struct error *err)
+{
+    return kvm_probe_with(&kvm_sys_host, choose, err);
 }
 
 /* ---- the VM ---- */
@@ -159,13 +162,13 @@ static int map_memory(struct kvm_machine *vm, struct error *err)
 
 static int setup(struct kvm_machine *vm, struct error *err)
 {
-    uint64_t identity = IDENTITY_ADDR;
+    uint64_t identity = KVM_IDENTITY_ADDR;
     struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE, .args = {1}};
     int rc;
 
     /* processors that need neither have no such call, or do not care */
     (void)kvm_vm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, (uintptr_t)&identity);
-    (void)kvm_vm_ioctl(vm, KVM_SET_TSS_ADDR, TSS_ADDR);
+    (void)kvm_vm_ioctl(vm, KVM_SET_TSS_ADDR, KVM_TSS_ADDR);
     if (vm->caps.exit_on_failure) {
         rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&cap);
         if (rc < 0)

@@ -12,8 +12,9 @@ struct null_cpu {
     struct x86_state state;
 };
 
-static int null_probe(struct error *err)
+static int null_probe(bool choose, struct error *err)
 {
+    (void)choose;
     (void)err;
     return 0;
 }

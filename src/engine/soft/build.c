@@ -5,6 +5,8 @@
 static void op_hidden(struct soft_cpu *cpu, const struct uop *u)
 {
     (void)u;
+    if (cpu->vm->env.visiting)
+        soft_go_home(cpu);
     soft_raise(cpu, X86_EXC_UD);
 }
 

@@ -276,6 +276,9 @@ _Noreturn void soft_freeze(struct soft_cpu *cpu);
  */
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what);
 
+/* env.visiting: the instruction is left to the engine that the vCPU belongs to. */
+_Noreturn void soft_go_home(struct soft_cpu *cpu);
+
 /* ---- addresses ---- */
 
 /* RIP of the running instruction. */

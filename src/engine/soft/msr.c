@@ -256,6 +256,8 @@ void msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
     }
     log_trace(env->log, "msr", "read of unknown MSR %#x at %#llx", index,
               (unsigned long long)soft_rip(cpu));
+    if (env->visiting)
+        soft_go_home(cpu);
     if (env->strict_msr)
         gp0(cpu);
     *value = 0;
@@ -387,6 +389,8 @@ void msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
     }
     log_trace(env->log, "msr", "write of %#llx to unknown MSR %#x at %#llx",
               (unsigned long long)value, index, (unsigned long long)soft_rip(cpu));
+    if (env->visiting)
+        soft_go_home(cpu);
     if (env->strict_msr)
         gp0(cpu);
 }

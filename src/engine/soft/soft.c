@@ -131,6 +131,14 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
     longjmp(*cpu->env, 1);
 }
 
+_Noreturn void soft_go_home(struct soft_cpu *cpu)
+{
+    cpu->exit->reason = VCPU_EXIT_EMULATE;
+    cpu->exit_wanted = true;
+    cpu->fault.type = FAULT_EXIT;
+    longjmp(*cpu->env, 1);
+}
+
 _Noreturn void soft_freeze(struct soft_cpu *cpu)
 {
     cpu->halt_wanted = true;
@@ -644,8 +652,9 @@ static void soft_stats(void *vcpu, struct vcpu_stats *out)
 
 /* ---- creation ---- */
 
-static int soft_probe(struct error *err)
+static int soft_probe(bool choose, struct error *err)
 {
+    (void)choose;
     (void)err;
     return 0;
 }
