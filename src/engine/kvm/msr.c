@@ -51,6 +51,34 @@ int kvm_msr_setup(struct kvm_machine *vm, struct error *err)
     return rc < 0 ? error_set(err, rc, "KVM does not leave MSRs to us: %s", strerror(-rc)) : 0;
 }
 
+/* The kernel has a copy, from which CPUID's bit for the APIC follows and which run->apic_base
+ * shows. */
+static int move_apic(struct kvm_cpu *cpu, uint64_t base)
+{
+    struct kvm_sregs s;
+    int rc = kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &s);
+
+    if (rc < 0)
+        return rc;
+    s.apic_base = base;
+    memset(s.interrupt_bitmap, 0, sizeof(s.interrupt_bitmap));
+    return kvm_cpu_ioctl_p(cpu, KVM_SET_SREGS, &s);
+}
+
+/* A deadline is a TSC value: what is left until then has changed. */
+static void tsc_moved(struct kvm_cpu *cpu)
+{
+    const struct engine_env *env = &cpu->vm->env;
+    uint64_t deadline;
+
+    if (env->lapic == NULL ||
+        env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, &deadline) != 0 ||
+        deadline == 0)
+        return;
+    (void)env->lapic->msr_write(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, deadline);
+    atomic_store(&cpu->irq_signal, true);
+}
+
 /* What the guest adds to its TSC moves TSC_ADJUST by as much, and the other way round. */
 static int write_tsc(struct kvm_cpu *cpu, uint32_t index, uint64_t value)
 {
@@ -61,7 +89,10 @@ static int write_tsc(struct kvm_cpu *cpu, uint32_t index, uint64_t value)
         return rc;
     moved = index == MSR_TSC ? value - (host_tsc() + offset) : value - adjust;
     rc = kvm_msr_set(cpu, MSR_TSC_ADJUST, adjust + moved);
-    return rc < 0 ? rc : kvm_tsc_set_offset(cpu, offset + moved);
+    if (rc == 0)
+        rc = kvm_tsc_set_offset(cpu, offset + moved);
+    tsc_moved(cpu);
+    return rc;
 }
 
 void kvm_msr_exit(struct kvm_cpu *cpu)
@@ -78,7 +109,7 @@ void kvm_msr_exit(struct kvm_cpu *cpu)
             rc = env->lapic->msr_write(env->lapic_ctx, cpu->id, index, value);
             atomic_store(&cpu->irq_signal, true);
             if (rc == 0 && index == MSR_APIC_BASE)
-                run->apic_base = value;
+                rc = move_apic(cpu, value);
         } else {
             rc = env->lapic->msr_read(env->lapic_ctx, cpu->id, index, &value);
         }
