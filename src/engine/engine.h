@@ -102,11 +102,11 @@ struct engine_ops {
     const char *summary;
     unsigned caps;
     /*
-     * 0 if this host can; otherwise -errno, and why not and what would change it. choose: nobody
-     * has asked for this engine, so one that would be slower than the next in the table says so,
-     * too. -ENOENT: the host has nothing of the kind.
+     * 0 if this host can; otherwise -errno, and why not and what would change it; -ENOENT: the host
+     * has nothing of the kind. choose: nobody has asked for this engine, so one that would be
+     * slower than the next in the table says so, too. Of env only log and kvm are there yet.
      */
-    int (*probe)(bool choose, struct error *err);
+    int (*probe)(const struct engine_env *env, bool choose, struct error *err);
     /*
      * Fits the CPU model to what this engine can run, before the VM is made; env->cpuid is not
      * there yet. NULL: it runs all that x86_cpuid_create offers.

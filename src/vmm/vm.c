@@ -64,7 +64,7 @@ static int choose_engine(struct vm *vm, struct error *err)
     for (unsigned i = 0; engine_table[i] != NULL; i++) {
         const struct engine_ops *e = engine_table[i];
         struct error why = {0};
-        int rc = e->probe(true, &why);
+        int rc = e->probe(&vm->engine_env, true, &why);
 
         if (rc == 0) {
             vm->engine = e;
@@ -89,7 +89,7 @@ static int pick_engine(struct vm *vm, struct error *err)
         vm->engine = find_engine(want);
         if (vm->engine == NULL)
             return error_set(err, -ENOENT, "there is no engine '%s' on this host", want);
-        rc = vm->engine->probe(false, err);
+        rc = vm->engine->probe(&vm->engine_env, false, err);
         if (rc != 0)
             return error_prefix(err, "the engine '%s' cannot be used here", want);
     }
@@ -179,6 +179,7 @@ static int create_engine(struct vm *vm, struct error *err)
         .lapic = &lapics_cpu_ops,
         .cpuid = &vm->cpuid,
         .cpus = vm->cpus,
+        .kvm = vm->engine_env.kvm,
         .ferr = x87_error,
         .ferr_ctx = vm,
         .interpret = engine != NULL && strcmp(engine, "soft,interp") == 0,
@@ -305,6 +306,12 @@ static int load_guest(struct vm *vm, struct error *err)
 int vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
                           struct error *err)
 {
+    return vm_create_on(cfg, log, NULL, out, err);
+}
+
+int vm_create_on(const struct config *cfg, struct log *log, const struct kvm_sys *kvm,
+                 struct vm **out, struct error *err)
+{
     struct vm *vm;
     uint64_t cpus = 1;
     int rc = vm_check_built(cfg, err);
@@ -317,6 +324,7 @@ int vm_create_from_config(const struct config *cfg, struct log *log, struct vm *
         return error_set(err, -ENOMEM, "no memory for the VM");
     vm->cfg = cfg;
     vm->log = log;
+    vm->engine_env = (struct engine_env){.log = log, .kvm = kvm};
     vm->status = -1;
     vm->created_ns = host_clock_ns();
     vm->tsc_start = host_tsc_sample();

@@ -14,6 +14,7 @@
 
 struct vm;
 struct loop;
+struct kvm_sys;
 
 /* How a VM ended: bhyve's exit statuses. */
 enum vm_status {
@@ -28,6 +29,9 @@ enum vm_status {
 /* cfg and log are borrowed. -errno and a sentence otherwise; *out is NULL then. */
 int vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
                           struct error *err);
+/* The same with something else than the host's /dev/kvm: engine/kvm/kvm.h. NULL: the host's. */
+int vm_create_on(const struct config *cfg, struct log *log, const struct kvm_sys *kvm,
+                 struct vm **out, struct error *err);
 void vm_destroy(struct vm *vm); /* NULL is allowed */
 
 /* Runs until the VM ends: an enum vm_status, or -errno. Once. */

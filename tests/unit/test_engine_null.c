@@ -28,7 +28,7 @@ static void halts_and_keeps_state(void **state)
     void *vm, *cpu;
 
     (void)state;
-    assert_int_equal(engine_null.probe(true, &err), 0);
+    assert_int_equal(engine_null.probe(&env, true, &err), 0);
     assert_int_equal(engine_null.vm_create(&env, &vm, &err), 0);
     assert_int_equal(engine_null.vcpu_create(vm, 0, &cpu, &err), 0);
     engine_null.get(cpu, out);

@@ -37,7 +37,4 @@ extern const struct kvm_sys kvm_sys_host;
 
 extern const struct engine_ops engine_kvm;
 
-/* engine_ops.probe on this device. */
-int kvm_probe_with(const struct kvm_sys *sys, bool choose, struct error *err);
-
 #endif

@@ -118,8 +118,9 @@ static void read_caps(struct kvm_machine *vm)
         vm->pkru_offset = 0;
 }
 
-int kvm_probe_with(const struct kvm_sys *sys, bool choose, struct error *err)
+static int kvm_probe(const struct engine_env *env, bool choose, struct error *err)
 {
+    const struct kvm_sys *sys = env->kvm != NULL ? env->kvm : &kvm_sys_host;
     int fd = open_device(sys, err), rc;
 
     if (fd < 0)
@@ -129,11 +130,6 @@ int kvm_probe_with(const struct kvm_sys *sys, bool choose, struct error *err)
         rc = kvm_probe_speed(sys, fd, err);
     sys->close(sys->ctx, fd);
     return rc;
-}
-
-static int kvm_probe(bool choose, struct error *err)
-{
-    return kvm_probe_with(&kvm_sys_host, choose, err);
 }
 
 /* ---- the VM ---- */

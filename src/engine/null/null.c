@@ -12,8 +12,9 @@ struct null_cpu {
     struct x86_state state;
 };
 
-static int null_probe(bool choose, struct error *err)
+static int null_probe(const struct engine_env *env, bool choose, struct error *err)
 {
+    (void)env;
     (void)choose;
     (void)err;
     return 0;

@@ -652,8 +652,9 @@ static void soft_stats(void *vcpu, struct vcpu_stats *out)
 
 /* ---- creation ---- */
 
-static int soft_probe(bool choose, struct error *err)
+static int soft_probe(const struct engine_env *env, bool choose, struct error *err)
 {
+    (void)env;
     (void)choose;
     (void)err;
     return 0;
