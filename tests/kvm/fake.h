@@ -15,6 +15,7 @@
  * While an access is pending (after KVM_EXIT_IO, MMIO, X86_RDMSR, X86_WRMSR) the state may be read
  * and written: it is that before the instruction, which ends in the next KVM_RUN; what was written
  * meanwhile is kept, the rest becomes what the instruction makes of it.
+ * Only the shadow of STI or MOV SS in which it runs is over then, and KVM_GET_VCPU_EVENTS says so.
  *
  * Who links this needs the link arguments of kvm_fake_dep (meson.build): RDMSR and WRMSR of the
  * software CPU are intercepted at its msr_read and msr_write.

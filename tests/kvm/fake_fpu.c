@@ -27,8 +27,7 @@ void fake_get_fpu(struct fake_vcpu *v, struct kvm_fpu *f)
     f->ftwx = x[FX_FTW];
     f->last_opcode = le16_load(x + FX_FOP);
     f->last_ip = le64_load(x + FX_IP);
-    f->last_dp = le64_load(x + FX_DP);
-    f->mxcsr = le32_load(x + FX_MXCSR);
+    f->last_dp = le64_load(x + FX_DP); /* MXCSR stays 0, as in kvm_arch_vcpu_ioctl_get_fpu */
 }
 
 void fake_set_fpu(struct fake_vcpu *v, const struct kvm_fpu *f)
@@ -43,7 +42,7 @@ void fake_set_fpu(struct fake_vcpu *v, const struct kvm_fpu *f)
     le16_store(x + FX_FOP, f->last_opcode);
     le64_store(x + FX_IP, f->last_ip);
     le64_store(x + FX_DP, f->last_dp);
-    v->dirty = true; /* not MXCSR: kvm_arch_vcpu_ioctl_set_fpu leaves it out */
+    v->dirty = true; /* nor is MXCSR set */
 }
 
 /* The header says that all is there: the software CPU keeps no initial components. */

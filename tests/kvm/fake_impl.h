@@ -101,6 +101,7 @@ struct fake_vm {
     struct lapics *lapics;
     struct dev_env env; /* of the local APICs */
     pthread_mutex_t eoi_lock;
+    _Atomic unsigned accepted; /* interrupts that some APIC has taken on */
     pthread_t loop;
     bool loop_runs;
     _Atomic bool loop_ends;

@@ -55,10 +55,12 @@ int fake_set_routing(struct fake_vm *vm, const struct kvm_irq_routing *r)
 
 int fake_signal_msi(struct fake_vm *vm, const struct kvm_msi *msi)
 {
+    unsigned before = vm->accepted;
+
     if (!vm->split || msi->flags != 0)
         return -EINVAL;
     msi_send(vm->router, (uint64_t)msi->address_hi << 32 | msi->address_lo, msi->data);
-    return 1;
+    return vm->accepted != before; /* 0: the guest does not want it */
 }
 
 int fake_irq_line(struct fake_vm *vm, uint32_t gsi, bool level)
@@ -256,7 +258,9 @@ void fake_irq_stop(struct fake_vm *vm)
 static void signal_interrupt(void *ctx, unsigned cpu)
 {
     struct fake_vcpu *v = fake_vcpu_of(ctx, cpu);
+    struct fake_vm *vm = ctx;
 
+    vm->accepted++;
     if (v != NULL && fake_vcpu_self(ctx) != v)
         fake_vcpu_wake(v);
 }
@@ -264,7 +268,9 @@ static void signal_interrupt(void *ctx, unsigned cpu)
 static void signal_nmi(void *ctx, unsigned cpu)
 {
     struct fake_vcpu *v = fake_vcpu_of(ctx, cpu);
+    struct fake_vm *vm = ctx;
 
+    vm->accepted++;
     if (v == NULL)
         return;
     v->nmi_message = true;
@@ -281,7 +287,9 @@ static void signal_smi(void *ctx, unsigned cpu)
 static void signal_init(void *ctx, unsigned cpu)
 {
     struct fake_vcpu *v = fake_vcpu_of(ctx, cpu);
+    struct fake_vm *vm = ctx;
 
+    vm->accepted++;
     if (v == NULL)
         return;
     pthread_mutex_lock(&v->lock);

@@ -246,6 +246,7 @@ int fake_vcpu_ioctl(struct fake_vcpu *v, unsigned long request, uintptr_t arg)
 static void power_on(struct fake_vcpu *v)
 {
     x86_state_reset(&v->st, v->id == 0 || !v->vm->split);
+    v->st.seg[X86_CS].attr = 0x9b; /* KVM: code, not the data segment that the manual tells of */
     v->st.feature_control = 0;
     v->st.misc_enable = 1;
     v->apic_base = 0xfee00000 | 0x800 | (v->id == 0 ? 0x100 : 0);
