@@ -12,72 +12,15 @@
 #include "conform.h"
 
 #include <errno.h>
-#include <stdarg.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fake.h"
 
 static const struct step *const all[] = {system_steps, state_steps, run_steps, event_steps,
                                          mode_steps,   msr_steps,   apic_steps};
-
-/* ---- answers ---- */
-
-void say(struct conform *c, const char *what, const char *fmt, ...)
-{
-    va_list ap;
-
-    fprintf(c->out, "%s: %s: ", c->step, what);
-    va_start(ap, fmt);
-    vfprintf(c->out, fmt, ap);
-    va_end(ap);
-    fputc('\n', c->out);
-}
-
-const char *result_name(int rc)
-{
-    static const struct {
-        int rc;
-        const char *name;
-    } names[] = {
-        {0, "0"},
-        {1, "1"},
-        {-EBADF, "-EBADF"},
-        {-EINVAL, "-EINVAL"},
-        {-ENOTTY, "-ENOTTY"},
-        {-EEXIST, "-EEXIST"},
-        {-ENOENT, "-ENOENT"},
-        {-EINTR, "-EINTR"},
-        {-EAGAIN, "-EAGAIN"},
-        {-E2BIG, "-E2BIG"},
-        {-EFAULT, "-EFAULT"},
-        {-ENXIO, "-ENXIO"},
-        {-EBUSY, "-EBUSY"},
-        {-ENOMEM, "-ENOMEM"},
-        {-ENOSPC, "-ENOSPC"},
-    };
-
-    for (unsigned i = 0; i < countof(names); i++) {
-        if (names[i].rc == rc)
-            return names[i].name;
-    }
-    return rc < 0 ? "another error" : "another number";
-}
-
-void say_result(struct conform *c, const char *what, int rc)
-{
-    say(c, what, "%s", result_name(rc));
-}
-
-int call_n(struct conform *c, int fd, unsigned long request, uintptr_t arg)
-{
-    return c->sys->ioctl(c->sys->ctx, fd, request, arg);
-}
-
-int call(struct conform *c, int fd, unsigned long request, const void *arg)
-{
-    return call_n(c, fd, request, (uintptr_t)arg);
-}
 
 /* ---- comparing ---- */
 
@@ -136,16 +79,34 @@ static int compare(FILE *expected, FILE *got, const char *only)
 
 /* ---- the script ---- */
 
+#define STEP_SECONDS 30 /* an emulated host may be slow; a vCPU that sleeps for ever is not */
+
+static const char *volatile running; /* for the signal's handler */
+
+static void hangs(int sig)
+{
+    static const char text[] = "conform: this step does not end: ";
+    const char *step = running;
+
+    (void)sig;
+    if (write(2, text, sizeof(text) - 1) < 0 || write(2, step, strlen(step)) < 0 ||
+        write(2, "\n", 1) < 0)
+        _exit(2);
+    _exit(1);
+}
+
 static void run_all(struct conform *c, const char *only)
 {
     for (unsigned i = 0; i < countof(all); i++) {
         for (const struct step *s = all[i]; s->name != NULL; s++) {
             if (only != NULL && strcmp(only, s->name) != 0)
                 continue;
-            c->step = s->name;
+            running = c->step = s->name;
+            alarm(STEP_SECONDS);
             s->run(c);
         }
     }
+    alarm(0);
 }
 
 static int check(struct conform *c, const char *path, const char *only)
@@ -190,6 +151,7 @@ int main(int argc, char **argv)
         fputs("usage: conform [--only STEP] fake|real [EXPECTED]\n", stderr);
         return 2;
     }
+    signal(SIGALRM, hangs);
     c.sys = &conform_host;
     if (strcmp(argv[1], "fake") == 0) {
         fake = kvm_fake_create(NULL);

@@ -1,10 +1,70 @@
 /* The small guest of the conformance script. */
 #include "conform.h"
 
+#include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/memory.h"
+
+void say(struct conform *c, const char *what, const char *fmt, ...)
+{
+    va_list ap;
+
+    fprintf(c->out, "%s: %s: ", c->step, what);
+    va_start(ap, fmt);
+    vfprintf(c->out, fmt, ap);
+    va_end(ap);
+    fputc('\n', c->out);
+}
+
+const char *result_name(int rc)
+{
+    static const struct {
+        int rc;
+        const char *name;
+    } names[] = {
+        {0, "0"},
+        {1, "1"},
+        {-EBADF, "-EBADF"},
+        {-EINVAL, "-EINVAL"},
+        {-ENOTTY, "-ENOTTY"},
+        {-EEXIST, "-EEXIST"},
+        {-ENOENT, "-ENOENT"},
+        {-EINTR, "-EINTR"},
+        {-EAGAIN, "-EAGAIN"},
+        {-E2BIG, "-E2BIG"},
+        {-EFAULT, "-EFAULT"},
+        {-ENXIO, "-ENXIO"},
+        {-EBUSY, "-EBUSY"},
+        {-ENOMEM, "-ENOMEM"},
+        {-ENOSPC, "-ENOSPC"},
+    };
+
+    for (unsigned i = 0; i < countof(names); i++) {
+        if (names[i].rc == rc)
+            return names[i].name;
+    }
+    return rc < 0 ? "another error" : "another number";
+}
+
+void say_result(struct conform *c, const char *what, int rc)
+{
+    say(c, what, "%s", result_name(rc));
+}
+
+int call_n(struct conform *c, int fd, unsigned long request, uintptr_t arg)
+{
+    return c->sys->ioctl(c->sys->ctx, fd, request, arg);
+}
+
+int call(struct conform *c, int fd, unsigned long request, const void *arg)
+{
+    return call_n(c, fd, request, (uintptr_t)arg);
+}
+
+/* ---- the guest ---- */
 
 void box_cpuid(struct conform *c, int cpu)
 {

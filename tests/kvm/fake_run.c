@@ -263,10 +263,16 @@ static bool move(struct fake_vcpu *v)
     return rc == 0 || end(v, rc, KVM_EXIT_UNKNOWN);
 }
 
+/* KVM's "uninitialized": KVM_RUN waits and then says -EAGAIN. */
+static bool uninitialized(const struct fake_vcpu *v)
+{
+    return v->st.mp_state == X86_MP_WAIT_SIPI && !v->init_received;
+}
+
 /* False: the caller gets a reply, or nothing at all is to be done any more. */
 static bool take_messages(struct fake_vcpu *v)
 {
-    bool fresh = v->st.mp_state == X86_MP_WAIT_SIPI && !v->init_received, quit, signal, init;
+    bool fresh = uninitialized(v), quit, signal, init;
     int sipi;
 
     pthread_mutex_lock(&v->lock);
@@ -286,7 +292,7 @@ static bool take_messages(struct fake_vcpu *v)
         take_sipi(v, sipi);
     if (signal)
         return end(v, -EINTR, KVM_EXIT_INTR);
-    if (fresh && v->init_received) /* also where the STARTUP has come already */
+    if (fresh && !uninitialized(v))
         return end(v, -EAGAIN, KVM_EXIT_UNKNOWN);
     return true;
 }
