@@ -24,57 +24,79 @@ static const struct step *const all[] = {system_steps, state_steps, run_steps, e
 
 /* ---- comparing ---- */
 
-/* The next line that belongs to the step (NULL: any), without its newline; false at the end. */
-static bool next_line(FILE *f, const char *only, char *line, size_t size)
-{
-    while (fgets(line, (int)size, f) != NULL) {
-        size_t n = only != NULL ? strlen(only) : 0;
+struct lines {
+    char *text[1024];
+    unsigned count;
+};
 
+/* Those that belong to the step (NULL: all), without comments. */
+static void read_lines(FILE *f, const char *only, struct lines *out)
+{
+    size_t n = only != NULL ? strlen(only) : 0;
+    char line[512];
+
+    out->count = 0;
+    while (out->count < countof(out->text) && fgets(line, sizeof(line), f) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         if (line[0] == '#' || line[0] == '\0')
             continue;
-        if (only == NULL || (strncmp(line, only, n) == 0 && line[n] == ':'))
-            return true;
+        if (only != NULL && (strncmp(line, only, n) != 0 || line[n] != ':'))
+            continue;
+        out->text[out->count] = strdup(line);
+        if (out->text[out->count] == NULL)
+            return;
+        out->count++;
     }
-    return false;
 }
 
-/* "STEP: WHAT", to find the partner of a line where one side has more. */
+static void free_lines(struct lines *l)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        free(l->text[i]);
+}
+
+/* "STEP: WHAT" is the same: answers hold no colon. */
 static bool same_question(const char *a, const char *b)
 {
-    const char *end = strrchr(a, ':'); /* answers hold no colon */
+    const char *end = strrchr(a, ':');
 
-    return end != NULL && strncmp(a, b, (size_t)(end - a) + 1) == 0;
+    return end != NULL && strncmp(a, b, (size_t)(end - a) + 1) == 0 &&
+           strrchr(b, ':') == b + (end - a);
 }
 
-static int compare(FILE *expected, FILE *got, const char *only)
+/* Where the question of `line` is, from `at` on; the count if nowhere. */
+static unsigned find_question(const struct lines *l, unsigned at, const char *line)
 {
-    char want[512] = "", is[512] = "";
-    bool more_want, more_is;
-    int lines = 0, wrong = 0;
+    while (at < l->count && !same_question(l->text[at], line))
+        at++;
+    return at;
+}
 
-    more_want = next_line(expected, only, want, sizeof(want));
-    more_is = next_line(got, NULL, is, sizeof(is));
-    while (more_want || more_is) {
-        bool pair = more_want && more_is && same_question(want, is);
+static int compare(const struct lines *want, const struct lines *is)
+{
+    unsigned i = 0, k = 0, wrong = 0;
+    bool extra;
 
-        if (!pair || strcmp(want, is) != 0) {
-            wrong++;
-            if (more_want)
-                printf("expected  %s\n", want);
-            if (more_is && (pair || !more_want))
-                printf("answered  %s\n", is);
-            if (more_want && more_is && !pair)
-                printf("answered  something else: %s\n", is);
+    while (i < want->count || k < is->count) {
+        if (i < want->count && k < is->count && same_question(want->text[i], is->text[k])) {
+            if (strcmp(want->text[i], is->text[k]) != 0) {
+                printf("expected  %s\nanswered  %s\n", want->text[i], is->text[k]);
+                wrong++;
+            }
+            i++;
+            k++;
+            continue;
         }
-        lines++;
-        if (more_want)
-            more_want = next_line(expected, only, want, sizeof(want));
-        if (more_is)
-            more_is = next_line(got, NULL, is, sizeof(is));
+        wrong++;
+        extra = i == want->count ||
+                (k < is->count && find_question(want, i, is->text[k]) == want->count);
+        if (extra)
+            printf("not expected  %s\n", is->text[k++]);
+        else
+            printf("not answered  %s\n", want->text[i++]);
     }
-    printf("%d answers, %d not as expected\n", lines, wrong);
-    return wrong != 0 || lines == 0;
+    printf("%u answers, %u not as expected\n", is->count, wrong);
+    return wrong != 0 || is->count == 0;
 }
 
 /* ---- the script ---- */
@@ -111,11 +133,13 @@ static void run_all(struct conform *c, const char *only)
 
 static int check(struct conform *c, const char *path, const char *only)
 {
+    struct lines want, is;
     FILE *expected, *got;
     int rc;
 
     if (path == NULL) {
         c->out = stdout;
+        setvbuf(stdout, NULL, _IOLBF, 0); /* one sees where it hangs */
         run_all(c, only);
         return 0;
     }
@@ -129,7 +153,11 @@ static int check(struct conform *c, const char *path, const char *only)
     c->out = got;
     run_all(c, only);
     rewind(got);
-    rc = compare(expected, got, only);
+    read_lines(expected, only, &want);
+    read_lines(got, NULL, &is);
+    rc = compare(&want, &is);
+    free_lines(&want);
+    free_lines(&is);
     fclose(got);
     fclose(expected);
     return rc;

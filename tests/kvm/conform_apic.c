@@ -115,11 +115,11 @@ static void run_later(struct box *b, const char *what, struct later l)
 static void messages(struct conform *c)
 {
     struct kvm_irqfd irq = {.gsi = 5};
-    struct {
-        struct kvm_irq_routing r;
-        struct kvm_irq_routing_entry e[2];
-    } routes = {{.nr = 2}, {{0}}};
-    struct kvm_irq_routing_entry *e = (void *)((char *)&routes + sizeof(routes.r));
+    _Alignas(8)
+        uint8_t room[sizeof(struct kvm_irq_routing) + 2 * sizeof(struct kvm_irq_routing_entry)] = {
+            0};
+    struct kvm_irq_routing *routes = (void *)room;
+    struct kvm_irq_routing_entry *e = routes->entries;
     struct box b;
     int fd = eventfd(0, EFD_NONBLOCK);
 
@@ -132,12 +132,13 @@ static void messages(struct conform *c)
     box_run(&b, "runs");
     run_later(&b, "message", (struct later){.msi = 0x41, .fd = -1});
     box_run(&b, "it has ended hlt");
+    routes->nr = 2;
     e[0] = (struct kvm_irq_routing_entry){
         .gsi = 4, .type = KVM_IRQ_ROUTING_MSI, .u.msi = {.address_lo = 0xfee00000, .data = 0xc041}};
     e[1] = e[0];
     e[1].gsi = 5;
     e[1].u.msi.data = 0x41;
-    say_result(c, "routes", call(c, b.vm, KVM_SET_GSI_ROUTING, &routes));
+    say_result(c, "routes", call(c, b.vm, KVM_SET_GSI_ROUTING, routes));
     irq.fd = (uint32_t)fd;
     say_result(c, "irqfd", call(c, b.vm, KVM_IRQFD, &irq));
     say_result(c, "irqfd again", call(c, b.vm, KVM_IRQFD, &irq));
@@ -150,6 +151,28 @@ static void messages(struct conform *c)
     say_result(c, "irqfd taken away", call(c, b.vm, KVM_IRQFD, &irq));
     box_close(&b);
     close(fd);
+}
+
+/* The APIC's own timer wakes a vCPU that sleeps. KVM's counts at 1 GHz, the fake's at 10 MHz. */
+static void timer(struct conform *c)
+{
+    static const uint8_t code[] = {
+        0xbf, 0x00, 0x00, 0xe0, 0xfe,                               /* mov edi, 0xfee00000 */
+        0xc7, 0x87, 0xe0, 0x03, 0x00, 0x00, 0x0b, 0x00, 0x00, 0x00, /* divide by 1 */
+        0xc7, 0x87, 0x20, 0x03, 0x00, 0x00, 0x41, 0x00, 0x00, 0x00, /* one shot, vector 0x41 */
+        0xc7, 0x87, 0x80, 0x03, 0x00, 0x00, 0xa0, 0x86, 0x01, 0x00, /* 100000 */
+        0xfb, 0xf4, 0xe6, 0x11, 0xf4,                               /* sti; hlt; out; hlt */
+    };
+    struct box b;
+
+    if (!box_open(c, &b, true))
+        return;
+    flat_start(&b, false, code, sizeof(code));
+    gate(&b, 0x41, 0x2000, ends, sizeof(ends));
+    enable_apic(&b);
+    box_run(&b, "its handler");
+    box_run(&b, "it has ended hlt");
+    box_close(&b);
 }
 
 /* KVM_INTERRUPT beside local APICs: the PIC is userspace's, and reaches LINT0. */
@@ -176,4 +199,4 @@ static void extint(struct conform *c)
 }
 
 const struct step apic_steps[] = {
-    {"lapic", lapic}, {"messages", messages}, {"extint", extint}, {NULL, NULL}};
+    {"lapic", lapic}, {"messages", messages}, {"timer", timer}, {"extint", extint}, {NULL, NULL}};

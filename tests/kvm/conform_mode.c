@@ -112,16 +112,15 @@ const struct step mode_steps[] = {
 static int msrs(struct box *b, unsigned long request, const uint32_t *index, unsigned n,
                 uint64_t *value)
 {
-    struct {
-        struct kvm_msrs m;
-        struct kvm_msr_entry e[4];
-    } list = {{.nmsrs = n}, {{0}}};
-    struct kvm_msr_entry *e = (void *)((char *)&list + sizeof(list.m)); /* m.entries */
+    _Alignas(8) uint8_t room[sizeof(struct kvm_msrs) + 4 * sizeof(struct kvm_msr_entry)] = {0};
+    struct kvm_msrs *list = (void *)room;
+    struct kvm_msr_entry *e = list->entries;
     int rc;
 
+    list->nmsrs = n;
     for (unsigned i = 0; i < n; i++)
         e[i] = (struct kvm_msr_entry){.index = index[i], .data = value[i]};
-    rc = call(b->c, b->cpu, request, &list);
+    rc = call(b->c, b->cpu, request, list);
     for (unsigned i = 0; i < n; i++)
         value[i] = e[i].data;
     return rc;

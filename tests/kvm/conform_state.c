@@ -351,10 +351,8 @@ static void cpuid(struct conform *c)
 
 static void others(struct conform *c)
 {
-    struct {
-        struct kvm_signal_mask m;
-        uint64_t set;
-    } __attribute__((packed)) mask = {{.len = 3}, 0};
+    _Alignas(8) uint8_t room[sizeof(struct kvm_signal_mask) + 8] = {0};
+    struct kvm_signal_mask *mask = (void *)room;
     struct kvm_lapic_state lapic;
     struct kvm_interrupt irq = {256};
     struct box b;
@@ -362,9 +360,10 @@ static void others(struct conform *c)
 
     if (!box_open(c, &b, false))
         return;
-    say_result(c, "signal mask of a wrong size", call(c, b.cpu, KVM_SET_SIGNAL_MASK, &mask));
-    mask.m.len = 8;
-    say_result(c, "signal mask", call(c, b.cpu, KVM_SET_SIGNAL_MASK, &mask));
+    mask->len = 3;
+    say_result(c, "signal mask of a wrong size", call(c, b.cpu, KVM_SET_SIGNAL_MASK, mask));
+    mask->len = 8;
+    say_result(c, "signal mask", call(c, b.cpu, KVM_SET_SIGNAL_MASK, mask));
     say_result(c, "no signal mask", call(c, b.cpu, KVM_SET_SIGNAL_MASK, NULL));
     khz = call_n(c, b.cpu, KVM_GET_TSC_KHZ, 0);
     say(c, "TSC", "%s", khz > 1000 ? "has a rate" : "has none");

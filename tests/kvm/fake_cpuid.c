@@ -11,7 +11,14 @@ static bool indexed(uint32_t leaf)
     return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
 }
 
-/* KVM answers no hypervisor's leaves but its own; ours name none. */
+#define TSC_DEADLINE (1u << 24) /* leaf 1, ECX: KVM tells of it by KVM_CAP_TSC_DEADLINE_TIMER */
+
+/* The hypervisor's leaves are KVM's own, without one of its features. */
+static const struct kvm_cpuid_entry2 own[] = {
+    {.function = 0x40000000, .eax = 0x40000001, .ebx = 0x4b4d564b, .ecx = 0x564b4d56, .edx = 0x4d},
+    {.function = 0x40000001},
+};
+
 int fake_supported_cpuid(struct kvm_fake *fake, struct kvm_cpuid2 *c)
 {
     const struct x86_cpuid *h = &fake->host;
@@ -23,9 +30,11 @@ int fake_supported_cpuid(struct kvm_fake *fake, struct kvm_cpuid2 *c)
 
         if (l->leaf >= 0x40000000 && l->leaf < 0x80000000u)
             continue;
-        if (n >= c->nent)
+        if (n + countof(own) >= c->nent)
             return -E2BIG;
         x86_cpuid_query(h, l->leaf, sub, 0, 1, 0, 1, 0, r);
+        if (l->leaf == 1)
+            r[2] &= ~TSC_DEADLINE;
         c->entries[n++] = (struct kvm_cpuid_entry2){
             .function = l->leaf,
             .index = sub,
@@ -36,7 +45,8 @@ int fake_supported_cpuid(struct kvm_fake *fake, struct kvm_cpuid2 *c)
             .edx = r[3],
         };
     }
-    c->nent = n;
+    memcpy(c->entries + n, own, sizeof(own));
+    c->nent = n + (unsigned)countof(own);
     return 0;
 }
 
