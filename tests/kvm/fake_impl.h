@@ -66,6 +66,7 @@ struct fake_machine {
     struct gmem *mem;
     struct x86_cpuid cpuid;
     void *soft_vm;
+    void *soft[FAKE_VCPUS]; /* all made at once: the software CPUs know each other */
 };
 
 struct fake_vm {
@@ -283,8 +284,6 @@ void fake_window(struct fake_vcpu *v) __attribute__((noreturn));
 extern const struct bus_ops fake_port_ops, fake_mmio_ops; /* ctx: struct fake_vm */
 
 /* fake_soft.c: what reaches into the software CPU. On the CPU thread or while it waits. */
-int fake_soft_open(struct fake_vcpu *v, struct fake_machine *m);
-void fake_soft_close(struct fake_vcpu *v);
 void fake_soft_get(struct fake_vcpu *v, struct x86_state *out);
 void fake_soft_set(struct fake_vcpu *v, const struct x86_state *in);
 void fake_soft_forget(struct fake_vcpu *v);     /* decoded instructions */

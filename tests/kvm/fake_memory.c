@@ -32,6 +32,29 @@ static struct gmem *make_map(struct fake_vm *vm)
     return gmem_create_over(ranges, n, NULL);
 }
 
+/* vm->lock held, or nobody else is left. */
+static void machine_unref(struct fake_machine *m)
+{
+    if (--m->refs > 0)
+        return;
+    for (unsigned i = 0; i < FAKE_VCPUS; i++)
+        engine_soft.vcpu_destroy(m->soft[i]);
+    engine_soft.vm_destroy(m->soft_vm);
+    gmem_destroy(m->mem);
+    free(m);
+}
+
+static int make_cpus(struct fake_vm *vm, struct fake_machine *m)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < FAKE_VCPUS && rc == 0; i++) {
+        if (vm->vcpu[i] != NULL)
+            rc = engine_soft.vcpu_create(m->soft_vm, i, &m->soft[i], NULL);
+    }
+    return rc;
+}
+
 static struct fake_machine *machine_create(struct fake_vm *vm)
 {
     struct fake_machine *m = calloc(1, sizeof(*m));
@@ -57,22 +80,12 @@ static struct fake_machine *machine_create(struct fake_vm *vm)
         if (vm->vcpu[i] != NULL)
             env.cpus = i + 1;
     }
-    if (m->mem == NULL || engine_soft.vm_create(&env, &m->soft_vm, NULL) < 0) {
-        gmem_destroy(m->mem);
-        free(m);
+    if (m->mem == NULL || engine_soft.vm_create(&env, &m->soft_vm, NULL) < 0 ||
+        make_cpus(vm, m) < 0) {
+        machine_unref(m);
         return NULL;
     }
     return m;
-}
-
-/* vm->lock held, or nobody else is left. */
-static void machine_unref(struct fake_machine *m)
-{
-    if (--m->refs > 0)
-        return;
-    engine_soft.vm_destroy(m->soft_vm);
-    gmem_destroy(m->mem);
-    free(m);
 }
 
 struct fake_machine *fake_machine_get(struct fake_vm *vm)

@@ -245,22 +245,19 @@ static void wait_wake(struct fake_vcpu *v)
 static bool move(struct fake_vcpu *v)
 {
     struct fake_machine *old = v->machine, *m;
-    int rc;
 
     if (old != NULL && old->generation == v->vm->generation)
         return true;
     own_state(v);
-    if (v->soft != NULL)
-        fake_soft_close(v);
     m = fake_machine_get(v->vm);
-    rc = m == NULL ? -ENOMEM : fake_soft_open(v, m);
+    v->soft = m != NULL ? m->soft[v->id] : NULL;
     pthread_mutex_lock(&v->lock);
     v->machine = m;
     pthread_cond_broadcast(&v->changed);
     pthread_mutex_unlock(&v->lock);
     if (old != NULL)
         fake_machine_put(v->vm, old);
-    return rc == 0 || end(v, rc, KVM_EXIT_UNKNOWN);
+    return m != NULL || end(v, -ENOMEM, KVM_EXIT_UNKNOWN);
 }
 
 /* KVM's "uninitialized": KVM_RUN waits and then says -EAGAIN. */

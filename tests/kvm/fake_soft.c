@@ -11,17 +11,6 @@
 #include "engine/soft/interp.h"
 #include "engine/soft/soft.h"
 
-int fake_soft_open(struct fake_vcpu *v, struct fake_machine *m)
-{
-    return engine_soft.vcpu_create(m->soft_vm, v->id, &v->soft, NULL);
-}
-
-void fake_soft_close(struct fake_vcpu *v)
-{
-    engine_soft.vcpu_destroy(v->soft);
-    v->soft = NULL;
-}
-
 /* In the middle of an instruction RIP is the instruction's, as all else is from before it. */
 void fake_soft_get(struct fake_vcpu *v, struct x86_state *out)
 {

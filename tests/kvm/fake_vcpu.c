@@ -306,8 +306,6 @@ void fake_vcpu_free(struct fake_vcpu *v)
         pthread_mutex_unlock(&v->lock);
         pthread_join(v->thread, NULL);
     }
-    if (v->soft != NULL)
-        fake_soft_close(v);
     if (v->machine != NULL)
         fake_machine_put(v->vm, v->machine);
     host_memory_free(v->run, FAKE_RUN_SIZE);
