@@ -71,8 +71,11 @@ static void gate(struct box *b, uint8_t vector, uint32_t at, const void *code, s
     box_code(b, at, code, len);
 }
 
-/* sti; nop; out 0x10, al; hlt; out 0x11, al; jmp back to hlt */
-static const uint8_t waits[] = {0xfb, 0x90, 0xe6, 0x10, 0xf4, 0xe6, 0x11, 0xeb, 0xfb};
+/*
+ * out 0x10, al; sti; hlt; cli; out 0x11, al; jmp back to sti. An interrupt comes at HLT, however
+ * early it was sent.
+ */
+static const uint8_t waits[] = {0xe6, 0x10, 0xfb, 0xf4, 0xfa, 0xe6, 0x11, 0xeb, 0xf9};
 /* out 0x31, al; mov dword [0xfee000b0], 0; iret */
 static const uint8_t ends[] = {0xe6, 0x31, 0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xcf};
 
@@ -90,7 +93,7 @@ static void *later_main(void *p)
     struct kvm_irq_level line = {.irq = l->gsi, .level = 1};
     uint64_t one = 1;
 
-    usleep(50000);
+    usleep(20000); /* most likely it sleeps by then */
     if (l->msi != 0)
         l->rc = msi(l->b, l->msi) > 0;
     else if (l->gsi != 0)
@@ -178,13 +181,14 @@ static void timer(struct conform *c)
 /* KVM_INTERRUPT beside local APICs: the PIC is userspace's, and reaches LINT0. */
 static void extint(struct conform *c)
 {
+    static const uint8_t code[] = {0xfb, 0x90, 0xe6, 0x10, 0xf4}; /* sti; nop; out 0x10, al; hlt */
     static const uint8_t handler[] = {0xe6, 0x22, 0xcf};
     struct kvm_interrupt i = {0x22};
     struct box b;
 
     if (!box_open(c, &b, true))
         return;
-    flat_start(&b, false, waits, sizeof(waits));
+    flat_start(&b, false, code, sizeof(code));
     gate(&b, 0x22, 0x2000, handler, sizeof(handler));
     enable_apic(&b);
     box_run(&b, "runs");

@@ -263,7 +263,9 @@ static void *kick_main(void *p)
     struct kicker *k = p;
 
     while (!__atomic_load_n(&k->stop, __ATOMIC_ACQUIRE)) {
-        usleep(20000);
+        usleep(1000);
+        if (__atomic_load_n(&k->b->ram[0x6000], __ATOMIC_RELAXED) == 0)
+            continue; /* it does not run yet */
         __atomic_store_n(&k->b->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
         k->b->c->sys->kick(k->b->c->sys->ctx, k->b->cpu, k->runs);
     }
@@ -272,7 +274,8 @@ static void *kick_main(void *p)
 
 static void kick(struct conform *c)
 {
-    static const uint8_t code[] = {0x40, 0xeb, 0xfd, 0xf4}; /* inc ax; jmp -; hlt */
+    /* inc byte [0x6000]; jmp -; hlt */
+    static const uint8_t code[] = {0xfe, 0x06, 0x00, 0x60, 0xeb, 0xfa, 0xf4};
     struct kicker k = {.runs = pthread_self()};
     pthread_t thread;
     struct box b;
@@ -289,7 +292,7 @@ static void kick(struct conform *c)
     }
     say(c, "reason", "%u", b.run->exit_reason);
     b.run->immediate_exit = 0;
-    box_set_rip(&b, BOX_CODE + 3);
+    box_set_rip(&b, BOX_CODE + 6);
     box_run(&b, "runs on");
     box_close(&b);
 }
