@@ -72,6 +72,23 @@ struct gmem *gmem_create(uint64_t size, struct error *err)
     return m;
 }
 
+struct gmem *gmem_create_over(const struct gmem_range *ranges, unsigned n, struct error *err)
+{
+    struct gmem *m = calloc(1, sizeof(*m));
+
+    if (m == NULL) {
+        error_set(err, -ENOMEM, "no memory for the map of guest memory");
+        return NULL;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (add_range(m, ranges[i].gpa, ranges[i].size, ranges[i].hva, false, err) != 0) {
+            gmem_destroy(m);
+            return NULL;
+        }
+    }
+    return m;
+}
+
 void gmem_destroy(struct gmem *m)
 {
     if (m == NULL)

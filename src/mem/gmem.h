@@ -24,6 +24,20 @@ struct gmem;
 
 /* size is total RAM in bytes, a multiple of the page size. NULL and err if it cannot be had. */
 struct gmem *gmem_create(uint64_t size, struct error *err);
+
+/* One range of the map. */
+struct gmem_range {
+    uint64_t gpa, size;
+    void *hva;
+    bool rom;
+};
+
+/*
+ * RAM over n ranges of the caller's memory, all in pages, which do not overlap (rom is not looked
+ * at) and must outlive the map: for tests of what gets its memory by host address. There is no
+ * lowmem and no highmem then.
+ */
+struct gmem *gmem_create_over(const struct gmem_range *ranges, unsigned n, struct error *err);
 void gmem_destroy(struct gmem *m);
 
 uint64_t gmem_size(const struct gmem *m);
@@ -61,12 +75,7 @@ void gmem_mark_code(struct gmem *m, uint64_t gpa_page);
 void gmem_unmark_code(struct gmem *m, uint64_t gpa_page);
 bool gmem_is_code(const struct gmem *m, uint64_t gpa_page);
 
-/* One range, for engines that map memory themselves. n from 0; false past the last. */
-struct gmem_range {
-    uint64_t gpa, size;
-    void *hva;
-    bool rom;
-};
+/* For engines that map memory themselves. n from 0; false past the last. */
 bool gmem_range(const struct gmem *m, unsigned n, struct gmem_range *out);
 
 #endif

@@ -62,12 +62,32 @@ static void rom(void **state)
     gmem_destroy(m);
 }
 
+static void over(void **state)
+{
+    static uint8_t low[2 * GMEM_PAGE], high[GMEM_PAGE];
+    const struct gmem_range ranges[] = {
+        {.gpa = 0, .size = sizeof(low), .hva = low},
+        {.gpa = 0xFFFFF000, .size = sizeof(high), .hva = high},
+    };
+    struct error err = {0};
+    struct gmem *m = gmem_create_over(ranges, countof(ranges), &err);
+
+    (void)state;
+    assert_non_null(m);
+    assert_ptr_equal(gmem_ptr(m, GMEM_PAGE, GMEM_PAGE), low + GMEM_PAGE);
+    assert_null(gmem_ptr(m, 2 * GMEM_PAGE, 1));
+    assert_int_equal(gmem_write(m, 0xFFFFF004, "x", 1), 0);
+    gmem_destroy(m);
+    assert_int_equal(high[4], 'x'); /* the memory is still ours */
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_parts),
         cmocka_unit_test(ends),
         cmocka_unit_test(rom),
+        cmocka_unit_test(over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,103 @@
+/* What KVM_CHECK_EXTENSION says, and which capability brings which ioctl. */
+#include "fake_impl.h"
+
+static const struct {
+    uint32_t cap;
+    int value;
+} caps[] = {
+    {KVM_CAP_IRQCHIP, 0}, /* only the split one */
+    {KVM_CAP_HLT, 1},
+    {KVM_CAP_USER_MEMORY, 1},
+    {KVM_CAP_SET_TSS_ADDR, 1},
+    {KVM_CAP_EXT_CPUID, 1},
+    {KVM_CAP_NR_VCPUS, 2},
+    {KVM_CAP_NR_MEMSLOTS, FAKE_SLOTS},
+    {KVM_CAP_MP_STATE, 1},
+    {KVM_CAP_SYNC_MMU, 1},
+    {KVM_CAP_DESTROY_MEMORY_REGION_WORKS, 1},
+    {KVM_CAP_USER_NMI, 1},
+    {KVM_CAP_SET_GUEST_DEBUG, 1},
+    {KVM_CAP_IRQ_ROUTING, FAKE_ROUTES},
+    {KVM_CAP_JOIN_MEMORY_REGIONS_WORKS, 1},
+    {KVM_CAP_IRQFD, 1},
+    {KVM_CAP_IOEVENTFD, 1},
+    {KVM_CAP_SET_IDENTITY_MAP_ADDR, 1},
+    {KVM_CAP_INTERNAL_ERROR_DATA, 1},
+    {KVM_CAP_VCPU_EVENTS, 1},
+    {KVM_CAP_DEBUGREGS, 1},
+    {KVM_CAP_X86_ROBUST_SINGLESTEP, 1},
+    {KVM_CAP_XSAVE, 1},
+    {KVM_CAP_XCRS, 1},
+    {KVM_CAP_GET_TSC_KHZ, 1},
+    {KVM_CAP_MAX_VCPUS, FAKE_VCPUS},
+    {KVM_CAP_TSC_DEADLINE_TIMER, 1},
+    {KVM_CAP_SYNC_REGS, KVM_SYNC_X86_VALID_FIELDS},
+    {KVM_CAP_KVMCLOCK_CTRL, 1},
+    {KVM_CAP_SIGNAL_MSI, 1},
+    {KVM_CAP_READONLY_MEM, 1},
+    {KVM_CAP_ENABLE_CAP_VM, 1},
+    {KVM_CAP_IOEVENTFD_NO_LENGTH, 1},
+    {KVM_CAP_CHECK_EXTENSION_VM, 1},
+    {KVM_CAP_SPLIT_IRQCHIP, 1},
+    {KVM_CAP_IOEVENTFD_ANY_LENGTH, 1},
+    {KVM_CAP_MAX_VCPU_ID, FAKE_VCPUS},
+    {KVM_CAP_IMMEDIATE_EXIT, 1},
+    {KVM_CAP_X86_DISABLE_EXITS,
+     KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE},
+    {KVM_CAP_X86_USER_SPACE_MSR, 1},
+    {KVM_CAP_X86_MSR_FILTER, 1},
+    {KVM_CAP_SREGS2, 1},
+    {KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1},
+};
+
+int fake_check_extension(struct kvm_fake *fake, uint32_t cap)
+{
+    for (unsigned i = 0; i < countof(caps); i++) {
+        if (caps[i].cap == cap)
+            return fake_lacks(fake, cap) ? 0 : caps[i].value;
+    }
+    return 0;
+}
+
+static const struct {
+    unsigned long request;
+    int cap;
+} brings[] = {
+    {KVM_SET_USER_MEMORY_REGION, KVM_CAP_USER_MEMORY},
+    {KVM_SET_TSS_ADDR, KVM_CAP_SET_TSS_ADDR},
+    {KVM_SET_CPUID2, KVM_CAP_EXT_CPUID},
+    {KVM_GET_CPUID2, KVM_CAP_EXT_CPUID},
+    {KVM_GET_SUPPORTED_CPUID, KVM_CAP_EXT_CPUID},
+    {KVM_GET_MP_STATE, KVM_CAP_MP_STATE},
+    {KVM_SET_MP_STATE, KVM_CAP_MP_STATE},
+    {KVM_NMI, KVM_CAP_USER_NMI},
+    {KVM_SET_GUEST_DEBUG, KVM_CAP_SET_GUEST_DEBUG},
+    {KVM_SET_GSI_ROUTING, KVM_CAP_IRQ_ROUTING},
+    {KVM_IRQFD, KVM_CAP_IRQFD},
+    {KVM_IOEVENTFD, KVM_CAP_IOEVENTFD},
+    {KVM_SET_IDENTITY_MAP_ADDR, KVM_CAP_SET_IDENTITY_MAP_ADDR},
+    {KVM_GET_VCPU_EVENTS, KVM_CAP_VCPU_EVENTS},
+    {KVM_SET_VCPU_EVENTS, KVM_CAP_VCPU_EVENTS},
+    {KVM_GET_DEBUGREGS, KVM_CAP_DEBUGREGS},
+    {KVM_SET_DEBUGREGS, KVM_CAP_DEBUGREGS},
+    {KVM_GET_XSAVE, KVM_CAP_XSAVE},
+    {KVM_SET_XSAVE, KVM_CAP_XSAVE},
+    {KVM_GET_XCRS, KVM_CAP_XCRS},
+    {KVM_SET_XCRS, KVM_CAP_XCRS},
+    {KVM_GET_TSC_KHZ, KVM_CAP_GET_TSC_KHZ},
+    {KVM_KVMCLOCK_CTRL, KVM_CAP_KVMCLOCK_CTRL},
+    {KVM_SIGNAL_MSI, KVM_CAP_SIGNAL_MSI},
+    {KVM_X86_SET_MSR_FILTER, KVM_CAP_X86_MSR_FILTER},
+    {KVM_GET_SREGS2, KVM_CAP_SREGS2},
+    {KVM_SET_SREGS2, KVM_CAP_SREGS2},
+    {KVM_ENABLE_CAP, KVM_CAP_ENABLE_CAP_VM},
+};
+
+int fake_cap_of(unsigned long request)
+{
+    for (unsigned i = 0; i < countof(brings); i++) {
+        if (brings[i].request == request)
+            return brings[i].cap;
+    }
+    return -1;
+}
