@@ -450,6 +450,7 @@ static bool leave(struct fake_vcpu *v, const struct vcpu_exit *exit)
     case VCPU_EXIT_MSR:
     case VCPU_EXIT_DEBUG:
     case VCPU_EXIT_PAUSE:
+    case VCPU_EXIT_EMULATE: /* nothing of it is another engine's */
         break;
     }
     return true;

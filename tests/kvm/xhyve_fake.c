@@ -1,0 +1,52 @@
+/*
+ * The xhyve program with the fake in KVM's place: links all of the command line, and every VM that
+ * it makes gets a fake of its own. XHYVE_FAKE_FAILS=1: the fake's emulator does not know vector and
+ * x87 instructions and a few others, as KVMs without hardware behind them.
+ */
+#include <stdlib.h>
+
+#include "fake.h"
+#include "vmm/vm.h"
+
+int __wrap_vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
+                                 struct error *err);
+void __real_vm_destroy(struct vm *vm);
+void __wrap_vm_destroy(struct vm *vm);
+
+/* The fake outlives the VM; one process makes one VM. */
+static struct kvm_fake *fake;
+
+static bool fails(void *ctx, const uint8_t *bytes, unsigned len)
+{
+    struct x86_insn in;
+
+    (void)ctx;
+    if (x86_decode(bytes, len, X86_MODE_64, &in) <= 0)
+        return false;
+    for (unsigned i = 0; i < in.opnd_count; i++) {
+        uint8_t rc = in.opnd[i].rclass;
+
+        if (in.opnd[i].kind == X86_OPND_REG &&
+            (rc == X86_RC_VEC || rc == X86_RC_MMX || rc == X86_RC_ST))
+            return true;
+    }
+    return in.enc == X86_ENC_VEX || in.op == X86_CMPXCHG16B || in.op == X86_XRSTOR;
+}
+
+int __wrap_vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
+                                 struct error *err)
+{
+    const struct kvm_fake_options options = {.fails = getenv("XHYVE_FAKE_FAILS") ? fails : NULL};
+
+    fake = kvm_fake_create(&options);
+    if (fake == NULL)
+        return error_set(err, -1, "no memory for the fake KVM");
+    return vm_create_on(cfg, log, kvm_fake_sys(fake), out, err);
+}
+
+void __wrap_vm_destroy(struct vm *vm)
+{
+    __real_vm_destroy(vm);
+    kvm_fake_destroy(fake);
+    fake = NULL;
+}
