@@ -80,12 +80,18 @@ static void op_mmio_write(void *ctx, unsigned cpu, unsigned offset, unsigned siz
     lapics_cpu_ops.mmio_write(vm->lapics, cpu, offset, size, value);
 }
 
-/* Without APICs of ours the CPU finds none at any address, and its accesses go to userspace. */
+/*
+ * Without APICs of ours the CPU's accesses go to userspace: it finds its APIC in the last page that
+ * an address has bits for. Whether it is on shows in CPUID all the same.
+ */
 static int op_msr_read(void *ctx, unsigned cpu, uint32_t msr, uint64_t *value)
 {
     struct fake_vm *vm = ctx;
 
-    return vm->split ? lapics_cpu_ops.msr_read(vm->lapics, cpu, msr, value) : -1;
+    if (vm->split)
+        return lapics_cpu_ops.msr_read(vm->lapics, cpu, msr, value);
+    *value = (fake_vcpu_of(vm, cpu)->apic_base & 0xfff) | 0xffffffffff000;
+    return msr == 0x1b ? 0 : -1;
 }
 
 static int op_msr_write(void *ctx, unsigned cpu, uint32_t msr, uint64_t value)

@@ -125,8 +125,8 @@ struct jit_hot {
     uint32_t x87_last; /* offset in its page of the last x87 instruction; from bit 12 on its FOP */
     uint64_t x87_page, x87_fdp;
     uint64_t next, ret, s1, s3;
-    uint64_t budget; /* instructions at which blocks stop */
-    void *block;     /* that counted last */
+    uint64_t budget;    /* instructions at which blocks stop */
+    void *block;        /* that counted last */
     uint64_t host_rsp, rax, rdx, header;
     const void *exit;                /* where code goes to leave */
     const void *fn[8];               /* C functions of the stubs */
@@ -226,7 +226,8 @@ struct soft_cpu {
     bool halt_wanted;     /* HLT ran */
     bool exit_wanted;     /* an exit for the VM stands in *exit */
     struct vcpu_exit *exit;
-    uint64_t budget; /* stats.instructions at which to stop, if budgeted */
+    uint64_t budget;    /* stats.instructions at which to stop, if budgeted */
+    uint64_t run_start; /* instructions when run() began */
     bool budgeted;
 
     uint64_t apic_page; /* where the xAPIC answers; all ones: nowhere */
@@ -276,8 +277,11 @@ _Noreturn void soft_freeze(struct soft_cpu *cpu);
  */
 _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what);
 
-/* env.visiting: the instruction is left to the engine that the vCPU belongs to. */
-_Noreturn void soft_go_home(struct soft_cpu *cpu);
+/*
+ * env.visiting: the instruction is left to the engine that the vCPU belongs to. Returns if it is
+ * the visit's first, which that engine does not know.
+ */
+void soft_go_home(struct soft_cpu *cpu);
 
 /* ---- addresses ---- */
 

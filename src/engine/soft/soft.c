@@ -131,8 +131,13 @@ _Noreturn void soft_unimplemented(struct soft_cpu *cpu, const char *what)
     longjmp(*cpu->env, 1);
 }
 
-_Noreturn void soft_go_home(struct soft_cpu *cpu)
+void soft_go_home(struct soft_cpu *cpu)
 {
+    uint64_t in_block = cpu->block != NULL ? (uint64_t)(cpu->uop - cpu->block->uop) : 0;
+
+    /* the first is what its own engine has given up on */
+    if (cpu->stats.instructions + in_block == cpu->run_start)
+        return;
     cpu->exit->reason = VCPU_EXIT_EMULATE;
     cpu->exit_wanted = true;
     cpu->fault.type = FAULT_EXIT;
@@ -528,6 +533,7 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     cpu->insn = INSN_NONE;
     cpu->delivering = false;
     cpu->budgeted = budget != 0;
+    cpu->run_start = cpu->stats.instructions;
     cpu->budget = cpu->stats.instructions + budget;
     if (cpu->st.mp_state == X86_MP_SHUTDOWN) {
         exit->reason = VCPU_EXIT_SHUTDOWN;
