@@ -125,8 +125,8 @@ struct jit_hot {
     uint32_t x87_last; /* offset in its page of the last x87 instruction; from bit 12 on its FOP */
     uint64_t x87_page, x87_fdp;
     uint64_t next, ret, s1, s3;
-    uint64_t budget;    /* instructions at which blocks stop */
-    void *block;        /* that counted last */
+    uint64_t budget; /* instructions at which blocks stop */
+    void *block;     /* that counted last */
     uint64_t host_rsp, rax, rdx, header;
     const void *exit;                /* where code goes to leave */
     const void *fn[8];               /* C functions of the stubs */
