@@ -102,6 +102,13 @@ boot)
     part "boot" tools/boot-test.sh --long boot
     part "memtest86+" memtest
     ;;
+kvm)
+    tools/guest.sh cloud >/dev/null
+    mkdir -p build/boot
+    one "a session of the cloud kernel on the fake KVM" build/tests/boot/boot-console \
+        -x build/tests/kvm/xhyve-fake -l build/boot/kvm.log tests/boot/kvm.boot
+    part "a real KVM" tools/check-kvm.sh
+    ;;
 *)
     if grep -q "^long $what\$" tests/boot/*.boot; then
         part "$what" tools/boot-test.sh --long "$what"
