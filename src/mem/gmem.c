@@ -22,8 +22,9 @@ struct gmem {
     uint8_t *ram; /* low and high memory, one after the other */
     unsigned count;
     struct range range[GMEM_RANGES]; /* fixed once vCPUs run */
-    void (*hook)(void *ctx, uint64_t gpa_page);
-    void *hook_ctx;
+    /* set while others write: the context first, and whose hook it is makes no difference */
+    void (*_Atomic hook)(void *ctx, uint64_t gpa_page);
+    void *_Atomic hook_ctx;
 };
 
 static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, bool rom,
@@ -227,24 +228,33 @@ static _Atomic(uint8_t) *code_mark(const struct gmem *m, uint64_t gpa)
     return r != NULL ? &r->code[(gpa - r->gpa) / GMEM_PAGE] : NULL;
 }
 
+static void call_hook(const struct gmem *m, uint64_t page)
+{
+    void (*hook)(void *ctx, uint64_t gpa_page) = atomic_load(&m->hook);
+    void *ctx = atomic_load(&m->hook_ctx);
+
+    if (hook != NULL && ctx != NULL)
+        hook(ctx, page);
+}
+
 void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
 {
     uint64_t end = gpa + len;
 
-    if (len == 0 || m->hook == NULL)
+    if (len == 0 || atomic_load(&m->hook) == NULL)
         return;
     for (uint64_t page = align_down(gpa, GMEM_PAGE); page < end; page += GMEM_PAGE) {
         _Atomic(uint8_t) *mark = code_mark(m, page);
 
         if (mark != NULL && atomic_load(mark) != 0 && atomic_exchange(mark, 0) != 0)
-            m->hook(m->hook_ctx, page);
+            call_hook(m, page);
     }
 }
 
 void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx)
 {
-    m->hook = hook;
-    m->hook_ctx = ctx;
+    atomic_store(&m->hook_ctx, ctx);
+    atomic_store(&m->hook, hook);
 }
 
 void gmem_mark_code(struct gmem *m, uint64_t gpa_page)

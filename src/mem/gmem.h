@@ -67,7 +67,8 @@ const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len); /* RAM or ROM
 /*
  * Code marks, for engines that cache decoded instructions. A marked page's next write by anyone but
  * a vCPU calls the engine's hook (once for each page written; on the writer's thread, which may
- * hold a device lock; the hook takes no lock but its own).
+ * hold a device lock; the hook takes no lock but its own). Another hook may be set at any time by
+ * who caches nothing any more.
  */
 void gmem_written(struct gmem *m, uint64_t gpa, size_t len);
 void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx);

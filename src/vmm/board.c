@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
 
@@ -30,12 +31,16 @@ static void board_event(void *ctx, enum dev_event event, uint64_t arg)
         log_warn(vm->log, "the guest kernel has panicked and runs its crash kernel");
         break;
     case DEV_EVENT_A20:
-        if (vm->engine->a20 != NULL)
-            vm->engine->a20(vm->engine_vm, arg != 0);
+        for (unsigned i = 0; i < countof(vm->engine); i++) {
+            if (vm->engine[i].vm != NULL && vm->engine[i].ops->a20 != NULL)
+                vm->engine[i].ops->a20(vm->engine[i].vm, arg != 0);
+        }
         break;
     case DEV_EVENT_IGNNE:
-        if (vm->engine->ignne != NULL)
-            vm->engine->ignne(vm->engine_vm);
+        for (unsigned i = 0; i < countof(vm->engine); i++) {
+            if (vm->engine[i].vm != NULL && vm->engine[i].ops->ignne != NULL)
+                vm->engine[i].ops->ignne(vm->engine[i].vm);
+        }
         break;
     case DEV_EVENT_QUIT:
         vm_stop(vm, VM_POWEROFF);

@@ -22,7 +22,8 @@
 struct vcpu {
     struct vm *vm;
     unsigned id;
-    void *impl;            /* the engine's */
+    void *impl[2];         /* the engines', as in vm.engine */
+    atomic_uint nmis;      /* how many have come */
     struct rescue *rescue; /* NULL: not needed yet */
     pthread_t thread;
     bool started;
@@ -49,8 +50,17 @@ struct vm {
     struct irq_router *irqs;
     struct timerq *timers;
     struct loop *loop;
-    const struct engine_ops *engine;
-    void *engine_vm;
+    /*
+     * The engine, and another that it changes places with. engine_on says which one runs; the
+     * vCPU's thread changes it between two runs. ops is NULL where there is none.
+     */
+    struct engine_slot {
+        const struct engine_ops *ops;
+        void *vm;
+    } engine[2];
+    atomic_uint engine_on;
+    atomic_bool change_wanted;
+    unsigned changes;
     struct engine_env engine_env; /* what it was made with */
     struct x86_cpuid cpuid;
     uint64_t tsc_hz;
@@ -83,6 +93,24 @@ struct vm {
     uint64_t created_ns;
 };
 
+/* A vCPU on the engine that runs it now: one look, since another thread may see it change. */
+struct vcpu_on {
+    const struct engine_ops *ops;
+    void *impl;
+};
+
+static inline struct vcpu_on vcpu_on(const struct vcpu *v)
+{
+    unsigned on = atomic_load(&v->vm->engine_on);
+
+    return (struct vcpu_on){v->vm->engine[on].ops, v->impl[on]};
+}
+
+static inline const char *vm_engine_name(const struct vm *vm)
+{
+    return vm->engine[atomic_load(&vm->engine_on)].ops->name;
+}
+
 /* board.c: makes devices and fills vm->board. */
 int board_create(struct vm *vm, struct error *err);
 void board_destroy(struct vm *vm);
@@ -92,6 +120,7 @@ int vcpus_create(struct vm *vm, struct error *err);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm, struct error *err);
 void vcpus_leave(struct vm *vm);                  /* they run no more; any thread */
+void vcpu_kick(struct vcpu *v);                   /* it leaves its engine, or wakes; any thread */
 void vcpus_stop(struct vm *vm);                   /* joins all */
 extern const struct vcpu_signal_ops vcpu_signals; /* ctx: the struct vm */
 

@@ -40,7 +40,7 @@ static void ask(void *ctx)
 
     for (unsigned i = 0; i < vm->cpus; i++) {
         atomic_store(&p->cpu[i].wanted, true);
-        vm->engine->kick(vm->vcpu[i].impl);
+        vcpu_on(&vm->vcpu[i]).ops->kick(vcpu_on(&vm->vcpu[i]).impl);
     }
     timer_set(p->timer, timerq_now(vm->timers) + PERIOD_NS);
 }
@@ -56,7 +56,7 @@ void profiler_look(struct vcpu *v, const struct vcpu_exit *x)
         atomic_store(&s->wanted, false);
     if (x->reason != VCPU_EXIT_INTERRUPTED || !atomic_exchange(&s->wanted, false))
         return;
-    v->vm->engine->get(v->impl, &state);
+    vcpu_on(v).ops->get(vcpu_on(v).impl, &state);
     flat = (state.efer & X86_EFER_LMA) && (state.seg[X86_CS].attr & X86_SEG_L);
     profile_add(s->counts, x->rip + (flat ? 0 : state.seg[X86_CS].base),
                 (state.seg[X86_SS].attr & X86_SEG_DPL) == X86_SEG_DPL);

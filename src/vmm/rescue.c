@@ -68,7 +68,7 @@ static void note(struct vcpu *v, const struct vcpu_exit *x, const struct x86_sta
             v->vm->log,
             "vCPU %u: the %s engine cannot run %s at RIP %#llx; the software CPU does, from now "
             "on unsaid",
-            v->id, v->vm->engine->name, known ? x86_op_name(in.op) : "the instruction",
+            v->id, vm_engine_name(v->vm), known ? x86_op_name(in.op) : "the instruction",
             (unsigned long long)st->rip);
 }
 
@@ -87,7 +87,7 @@ static bool fail(struct vcpu *v, struct vcpu_exit *x, const char *why)
 {
     x->reason = VCPU_EXIT_FAIL;
     snprintf(x->text, sizeof(x->text), "the %s engine has given up on an instruction, and %.160s",
-             v->vm->engine->name, why);
+             vm_engine_name(v->vm), why);
     return false;
 }
 
@@ -112,20 +112,20 @@ static bool visit(struct vcpu *v, struct vcpu_exit *x, struct error *err)
 
 bool rescue_run(struct vcpu *v, struct vcpu_exit *x)
 {
-    const struct engine_ops *e = v->vm->engine;
+    struct vcpu_on e = vcpu_on(v);
     struct error err = {0};
     struct rescue *r;
 
     if (v->rescue == NULL && create(v, &err) != 0)
         return fail(v, x, err.text);
     r = v->rescue;
-    e->get(v->impl, r->state);
+    e.ops->get(e.impl, r->state);
     note(v, x, r->state);
     set_budget(r);
     r->visits++;
     if (!visit(v, x, &err))
         return false;
-    if (e->set(v->impl, r->state, &err) != 0)
+    if (e.ops->set(e.impl, r->state, &err) != 0)
         return fail(v, x, err.text);
     switch (x->reason) {
     case VCPU_EXIT_BUDGET:

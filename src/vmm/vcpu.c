@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
+#include "vmm/change.h"
 #include "vmm/internal.h"
 #include "vmm/profiler.h"
 #include "vmm/rescue.h"
@@ -32,30 +34,44 @@ static void vcpu_sleep(struct vcpu *v)
     pthread_mutex_unlock(&v->lock);
 }
 
+void vcpu_kick(struct vcpu *v)
+{
+    struct vcpu_on on = vcpu_on(v);
+
+    on.ops->kick(on.impl);
+    vcpu_wake(v);
+}
+
 static struct vcpu *vcpu_of(void *ctx, unsigned cpu)
 {
     struct vm *vm = ctx;
 
-    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl != NULL ? &vm->vcpu[cpu] : NULL;
+    return cpu < vm->cpus && vm->vcpu != NULL && vm->vcpu[cpu].impl[0] != NULL ? &vm->vcpu[cpu]
+                                                                               : NULL;
 }
 
 static void signal_interrupt(void *ctx, unsigned cpu)
 {
     struct vcpu *v = vcpu_of(ctx, cpu);
+    struct vcpu_on on;
 
     if (v == NULL)
         return;
-    v->vm->engine->interrupt(v->impl);
+    on = vcpu_on(v);
+    on.ops->interrupt(on.impl);
     vcpu_wake(v);
 }
 
 static void signal_nmi(void *ctx, unsigned cpu)
 {
     struct vcpu *v = vcpu_of(ctx, cpu);
+    struct vcpu_on on;
 
     if (v == NULL)
         return;
-    v->vm->engine->nmi(v->impl);
+    atomic_fetch_add(&v->nmis, 1); /* before engine_on is read: pairs with change_engine */
+    on = vcpu_on(v);
+    on.ops->nmi(on.impl);
     vcpu_wake(v);
 }
 
@@ -88,7 +104,7 @@ static uint64_t signal_tsc_now(void *ctx, unsigned cpu)
 {
     struct vcpu *v = vcpu_of(ctx, cpu);
 
-    return v != NULL ? v->vm->engine->tsc(v->impl) : 0;
+    return v != NULL ? vcpu_on(v).ops->tsc(vcpu_on(v).impl) : 0;
 }
 
 static uint64_t signal_tsc_hz(void *ctx, unsigned cpu)
@@ -177,16 +193,19 @@ static void *vcpu_main(void *arg)
     struct vcpu_exit x;
 
     while (!atomic_load(&vm->stopping)) {
-        int rc = vm->engine->run(v->impl, 0, &x);
+        struct vcpu_on on = vcpu_on(v);
+        int rc = on.ops->run(on.impl, 0, &x);
 
         if (rc < 0) {
-            log_error(vm->log, "vCPU %u: the %s engine failed: %s", v->id, vm->engine->name,
+            log_error(vm->log, "vCPU %u: the %s engine failed: %s", v->id, on.ops->name,
                       strerror(-rc));
             vm_stop(vm, VM_ERROR);
             break;
         }
         if (x.reason == VCPU_EXIT_EMULATE && rescue_run(v, &x))
             continue;
+        if (atomic_exchange(&vm->change_wanted, false))
+            change_engine(v);
         if (!vcpu_exit(v, &x))
             break;
         if (vm->profiler != NULL)
@@ -210,7 +229,7 @@ int vcpus_create(struct vm *vm, struct error *err)
         v->id = i;
         pthread_mutex_init(&v->lock, NULL);
         pthread_cond_init(&v->wake_up, NULL);
-        rc = vm->engine->vcpu_create(vm->engine_vm, i, &v->impl, err);
+        rc = vm->engine[0].ops->vcpu_create(vm->engine[0].vm, i, &v->impl[0], err);
         if (rc != 0)
             return rc;
     }
@@ -227,8 +246,10 @@ void vcpus_destroy(struct vm *vm)
         if (v->vm == NULL)
             continue;
         rescue_destroy(v);
-        if (v->impl != NULL)
-            vm->engine->vcpu_destroy(v->impl);
+        for (unsigned n = 0; n < countof(v->impl); n++) {
+            if (v->impl[n] != NULL)
+                vm->engine[n].ops->vcpu_destroy(v->impl[n]);
+        }
         pthread_cond_destroy(&v->wake_up);
         pthread_mutex_destroy(&v->lock);
     }
@@ -253,7 +274,7 @@ void vcpus_leave(struct vm *vm)
     atomic_store(&vm->stopping, true);
     for (unsigned i = 0; i < vm->cpus; i++) {
         if (vcpu_of(vm, i) != NULL)
-            vm->engine->kick(vm->vcpu[i].impl);
+            vcpu_on(&vm->vcpu[i]).ops->kick(vcpu_on(&vm->vcpu[i]).impl);
     }
 }
 
@@ -265,7 +286,7 @@ void vcpus_stop(struct vm *vm)
 
         if (!v->started)
             continue;
-        vm->engine->kick(v->impl);
+        vcpu_on(v).ops->kick(vcpu_on(v).impl);
         pthread_mutex_lock(&v->lock);
         pthread_cond_signal(&v->wake_up);
         pthread_mutex_unlock(&v->lock);

@@ -10,6 +10,7 @@
 #include "boot/pvh.h"
 #include "boot/tables.h"
 #include "host/program.h"
+#include "vmm/change.h"
 #include "vmm/devices.h"
 #include "vmm/internal.h"
 #include "vmm/profiler.h"
@@ -31,7 +32,10 @@ void vm_stop(struct vm *vm, enum vm_status status)
 
 void vm_signal(struct vm *vm, int signo)
 {
-    (void)signo;
+    if (signo == SIGUSR2) {
+        vm_change_engine(vm);
+        return;
+    }
     if (atomic_fetch_add(&vm->signals, 1) == 0 && vm->acpi) {
         log_info(vm->log, "power button pressed; a second signal ends the VM at once");
         acpipm_power_button(vm->acpipm);
@@ -47,7 +51,7 @@ struct loop *vm_loop(struct vm *vm)
 
 /* ---- parts ---- */
 
-static const struct engine_ops *find_engine(const char *want)
+const struct engine_ops *vm_find_engine(const char *want)
 {
     size_t len = strcspn(want, ","); /* behind a comma stands how the engine is to work */
 
@@ -67,7 +71,7 @@ static int choose_engine(struct vm *vm, struct error *err)
         int rc = e->probe(&vm->engine_env, true, &why);
 
         if (rc == 0) {
-            vm->engine = e;
+            vm->engine[0].ops = e;
             return 0;
         }
         if (rc == -ENOENT) /* most hosts: nothing to be done about it */
@@ -86,15 +90,15 @@ static int pick_engine(struct vm *vm, struct error *err)
     if (want == NULL || strcmp(want, "auto") == 0) {
         rc = choose_engine(vm, err);
     } else {
-        vm->engine = find_engine(want);
-        if (vm->engine == NULL)
+        vm->engine[0].ops = vm_find_engine(want);
+        if (vm->engine[0].ops == NULL)
             return error_set(err, -ENOENT, "there is no engine '%s' on this host", want);
-        rc = vm->engine->probe(&vm->engine_env, false, err);
+        rc = vm->engine[0].ops->probe(&vm->engine_env, false, err);
         if (rc != 0)
             return error_prefix(err, "the engine '%s' cannot be used here", want);
     }
     if (rc == 0)
-        log_info(vm->log, "engine: %s (%s)", vm->engine->name, vm->engine->summary);
+        log_info(vm->log, "engine: %s (%s)", vm->engine[0].ops->name, vm->engine[0].ops->summary);
     return rc;
 }
 
@@ -167,6 +171,26 @@ static int jit_cache(struct vm *vm, struct engine_env *env, struct error *err)
     return host_own_dir(path, err);
 }
 
+/* What this engine can run of the CPU model; a portable one is what the others can run, too. */
+static int fit_model(struct vm *vm, const struct engine_env *env, const char *model,
+                     struct error *err)
+{
+    bool portable = strcmp(model, "portable") == 0;
+
+    for (unsigned i = 0; engine_table[i] != NULL; i++) {
+        const struct engine_ops *e = engine_table[i];
+        int rc;
+
+        if (e->cpuid == NULL || (e != vm->engine[0].ops && !portable) ||
+            (e != vm->engine[0].ops && e->probe(env, false, NULL) != 0))
+            continue;
+        rc = e->cpuid(env, model, &vm->cpuid, err);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model"), *engine = config_get(vm->cfg, "engine");
@@ -204,15 +228,15 @@ static int create_engine(struct vm *vm, struct error *err)
         model = "host";
     if (rc == 0)
         rc = x86_cpuid_create(&vm->cpuid, model, &options, vm->tsc_hz, err);
-    if (rc == 0 && vm->engine->cpuid != NULL)
-        rc = vm->engine->cpuid(&env, model, &vm->cpuid, err);
+    if (rc == 0)
+        rc = fit_model(vm, &env, model, err);
     if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)
         return rc;
     env.lapic_ctx = vm->lapics;
     vm->engine_env = env;
-    rc = vm->engine->vm_create(&env, &vm->engine_vm, err);
+    rc = vm->engine[0].ops->vm_create(&env, &vm->engine[0].vm, err);
     return rc != 0 ? rc : vcpus_create(vm, err);
 }
 
@@ -300,7 +324,7 @@ static int load_guest(struct vm *vm, struct error *err)
     if (rc != 0)
         return rc;
     state.tsc_offset = 0 - host_tsc();
-    return vm->engine->set(vm->vcpu[0].impl, &state, err);
+    return vm->engine[0].ops->set(vm->vcpu[0].impl[0], &state, err);
 }
 
 int vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
@@ -359,8 +383,10 @@ void vm_destroy(struct vm *vm)
     profiler_destroy(vm->profiler);
     board_destroy(vm);
     vcpus_destroy(vm);
-    if (vm->engine_vm != NULL)
-        vm->engine->vm_destroy(vm->engine_vm);
+    for (unsigned i = 0; i < countof(vm->engine); i++) {
+        if (vm->engine[i].vm != NULL)
+            vm->engine[i].ops->vm_destroy(vm->engine[i].vm);
+    }
     timerq_destroy(vm->timers);
     irq_router_destroy(vm->irqs);
     bus_destroy(vm->bus);
@@ -397,7 +423,9 @@ void vm_print_stats(struct vm *vm, FILE *to)
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct vcpu_stats s = {0};
 
-        vm->engine->stats(vm->vcpu[i].impl, &s);
+        struct vcpu_on on = vcpu_on(&vm->vcpu[i]);
+
+        on.ops->stats(on.impl, &s);
         fprintf(to,
                 "vcpu %u: %.3f s, %llu instructions, %llu block lookups, %llu TLB misses, "
                 "%llu port and %llu MMIO accesses, %llu exceptions, %llu interrupts, %llu halts\n",
@@ -405,8 +433,11 @@ void vm_print_stats(struct vm *vm, FILE *to)
                 (unsigned long long)s.tlb_misses, (unsigned long long)s.pio,
                 (unsigned long long)s.mmio, (unsigned long long)s.exceptions,
                 (unsigned long long)s.interrupts, (unsigned long long)s.halts);
-        if (vm->engine->report != NULL)
-            vm->engine->report(vm->vcpu[i].impl, to);
+        if (on.ops->report != NULL)
+            on.ops->report(on.impl, to);
         rescue_report(&vm->vcpu[i], to);
+        if (vm->changes != 0)
+            fprintf(to, "vcpu %u: changed its engine %u times, and ends on %s\n", i, vm->changes,
+                    on.ops->name);
     }
 }

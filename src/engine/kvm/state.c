@@ -643,6 +643,8 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
     regs_in(&regs, out);
     sregs_in(&sregs, out);
     events_in(&events, out);
+    if (atomic_exchange(&cpu->nmi_signal, false)) /* signalled, not handed over yet */
+        out->nmi_pending = true;
     out->tsc_offset = kvm_tsc_offset(cpu);
     atomic_store(&cpu->tsc_offset, out->tsc_offset);
     out->mp_state = cpu->shutdown ? X86_MP_SHUTDOWN : cpu->halted ? X86_MP_HALTED : X86_MP_RUNNING;

@@ -45,9 +45,23 @@ bool soft_has(const struct soft_cpu *cpu, enum x86_feature f)
     return f == X86_FEAT_BASE || (f != X86_FEAT_HIDDEN && cpu->vm->env.cpuid->feature[f]);
 }
 
-void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t *bytes,
+/* Processors without TZCNT and LZCNT take F3 for a prefix that means nothing: BSF and BSR. */
+static struct x86_insn without_f3(const struct soft_cpu *cpu, const struct x86_insn *insn)
+{
+    struct x86_insn plain = *insn;
+
+    if ((insn->op == X86_TZCNT || insn->op == X86_LZCNT) && !soft_has(cpu, insn->feature)) {
+        plain.op = insn->op == X86_TZCNT ? X86_BSF : X86_BSR;
+        plain.feature = X86_FEAT_BASE;
+    }
+    return plain;
+}
+
+void uop_build(struct soft_cpu *cpu, const struct x86_insn *decoded, const uint8_t *bytes,
                struct uop *u)
 {
+    const struct x86_insn plain = without_f3(cpu, decoded), *insn = &plain;
+
     u->op = insn->op;
     u->len = insn->len;
     u->seg = insn->seg;

@@ -560,6 +560,8 @@ static void soft_get(void *vcpu, struct x86_state *out)
 
     *out = cpu->st;
     out->rflags = soft_flags(cpu);
+    if (atomic_load(&cpu->pending) & SOFT_PENDING_NMI) /* signalled, not looked at yet */
+        out->nmi_pending = true;
     out->seg[X86_SS].attr = (out->seg[X86_SS].attr & ~X86_SEG_DPL) | cpu->cpl << 5;
 }
 
@@ -582,10 +584,12 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     if (env->lapic != NULL && env->lapic->msr_read(env->lapic_ctx, cpu->id, 0x1b, &base) == 0 &&
         (base & 0xc00) == 0x800)
         cpu->apic_page = base & cpu->vm->phys_mask & PAGE_MASK;
+    gmem_set_code_hook(env->mem, code_hook, cpu->vm); /* two software CPUs may share the memory */
     mmu_flush_all(cpu);
     block_flush_all(cpu);
     jit_flush(cpu);
     soft_mode_changed(cpu);
+    atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_NMI); /* the state says it */
     atomic_fetch_or(&cpu->pending,
                     SOFT_PENDING_SLOW |
                         (in->nmi_pending && !in->nmi_blocked ? SOFT_PENDING_NMI : 0));

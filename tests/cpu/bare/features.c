@@ -372,6 +372,19 @@ static void instructions(void)
              0x4433, 0x44);
 }
 
+/* Where TZCNT and LZCNT are not offered, F3 in front of BSF and BSR means nothing. */
+static void ignored_f3(void)
+{
+    const char *bits = "SDM Vol.2, TZCNT and LZCNT";
+
+    require(!cpuid_bit(7, 0, 1, 3), "BMI1 is offered");
+    computes("f3.bsf", bits, CODE("tzcnt eax, ebx"), 0x40, 6);
+    require_end();
+    require(!cpuid_bit(0x80000001u, 0, 2, 5), "LZCNT is offered");
+    computes("f3.bsr", bits, CODE("lzcnt eax, ebx"), 0x40, 6);
+    require_end();
+}
+
 void test(void)
 {
     leaves();
@@ -380,4 +393,5 @@ void test(void)
     xsave();
     clocks();
     instructions();
+    ignored_f3();
 }

@@ -1,0 +1,72 @@
+#include "vmm/change.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void vm_change_engine(struct vm *vm)
+{
+    const char *model = config_get(vm->cfg, "cpu.model");
+
+    if (model == NULL || strcmp(model, "portable") != 0) {
+        log_warn(vm->log,
+                 "engine: no change: start with -o cpu.model=portable, so that the guest's "
+                 "processor is what every engine offers");
+        return;
+    }
+    if (vm->cpus > 1) {
+        UNIMPLEMENTED(vm->log, "a change of engine with %u vCPUs", vm->cpus);
+        return;
+    }
+    atomic_store(&vm->change_wanted, true);
+    vcpu_kick(&vm->vcpu[0]);
+}
+
+/* The other engine's VM and vCPU, made at the first change. */
+static int make_other(struct vcpu *v, unsigned n, struct error *err)
+{
+    struct vm *vm = v->vm;
+    struct engine_slot *slot = &vm->engine[n];
+    const char *name = strcmp(vm_engine_name(vm), "soft") == 0 ? "kvm" : "soft";
+    int rc;
+
+    if (v->impl[n] != NULL)
+        return 0;
+    slot->ops = vm_find_engine(name);
+    if (slot->ops == NULL)
+        return error_set(err, -ENOENT, "there is no engine '%s' on this host", name);
+    rc = slot->ops->probe(&vm->engine_env, false, err);
+    if (rc == 0 && slot->vm == NULL)
+        rc = slot->ops->vm_create(&vm->engine_env, &slot->vm, err);
+    if (rc == 0)
+        rc = slot->ops->vcpu_create(slot->vm, v->id, &v->impl[n], err);
+    return rc;
+}
+
+void change_engine(struct vcpu *v)
+{
+    struct vm *vm = v->vm;
+    unsigned from = atomic_load(&vm->engine_on), to = 1 - from, nmis = atomic_load(&v->nmis);
+    struct x86_state *state = aligned_alloc(_Alignof(struct x86_state), sizeof(*state));
+    struct error err = {0};
+    int rc = state == NULL ? error_set(&err, -ENOMEM, "no memory for a vCPU's state")
+                           : make_other(v, to, &err);
+
+    if (rc == 0) {
+        vm->engine[from].ops->get(v->impl[from], state);
+        rc = vm->engine[to].ops->set(v->impl[to], state, &err);
+    }
+    free(state);
+    if (rc != 0) {
+        log_warn(vm->log, "engine: no change, %s goes on: %s", vm_engine_name(vm), err.text);
+        return;
+    }
+    atomic_store(&vm->engine_on, to);
+    /* what other threads told the old one since: the local APIC knows, an NMI only they do */
+    vm->engine[to].ops->interrupt(v->impl[to]);
+    if (atomic_load(&v->nmis) != nmis)
+        vm->engine[to].ops->nmi(v->impl[to]);
+    vm->changes++;
+    log_info(vm->log, "engine: %s, in place of %s", vm->engine[to].ops->name,
+             vm->engine[from].ops->name);
+}
