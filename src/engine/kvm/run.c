@@ -248,6 +248,8 @@ static int offer_interrupt(struct kvm_cpu *cpu)
     cpu->irq_waits = env->lapic != NULL && env->lapic->pending(env->lapic_ctx, cpu->id);
     if (!cpu->irq_waits)
         return 0;
+    if (run->if_flag) /* it goes on, if only to say that it would take it now */
+        cpu->halted = false;
     if (run->ready_for_interrupt_injection && run->if_flag) {
         int vector = env->lapic->ack(env->lapic_ctx, cpu->id), rc;
         struct kvm_interrupt irq = {.irq = (uint32_t)vector};
@@ -256,7 +258,6 @@ static int offer_interrupt(struct kvm_cpu *cpu)
         if (vector >= 0) {
             run->ready_for_interrupt_injection = 0;
             cpu->stats.interrupts++;
-            cpu->halted = false;
             rc = kvm_cpu_ioctl_p(cpu, KVM_INTERRUPT, &irq);
             if (rc < 0)
                 return rc;
