@@ -59,10 +59,10 @@ decoder() {
     [ "$failed" -eq 0 ]
 }
 
-# The CPU against the host's own: ten million random cases, or as many as a quarter of an hour holds.
+# The CPU against the host's own: ten million random cases, or as many as twelve minutes hold.
 oracle() {
     passed=0 failed=0 skipped=0
-    count build/tests/cpu/oracle --seed "${SEED:-2}" --count 10000000 --minutes 14 --jobs "$(nproc)" \
+    count build/tests/cpu/oracle --seed "${SEED:-2}" --count 10000000 --minutes 12 --jobs "$(nproc)" \
         --tests build/meson-info/intro-tests.json --source tests
     count build/tests/cpu/system
     echo "$passed passed, $failed failed, $skipped skipped"

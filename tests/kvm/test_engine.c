@@ -1,4 +1,6 @@
 /* The kvm engine alone on the fake: what a whole guest would meet too rarely. */
+#include <errno.h>
+#include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +136,51 @@ static void halted_for_good(struct bench *b)
     check(st.mp_state == X86_MP_HALTED && st.rip == CODE, "and the state says so");
 }
 
+/* ---- what stands in the way, said so that a person can act on it ---- */
+
+/* An emulator that looks at each instruction, as KVMs without hardware do, and is as slow. */
+static bool looks(void *ctx, const uint8_t *bytes, unsigned len)
+{
+    (void)ctx;
+    (void)bytes;
+    (void)len;
+    return false;
+}
+
+/* A KVM with this fault or without this capability: the engine says no, and these words. */
+static void refuses(const struct kvm_fake_fault *fault, uint32_t missing, bool choose,
+                    const char *words)
+{
+    const struct kvm_fake_options options = {.faults = fault,
+                                             .fault_count = fault != NULL ? 1 : 0,
+                                             .missing = &missing,
+                                             .missing_count = missing != 0 ? 1 : 0,
+                                             .fails = choose ? looks : NULL};
+    struct kvm_fake *fake = kvm_fake_create(&options);
+    struct engine_env env = {.kvm = kvm_fake_sys(fake), .cpus = 1};
+    struct error err = {0};
+    void *vm;
+    int rc = engine_kvm.probe(&env, choose, &err);
+
+    if (rc == 0 && !choose) /* what only shows when a VM is made */
+        rc = engine_kvm.vm_create(&env, &vm, &err);
+    check(rc < 0 && strstr(err.text, words) != NULL, words);
+    kvm_fake_destroy(fake);
+}
+
+static void refusals(void)
+{
+    refuses(&(struct kvm_fake_fault){0, ENOENT, true}, 0, false, "there is no /dev/kvm");
+    refuses(&(struct kvm_fake_fault){0, EACCES, true}, 0, false, "add yourself to its group");
+    refuses(&(struct kvm_fake_fault){0, ENODEV, true}, 0, false, "load kvm_intel or kvm_amd");
+    refuses(&(struct kvm_fake_fault){0, EBUSY, true}, 0, false, "in use by another hypervisor");
+    refuses(&(struct kvm_fake_fault){KVM_CREATE_VM, EBUSY, true}, 0, false, "another hypervisor");
+    refuses(&(struct kvm_fake_fault){KVM_CREATE_VM, ENOMEM, true}, 0, false, "makes no VM");
+    refuses(NULL, KVM_CAP_X86_MSR_FILTER, false, "too old: it has no KVM_CAP_X86_MSR_FILTER");
+    refuses(NULL, KVM_CAP_IMMEDIATE_EXIT, false, "too old: it has no KVM_CAP_IMMEDIATE_EXIT");
+    refuses(NULL, 0, true, "emulates instead of running");
+}
+
 static int open_bench(struct bench *b, struct kvm_fake *fake)
 {
     struct error err = {0};
@@ -173,6 +220,7 @@ int main(void)
     halted_elsewhere(&b);
     kicked(&b);
     halted_for_good(&b);
+    refusals();
     engine_kvm.vcpu_destroy(b.cpu);
     engine_kvm.vm_destroy(b.vm);
     bus_destroy(b.env.bus);
