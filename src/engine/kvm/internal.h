@@ -9,8 +9,7 @@
 
 /* What this kernel's KVM can do, read once. */
 struct kvm_caps {
-    bool xsave, xcrs, sregs2, debugregs, exit_on_failure, user_msrs, msr_filter, readonly;
-    unsigned xsave_size; /* bytes of KVM_GET_XSAVE2's area; at least a struct kvm_xsave */
+    bool xsave, xcrs, sregs2, debugregs, exit_on_failure, readonly;
 };
 
 /* A transfer of MSRs: the kernel's list with room for entries. */

@@ -82,6 +82,14 @@ static void exit_pio(struct kvm_cpu *cpu, struct vcpu_exit *x)
     cpu->unfinished = true;
 }
 
+/* The APIC's page, while it is on and not in x2APIC mode: IA32_APIC_BASE bits 11 and 10. */
+static bool is_apic(const struct kvm_cpu *cpu, uint64_t gpa)
+{
+    uint64_t base = cpu->run->apic_base;
+
+    return cpu->vm->env.lapic != NULL && (base & 0xc00) == 0x800 && gpa >> 12 == base >> 12;
+}
+
 /* Sizes that the bus has none of come from accesses that cross a page. */
 static void mmio_piece(struct kvm_cpu *cpu, struct vcpu_exit *x, uint64_t gpa, unsigned size,
                        uint8_t *data, bool write)
@@ -91,7 +99,7 @@ static void mmio_piece(struct kvm_cpu *cpu, struct vcpu_exit *x, uint64_t gpa, u
 
     if (write)
         memcpy(&v, data, size);
-    if (env->lapic != NULL && gpa >> 12 == cpu->run->apic_base >> 12) {
+    if (is_apic(cpu, gpa)) {
         if (write) {
             env->lapic->mmio_write(env->lapic_ctx, cpu->id, gpa & 4095, size, v);
             atomic_store(&cpu->irq_signal, true);
