@@ -8,10 +8,7 @@
 
 #define ENTRIES_MAX 256u
 
-struct list {
-    struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 entry[ENTRIES_MAX];
-};
+#define LIST_SIZE (sizeof(struct kvm_cpuid2) + ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2))
 
 static struct x86_cpuid_leaf leaf_in(const struct kvm_cpuid_entry2 *e)
 {
@@ -25,16 +22,16 @@ static struct x86_cpuid_leaf leaf_in(const struct kvm_cpuid_entry2 *e)
 int kvm_cpuid_supported(const struct kvm_sys *sys, int dev_fd, struct x86_cpuid_leaf *leaf,
                         unsigned max)
 {
-    struct list *l = calloc(1, sizeof(*l));
+    struct kvm_cpuid2 *l = calloc(1, LIST_SIZE);
     unsigned n = 0;
     int rc;
 
     if (l == NULL)
         return -ENOMEM;
-    l->head.nent = ENTRIES_MAX;
+    l->nent = ENTRIES_MAX;
     rc = sys->ioctl(sys->ctx, dev_fd, KVM_GET_SUPPORTED_CPUID, (uintptr_t)l);
-    for (unsigned i = 0; rc >= 0 && i < l->head.nent && i < ENTRIES_MAX && n < max; i++)
-        leaf[n++] = leaf_in(&l->entry[i]);
+    for (unsigned i = 0; rc >= 0 && i < l->nent && i < ENTRIES_MAX && n < max; i++)
+        leaf[n++] = leaf_in(&l->entries[i]);
     free(l);
     return rc < 0 ? rc : (int)n;
 }
@@ -63,13 +60,13 @@ int kvm_cpuid_set(struct kvm_cpu *cpu, struct error *err)
 {
     const struct engine_env *env = &cpu->vm->env;
     const struct x86_cpuid *c = env->cpuid;
-    struct list *l = calloc(1, sizeof(*l));
+    struct kvm_cpuid2 *l = calloc(1, LIST_SIZE);
     int rc;
 
     if (l == NULL)
         return error_set(err, -ENOMEM, "no memory for CPUID's leaves");
     for (unsigned i = 0; i < c->count && i < ENTRIES_MAX; i++) {
-        struct kvm_cpuid_entry2 *e = &l->entry[l->head.nent++];
+        struct kvm_cpuid_entry2 *e = &l->entries[l->nent++];
         bool any = c->leaf[i].subleaf == UINT32_MAX;
         uint32_t r[4];
 

@@ -4,6 +4,7 @@
 
 #include <linux/kvm.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "engine/kvm/kvm.h"
 
@@ -12,12 +13,17 @@ struct kvm_caps {
     bool xsave, xcrs, sregs2, debugregs, exit_on_failure, readonly;
 };
 
-/* A transfer of MSRs: the kernel's list with room for entries. */
+/* A transfer of MSRs: room for the kernel's struct kvm_msrs, whose end is open. */
 #define KVM_MSRS_MAX 64u
-struct kvm_msr_list_buf {
-    struct kvm_msrs head;
-    struct kvm_msr_entry entry[KVM_MSRS_MAX];
+struct kvm_msr_buf {
+    _Alignas(8) uint8_t room[sizeof(struct kvm_msrs) + KVM_MSRS_MAX * sizeof(struct kvm_msr_entry)];
 };
+
+static inline struct kvm_msrs *kvm_msrs_in(struct kvm_msr_buf *b)
+{
+    memset(b->room, 0, sizeof(struct kvm_msrs));
+    return (void *)b->room;
+}
 
 struct kvm_machine {
     struct engine_env env;

@@ -372,22 +372,23 @@ static struct state_msr state_msr(unsigned n)
  */
 static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
 {
-    struct kvm_msr_list_buf b;
+    struct kvm_msr_buf b;
+    struct kvm_msrs *m = kvm_msrs_in(&b);
     unsigned done = 0;
 
     while (done < STATE_MSRS) {
         unsigned n = 0;
         int rc;
 
-        memset(&b.head, 0, sizeof(b.head));
+        m->nmsrs = 0;
         for (unsigned i = done; i < STATE_MSRS; i++, n++) {
-            struct state_msr m = state_msr(i);
+            struct state_msr one = state_msr(i);
 
-            b.entry[n] = (struct kvm_msr_entry){.index = m.index};
-            memcpy(&b.entry[n].data, (const uint8_t *)st + m.offset, 8);
+            m->entries[n] = (struct kvm_msr_entry){.index = one.index};
+            memcpy(&m->entries[n].data, (const uint8_t *)st + one.offset, 8);
         }
-        b.head.nmsrs = n;
-        rc = kvm_cpu_ioctl_p(cpu, KVM_SET_MSRS, &b);
+        m->nmsrs = n;
+        rc = kvm_cpu_ioctl_p(cpu, KVM_SET_MSRS, m);
         if (rc < 0)
             return rc;
         for (unsigned i = 0; i < (unsigned)rc && i < n; i++)
@@ -395,7 +396,7 @@ static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
         done += (unsigned)rc;
         if (done < STATE_MSRS) {
             cpu->msr_lost |= 1ull << done;
-            cpu->msr_kept[done] = b.entry[rc].data;
+            cpu->msr_kept[done] = m->entries[rc].data;
             done++;
         }
     }
@@ -404,22 +405,23 @@ static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
 
 static int msrs_read(struct kvm_cpu *cpu, struct x86_state *st)
 {
-    struct kvm_msr_list_buf b;
+    struct kvm_msr_buf b;
+    struct kvm_msrs *m = kvm_msrs_in(&b);
     unsigned done = 0;
 
     while (done < STATE_MSRS) {
         unsigned n = 0;
         int rc;
 
-        memset(&b.head, 0, sizeof(b.head));
+        m->nmsrs = 0;
         for (unsigned i = done; i < STATE_MSRS; i++, n++)
-            b.entry[n] = (struct kvm_msr_entry){.index = state_msr(i).index};
-        b.head.nmsrs = n;
-        rc = kvm_cpu_ioctl_p(cpu, KVM_GET_MSRS, &b);
+            m->entries[n] = (struct kvm_msr_entry){.index = state_msr(i).index};
+        m->nmsrs = n;
+        rc = kvm_cpu_ioctl_p(cpu, KVM_GET_MSRS, m);
         if (rc < 0)
             return rc;
         for (unsigned i = 0; i < (unsigned)rc && i < n; i++)
-            memcpy((uint8_t *)st + state_msr(done + i).offset, &b.entry[i].data, 8);
+            memcpy((uint8_t *)st + state_msr(done + i).offset, &m->entries[i].data, 8);
         done += (unsigned)rc;
         if (done < STATE_MSRS)
             done++; /* not there */
@@ -433,26 +435,26 @@ static int msrs_read(struct kvm_cpu *cpu, struct x86_state *st)
 
 int kvm_msr_get(struct kvm_cpu *cpu, uint32_t index, uint64_t *value)
 {
-    struct kvm_msr_list_buf b;
+    struct kvm_msr_buf b;
+    struct kvm_msrs *m = kvm_msrs_in(&b);
     int rc;
 
-    memset(&b.head, 0, sizeof(b.head));
-    b.head.nmsrs = 1;
-    b.entry[0] = (struct kvm_msr_entry){.index = index};
-    rc = kvm_cpu_ioctl_p(cpu, KVM_GET_MSRS, &b);
-    *value = b.entry[0].data;
+    m->nmsrs = 1;
+    m->entries[0] = (struct kvm_msr_entry){.index = index};
+    rc = kvm_cpu_ioctl_p(cpu, KVM_GET_MSRS, m);
+    *value = m->entries[0].data;
     return rc == 1 ? 0 : rc < 0 ? rc : -EINVAL;
 }
 
 int kvm_msr_set(struct kvm_cpu *cpu, uint32_t index, uint64_t value)
 {
-    struct kvm_msr_list_buf b;
+    struct kvm_msr_buf b;
+    struct kvm_msrs *m = kvm_msrs_in(&b);
     int rc;
 
-    memset(&b.head, 0, sizeof(b.head));
-    b.head.nmsrs = 1;
-    b.entry[0] = (struct kvm_msr_entry){.index = index, .data = value};
-    rc = kvm_cpu_ioctl_p(cpu, KVM_SET_MSRS, &b);
+    m->nmsrs = 1;
+    m->entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+    rc = kvm_cpu_ioctl_p(cpu, KVM_SET_MSRS, m);
     return rc == 1 ? 0 : rc < 0 ? rc : -EINVAL;
 }
 
