@@ -16,7 +16,4 @@ void vm_change_engine(struct vm *vm);
 /* Carries it out; on the vCPU's thread, between two runs. */
 void change_engine(struct vcpu *v);
 
-/* The engine of this name, up to a comma; NULL: there is none. */
-const struct engine_ops *vm_find_engine(const char *want);
-
 #endif

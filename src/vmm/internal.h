@@ -106,6 +106,16 @@ static inline struct vcpu_on vcpu_on(const struct vcpu *v)
     return (struct vcpu_on){v->vm->engine[on].ops, v->impl[on]};
 }
 
+static inline void vcpu_on_kick(const struct vcpu *v)
+{
+    struct vcpu_on on = vcpu_on(v);
+
+    on.ops->kick(on.impl);
+}
+
+/* The engine of this name, up to a comma; NULL: there is none. */
+const struct engine_ops *vm_find_engine(const char *want);
+
 static inline const char *vm_engine_name(const struct vm *vm)
 {
     return vm->engine[atomic_load(&vm->engine_on)].ops->name;

@@ -40,7 +40,7 @@ static void ask(void *ctx)
 
     for (unsigned i = 0; i < vm->cpus; i++) {
         atomic_store(&p->cpu[i].wanted, true);
-        vcpu_on(&vm->vcpu[i]).ops->kick(vcpu_on(&vm->vcpu[i]).impl);
+        vcpu_on_kick(&vm->vcpu[i]);
     }
     timer_set(p->timer, timerq_now(vm->timers) + PERIOD_NS);
 }

@@ -25,11 +25,7 @@ struct rescue {
 
 static const struct engine_ops *soft(void)
 {
-    for (unsigned i = 0; engine_table[i] != NULL; i++) {
-        if (strcmp(engine_table[i]->name, "soft") == 0)
-            return engine_table[i];
-    }
-    return NULL;
+    return vm_find_engine("soft");
 }
 
 static int create(struct vcpu *v, struct error *err)

@@ -36,9 +36,7 @@ static void vcpu_sleep(struct vcpu *v)
 
 void vcpu_kick(struct vcpu *v)
 {
-    struct vcpu_on on = vcpu_on(v);
-
-    on.ops->kick(on.impl);
+    vcpu_on_kick(v);
     vcpu_wake(v);
 }
 
@@ -104,7 +102,12 @@ static uint64_t signal_tsc_now(void *ctx, unsigned cpu)
 {
     struct vcpu *v = vcpu_of(ctx, cpu);
 
-    return v != NULL ? vcpu_on(v).ops->tsc(vcpu_on(v).impl) : 0;
+    struct vcpu_on on;
+
+    if (v == NULL)
+        return 0;
+    on = vcpu_on(v);
+    return on.ops->tsc(on.impl);
 }
 
 static uint64_t signal_tsc_hz(void *ctx, unsigned cpu)
@@ -274,7 +277,7 @@ void vcpus_leave(struct vm *vm)
     atomic_store(&vm->stopping, true);
     for (unsigned i = 0; i < vm->cpus; i++) {
         if (vcpu_of(vm, i) != NULL)
-            vcpu_on(&vm->vcpu[i]).ops->kick(vcpu_on(&vm->vcpu[i]).impl);
+            vcpu_on_kick(&vm->vcpu[i]);
     }
 }
 
@@ -286,7 +289,7 @@ void vcpus_stop(struct vm *vm)
 
         if (!v->started)
             continue;
-        vcpu_on(v).ops->kick(vcpu_on(v).impl);
+        vcpu_on_kick(v);
         pthread_mutex_lock(&v->lock);
         pthread_cond_signal(&v->wake_up);
         pthread_mutex_unlock(&v->lock);

@@ -180,7 +180,7 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGALRM, hangs);
-    c.sys = &conform_host;
+    c.sys = &kvm_sys_host;
     if (strcmp(argv[1], "fake") == 0) {
         fake = kvm_fake_create(NULL);
         if (fake == NULL)

@@ -75,7 +75,4 @@ struct step {
 extern const struct step system_steps[], state_steps[], run_steps[], event_steps[], mode_steps[],
     msr_steps[], apic_steps[];
 
-/* open(2), ioctl(2), mmap(2) on the device; kick is SIGUSR1. */
-extern const struct kvm_sys conform_host;
-
 #endif

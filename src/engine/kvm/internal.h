@@ -32,7 +32,6 @@ struct kvm_machine {
     size_t run_size;
     struct kvm_caps caps;
     unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
-    struct kvm_cpu *cpu[256];
 };
 
 struct kvm_cpu {

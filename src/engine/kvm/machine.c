@@ -252,7 +252,6 @@ static void kvm_vcpu_destroy(void *p)
     if (cpu == NULL)
         return;
     sys = cpu->vm->sys;
-    cpu->vm->cpu[cpu->id] = NULL;
     if (cpu->run != NULL)
         sys->munmap(sys->ctx, cpu->run, cpu->vm->run_size);
     if (cpu->fd >= 0)
@@ -291,7 +290,6 @@ static int kvm_vcpu_create(void *p, unsigned id, void **out, struct error *err)
     cpu->vm = vm;
     cpu->id = id;
     cpu->fd = -1;
-    vm->cpu[id] = cpu;
     rc = create_vcpu(cpu, err);
     if (rc < 0) {
         kvm_vcpu_destroy(cpu);

@@ -380,7 +380,6 @@ static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
         unsigned n = 0;
         int rc;
 
-        m->nmsrs = 0;
         for (unsigned i = done; i < STATE_MSRS; i++, n++) {
             struct state_msr one = state_msr(i);
 
@@ -413,7 +412,6 @@ static int msrs_read(struct kvm_cpu *cpu, struct x86_state *st)
         unsigned n = 0;
         int rc;
 
-        m->nmsrs = 0;
         for (unsigned i = done; i < STATE_MSRS; i++, n++)
             m->entries[n] = (struct kvm_msr_entry){.index = state_msr(i).index};
         m->nmsrs = n;
