@@ -20,6 +20,7 @@ build libzstd-dev   kernels compressed with zstd
 build liblzma-dev   kernels compressed with xz or lzma
 build liblz4-dev    kernels compressed with lz4
 build libbz2-dev    kernels compressed with bzip2
+build liburing-dev  many disk requests at once
 run   cpio          packs the guest's initramfs
 check cpio          packs the guest's initramfs
 check clang         the second compiler, and the one with the better sanitizers
@@ -31,6 +32,7 @@ check binutils      objdump, a third one
 check acpica-tools  iasl, which reads our ACPI tables
 check patch         puts the faults of tests/mutants into a copy of the tree
 check mandoc        checks the manual pages
+check qemu-utils    qemu-img, a second program that reads our disk images
 bench qemu-system-x86 the program that ours is compared with
 fresh debootstrap   makes a new Debian to build in
 TABLE
