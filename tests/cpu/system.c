@@ -594,6 +594,7 @@ int main(int argc, char **argv)
         {"protection", test_protection},
         {"jit", test_jit},
         {"loops", test_loops},
+        {"links", test_links},
     };
     unsigned failed, count;
     struct machine *m;

@@ -169,5 +169,6 @@ void test_vme(struct machine *m);
 void test_protection(struct machine *m);
 void test_jit(struct machine *m);
 void test_loops(struct machine *m);
+void test_links(struct machine *m);
 
 #endif
