@@ -132,19 +132,23 @@ int hfile_info(int fd, struct hfile_info *out)
 unsigned hfile_align(int fd)
 {
     unsigned align = 4096;
-    void *p;
 
 #ifndef O_DIRECT
     (void)fd;
-    return 1; /* F_NOCACHE asks nothing */
+    align = 1; /* F_NOCACHE asks nothing */
 #else
+    struct hfile_info info;
+    void *p;
+
+    if (hfile_info(fd, &info) < 0 || info.size < 1024)
+        return align; /* behind the end anything is taken */
     if (posix_memalign(&p, 4096, 8192) != 0)
         return align;
     if (pread(fd, (char *)p + 512, 512, 512) >= 0)
         align = 512;
     free(p);
-    return align;
 #endif
+    return align;
 }
 
 /* ---- reading and writing ---- */
