@@ -14,8 +14,8 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #endif
-#ifdef __APPLE__
-#include <sys/disk.h>
+#if defined(__APPLE__) && __has_include(<sys/disk.h>)
+#include <sys/disk.h> /* a cross compiler's headers may lack it */
 #endif
 
 #include "base/bits.h"
@@ -84,7 +84,7 @@ static int device_info(int fd, struct hfile_info *out)
         out->sector = (unsigned)sector;
     if (ioctl(fd, BLKPBSZGET, &physical) == 0)
         out->physical = physical;
-#elif defined(__APPLE__)
+#elif defined(DKIOCGETBLOCKCOUNT)
     uint64_t count = 0;
     uint32_t sector = 512, physical = 0;
 
