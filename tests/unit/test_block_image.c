@@ -244,6 +244,39 @@ static void test_refresh(void **state)
     }
 }
 
+/* What the loop was told before is not forgotten when somebody else waits for the disk's jobs. */
+static void test_told(void **state)
+{
+    static uint8_t p[512];
+    struct disk *d = disk_create(true);
+    struct call bad, read;
+    struct error err = {0};
+
+    (void)state;
+    disk_file(d, 65536);
+    for (unsigned i = 0; i < 300; i++) {
+        assert_int_equal(disk_open(d, "", true, &err), 0);
+        call_init(&bad, d, BLOCK_READ, 1, p, 512);
+        call_init(&read, d, BLOCK_READ, 512, p, 512);
+        pthread_mutex_lock(&d->env.lock);
+        block_submit(d->b, &bad.r);
+        block_submit(d->b, &read.r);
+        if (i % 3 == 0)
+            block_refresh(d->b);
+        else if (i % 3 == 1)
+            assert_int_equal(block_insert(d->b, NULL, &err), 0);
+        else
+            block_drain(d->b);
+        assert_int_equal(bad.rc, i % 3 == 2 ? -EINVAL : 1);
+        pthread_mutex_unlock(&d->env.lock);
+        assert_int_equal(call_wait(&bad), -EINVAL);
+        assert_int_equal(call_wait(&read), 0);
+        until_changed(d, (i + 2) / 3);
+        disk_close(d);
+    }
+    disk_destroy(d);
+}
+
 static int insert(struct disk *d, const char *path, struct error *err)
 {
     int rc;
@@ -343,7 +376,8 @@ int main(void)
         cmocka_unit_test(test_unreadable), cmocka_unit_test(test_geometry),
         cmocka_unit_test(test_serial),     cmocka_unit_test(test_judged),
         cmocka_unit_test(test_nodelete),   cmocka_unit_test(test_refresh),
-        cmocka_unit_test(test_insert),     cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_told),       cmocka_unit_test(test_insert),
+        cmocka_unit_test(test_pieces),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
