@@ -97,8 +97,6 @@ int block_options_read(const struct options *opts, bool removable, struct block_
         return error_set(err, -EINVAL,
                          "a disk needs an image: its path, or ram=SIZE for one in "
                          "memory");
-    if (opt_string(opts, "iothread", NULL) != NULL)
-        return error_set(err, -ENOTSUP, "iothread= is not built yet; leave it out");
     rc = read_words(opts, out, err);
     if (rc == 0 && sectors != NULL)
         rc = read_sectors(sectors, out, err);

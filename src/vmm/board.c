@@ -217,6 +217,22 @@ static int create_pci(struct vm *vm, struct error *err)
     return pci_create(&pc, &vm->pci, err);
 }
 
+/* A device with iothread=N has a loop beside the VM's. */
+static int pick_loop(struct vm *vm, const struct config *node, struct loop **loop,
+                     struct error *err)
+{
+    uint64_t number;
+    int rc = config_u64(node, "iothread", 0, &number, err);
+
+    if (rc != 0 || config_find(node, "iothread") == NULL)
+        return rc;
+    if (vm->iothreads == NULL)
+        vm->iothreads = iothreads_create();
+    if (vm->iothreads == NULL)
+        return error_set(err, -ENOMEM, "no memory for a thread");
+    return iothreads_get(vm->iothreads, number, loop, err);
+}
+
 static int add_pci_device(struct vm *vm, unsigned bus, unsigned slot, unsigned func,
                           const struct config *node, struct error *err)
 {
@@ -240,6 +256,9 @@ static int add_pci_device(struct vm *vm, unsigned bus, unsigned slot, unsigned f
     snprintf(vm->pci_dev_name[n], sizeof(vm->pci_dev_name[n]), "pci.%u.%u.%u", bus, slot, func);
     env_fill(vm, &vm->pci_dev_env[n], vm->pci_dev_name[n]);
     vm->pci_dev_count++;
+    rc = pick_loop(vm, node, &vm->pci_dev_env[n].loop, err);
+    if (rc != 0)
+        return error_prefix(err, "pci.%u.%u.%u (%s)", bus, slot, func, name);
     if (strcmp(name, "lpc") == 0) {
         vm->board.has_lpc = true;
         vm->board.lpc_bus = (uint8_t)bus;
@@ -399,7 +418,9 @@ int board_create(struct vm *vm, struct error *err)
 
 void board_destroy(struct vm *vm)
 {
+    iothreads_stop(vm->iothreads);
     pci_destroy(vm->pci);
+    iothreads_destroy(vm->iothreads);
     for (unsigned i = 0; i < vm->pci_dev_count; i++)
         dev_env_fini(&vm->pci_dev_env[i]);
     if (vm->pci_env_ready)

@@ -14,6 +14,7 @@
 #include "host/clock.h"
 #include "host/loop.h"
 #include "pci/pci.h"
+#include "vmm/iothread.h"
 #include "vmm/vm.h"
 
 #define VM_CHIPS_MAX 20u
@@ -81,6 +82,7 @@ struct vm {
     struct dev_env pci_dev_env[VM_PCI_MAX];
     char pci_dev_name[VM_PCI_MAX][40];
     unsigned pci_dev_count;
+    struct iothreads *iothreads; /* NULL: no device asked for one */
 
     struct board board;
     struct linux_info kernel;  /* zeros if another loader was used */
