@@ -14,6 +14,7 @@
 #include "base/endian.h"
 #include "block/block.h"
 #include "virtio/pci.h"
+#include "virtio/span.h"
 #include "virtio/virtio.h"
 
 #define BLK_F_SEG_MAX (1ull << 2)
@@ -80,10 +81,7 @@ struct blk_request {
     uint32_t in_len; /* what the driver is told was written: all of it, with the status */
     uint8_t *status;
     uint64_t status_gpa;
-    /* Both of `capacity`, kept from one use to the next. */
-    struct iovec *iov;
-    uint64_t *gpa;
-    unsigned capacity;
+    struct virtq_span data; /* of a read or a write */
     struct blk_part *parts; /* BLK_PARTS_MAX once it was needed */
     unsigned part, part_count;
 };
@@ -116,13 +114,6 @@ static void blk_end(struct blk_request *r, uint8_t status)
     b->unused = r;
 }
 
-/* The device stored into guest memory by host address: the engines must know. */
-static void blk_data_written(struct blk_request *r)
-{
-    for (unsigned i = 0; i < r->io.iov_count; i++)
-        gmem_written(r->b->env->mem, r->gpa[i], r->iov[i].iov_len);
-}
-
 static void blk_next_part(struct blk_request *r)
 {
     const struct blk_part *p = &r->parts[r->part++];
@@ -139,7 +130,7 @@ static void blk_done(struct block_request *io, int rc)
     struct blk_request *r = (struct blk_request *)(void *)io; /* its first member */
 
     if (r->type == BLK_T_IN)
-        blk_data_written(r);
+        virtq_span_written(&r->data, r->b->env->mem);
     if (rc == 0 && r->part < r->part_count)
         blk_next_part(r);
     else
@@ -150,28 +141,6 @@ static_assert(offsetof(struct blk_request, io) == 0, "blk_done finds the request
 
 /* ---- beginning one ---- */
 
-static bool blk_grow(struct blk_request *r, unsigned count)
-{
-    unsigned capacity = r->capacity != 0 ? r->capacity : 8;
-    struct iovec *iov;
-    uint64_t *gpa;
-
-    while (capacity < count)
-        capacity *= 2;
-    if (capacity == r->capacity)
-        return true;
-    iov = realloc(r->iov, capacity * sizeof(*iov));
-    if (iov != NULL)
-        r->iov = iov;
-    gpa = realloc(r->gpa, capacity * sizeof(*gpa));
-    if (gpa != NULL)
-        r->gpa = gpa;
-    if (iov == NULL || gpa == NULL)
-        return false;
-    r->capacity = capacity;
-    return true;
-}
-
 static struct blk_request *blk_unused(struct blk *b)
 {
     struct blk_request *r = b->unused;
@@ -180,30 +149,6 @@ static struct blk_request *blk_unused(struct blk *b)
         return calloc(1, sizeof(*r));
     b->unused = r->next;
     return r;
-}
-
-/* len bytes from `skip` on of n segments; empty ones are left out. There is room for n. */
-static void blk_span(struct blk_request *r, const struct virtq_seg *s, unsigned n, uint64_t skip,
-                     uint64_t len)
-{
-    unsigned count = 0;
-
-    for (; n > 0 && len > 0; n--, s++) {
-        uint64_t part;
-
-        if (skip >= s->len) {
-            skip -= s->len;
-            continue;
-        }
-        part = min_u64(s->len - skip, len);
-        r->iov[count].iov_base = (uint8_t *)s->hva + skip;
-        r->iov[count].iov_len = (size_t)part;
-        r->gpa[count++] = s->gpa + skip;
-        skip = 0;
-        len -= part;
-    }
-    r->io.iov = r->iov;
-    r->io.iov_count = count;
 }
 
 /* The last byte that the device may write. c->in_len is not 0. */
@@ -253,7 +198,9 @@ static void blk_read_write(struct blk_request *r, const struct virtq_chain *c, u
         blk_end(r, BLK_S_IOERR);
         return;
     }
-    if (!blk_range(b, sector, len, &r->io.offset) || !blk_grow(r, n)) {
+    if (!blk_range(b, sector, len, &r->io.offset) ||
+        !virtq_span_set(&r->data, write ? c->segs : c->segs + c->out_count, n,
+                        write ? BLK_HEADER : 0, len)) {
         blk_end(r, BLK_S_IOERR);
         return;
     }
@@ -261,7 +208,8 @@ static void blk_read_write(struct blk_request *r, const struct virtq_chain *c, u
         blk_end(r, BLK_S_OK);
         return;
     }
-    blk_span(r, write ? c->segs : c->segs + c->out_count, n, write ? BLK_HEADER : 0, len);
+    r->io.iov = r->data.iov;
+    r->io.iov_count = r->data.count;
     r->io.op = write ? BLOCK_WRITE : BLOCK_READ;
     r->io.fua = write && !b->writeback;
     r->io.len = len;
@@ -391,6 +339,7 @@ static bool blk_take(struct blk *b, unsigned queue, const struct virtq_chain *c)
     r->token = c->token;
     r->in_len = (uint32_t)min_u64(c->in_len, UINT32_MAX);
     r->part = r->part_count = 0;
+    r->data.count = 0;
     blk_find_status(r, c);
     blk_begin(r, c);
     return true;
@@ -521,8 +470,7 @@ static void blk_destroy(void *dev)
         struct blk_request *r = b->unused;
 
         b->unused = r->next;
-        free(r->iov);
-        free(r->gpa);
+        virtq_span_free(&r->data);
         free(r->parts);
         free(r);
     }

@@ -19,8 +19,8 @@
 #define BOARD_DEVICES 8u
 
 static const struct pci_ops *const known[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops,
-    &virtio_rnd_ops,     &virtio_blk_ops,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,     &pci_uart_ops,
+    &virtio_rnd_ops,     &virtio_blk_ops,         &virtio_scsi_ops,
 };
 
 struct slot {
