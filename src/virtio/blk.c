@@ -442,6 +442,13 @@ static void blk_drain(void *dev)
     block_drain(b->block);
 }
 
+static void blk_refresh(void *dev)
+{
+    struct blk *b = dev;
+
+    block_refresh(b->block);
+}
+
 static void blk_reset(void *dev)
 {
     struct blk *b = dev;
@@ -547,6 +554,7 @@ static const struct virtio_ops blk_ops = {
     .destroy = blk_destroy,
     .reset = blk_reset,
     .quiesce = blk_drain,
+    .refresh = blk_refresh,
     .negotiated = blk_negotiated,
     .cfg_read = blk_cfg_read,
     .cfg_write = blk_cfg_write,

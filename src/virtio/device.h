@@ -44,6 +44,8 @@ struct virtio_ops {
     void (*loaded)(void *dev); /* may be NULL */
     /* FEATURES_OK, or a legacy driver's DRIVER_OK: the negotiated set. May be NULL. */
     void (*negotiated)(void *dev, uint64_t features);
+    /* What is behind the device may have another size: look. May be NULL. */
+    void (*refresh)(void *dev);
     /* The type's configuration, a byte at a time; offset < cfg_len. NULL if cfg_len is 0. */
     uint8_t (*cfg_read)(void *dev, unsigned offset);
     /* value little-endian; offset + size <= cfg_len. NULL: read-only. */

@@ -321,6 +321,14 @@ void virtio_pci_reset(void *dev)
     virtio_reset(v);
 }
 
+void virtio_pci_refresh(void *dev)
+{
+    struct virtio *v = dev;
+
+    if (v->ops->refresh != NULL)
+        v->ops->refresh(v->impl);
+}
+
 uint64_t virtio_pci_bar_read(void *dev, unsigned bar, uint64_t offset, unsigned size)
 {
     if (bar == VIRTIO_BAR_LEGACY)

@@ -27,6 +27,8 @@ void virtio_pci_bar_write(void *dev, unsigned bar, uint64_t offset, unsigned siz
 void virtio_pci_cfg_written(void *dev, unsigned offset, unsigned size);
 void virtio_pci_cfg_read(void *dev, unsigned offset, unsigned size);
 void virtio_pci_save(void *dev, struct state_buf *out);
+/* What is behind the device may have another size; for who has changed it. env->lock held. */
+void virtio_pci_refresh(void *dev);
 int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
 
 /* The rows that every type's table of options ends with. */

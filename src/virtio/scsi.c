@@ -445,6 +445,13 @@ static void drain(void *dev)
     block_drain(h->block);
 }
 
+static void refresh(void *dev)
+{
+    struct host *h = dev;
+
+    block_refresh(h->block);
+}
+
 static void reset(void *dev)
 {
     struct host *h = dev;
@@ -561,6 +568,7 @@ static const struct virtio_ops scsi_ops = {
     .destroy = destroy,
     .reset = reset,
     .quiesce = drain,
+    .refresh = refresh,
     .loaded = loaded,
     .cfg_read = cfg_read,
     .cfg_write = cfg_write,

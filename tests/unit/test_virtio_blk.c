@@ -508,12 +508,36 @@ static void test_frozen(void **state)
     close_world(w);
 }
 
+/* Another size: the capacity, its generation, and the configuration's interrupt. */
+static void test_resize(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct driver *d = &w->d;
+    uint64_t generation;
+
+    (void)state;
+    driver_seed(d);
+    open_world(w, "", false);
+    driver_begin(d, F_VERSION_1 | F_BLK_ALL, 1, 32);
+    generation = mmio_in(&d->m, d->bar + 0x15, 1);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2000, 8), DISK / SECTOR);
+    driver_refresh(d);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x15, 1), generation);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x1000, 1), 0);
+    assert_int_equal(truncate(w->path, DISK + SECTOR), 0);
+    driver_refresh(d);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2000, 8), DISK / SECTOR + 1);
+    assert_int_not_equal(mmio_in(&d->m, d->bar + 0x15, 1), generation);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x1000, 1), 2);
+    close_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),  cmocka_unit_test(test_model_threads),
         cmocka_unit_test(test_reset),  cmocka_unit_test(test_abuse),
-        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_frozen), cmocka_unit_test(test_resize),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -427,6 +427,45 @@ static void test_control(void **state)
     close_world(&w);
 }
 
+/* Another size: an event, at once or with the next buffer, and a unit attention. */
+static void test_resize(void **state)
+{
+    const struct vbuf b = {DATA, 16, true};
+    struct world w;
+    uint32_t len;
+    unsigned tag;
+
+    (void)state;
+    open_world(&w, "", 1u << 2);
+    if (!fits(&w))
+        return close_world(&w);
+    ready(&w);
+    assert_true(queue_add(&w.d, 1, &b, 1, 3));
+    queue_kick(&w.d, 1);
+    assert_false(queue_take(&w.d, 1, &tag, &len));
+    assert_int_equal(truncate(w.path, 2 * DISK), 0);
+    driver_refresh(&w.d);
+    assert_true(queue_take(&w.d, 1, &tag, &len));
+    assert_int_equal(len, 16);
+    assert_int_equal(le32_load(data(&w)), 3);
+    assert_int_equal(le64_load(data(&w) + 4), 1);
+    assert_int_equal(le32_load(data(&w) + 12), 0x092A);
+    RUN(&w, IN, 0, 0x00);
+    expect_sense(&w, 0x062A09);
+    assert_int_equal(RUN(&w, IN, 8, 0x25), 0);
+    assert_int_equal(be32_load(data(&w)), 2 * BLOCKS - 1);
+    for (unsigned i = 3; i < 5; i++) { /* twice without a buffer: one of them is missed */
+        assert_int_equal(truncate(w.path, i * DISK), 0);
+        driver_refresh(&w.d);
+    }
+    machine_save_load(&w.d.m);
+    assert_true(queue_add(&w.d, 1, &b, 1, 3));
+    queue_kick(&w.d, 1);
+    assert_true(queue_take(&w.d, 1, &tag, &len));
+    assert_int_equal(le32_load(data(&w)), 0x80000003);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -434,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_many_blocks), cmocka_unit_test(test_unmap),
         cmocka_unit_test(test_read_only),   cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_abuse),       cmocka_unit_test(test_control),
+        cmocka_unit_test(test_resize),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

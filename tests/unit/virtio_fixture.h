@@ -12,7 +12,9 @@
 #include <time.h>
 
 #include "host/loop.h"
+#include "pci/internal.h"
 #include "pci_fixture.h"
+#include "virtio/pci.h"
 
 #define VQ_MAX 8u
 #define VQ_TAGS 16u
@@ -172,6 +174,14 @@ static inline void queue_start(struct driver *d, unsigned n, unsigned size)
     mmio_out(&d->m, d->bar + 0x30, 8, q->used);
     mmio_out(&d->m, d->bar + 0x1C, 2, 1);
     assert_int_equal(mmio_in(&d->m, d->bar + 0x1C, 2), 1);
+}
+
+/* The image has another size now. */
+static inline void driver_refresh(struct driver *d)
+{
+    pthread_mutex_lock(&d->m.env[0].lock);
+    virtio_pci_refresh(d->m.pci->funcs[0]->impl);
+    pthread_mutex_unlock(&d->m.env[0].lock);
 }
 
 /* The whole of it, `queues` of them of that size (2 at most in a hostile build). */
