@@ -38,7 +38,8 @@ static void flush(struct fixture *f, struct call *c)
     call_submit(c);
 }
 
-/* Nothing is under way but what stands at the gate: by a request that goes through all the layers. */
+/* Nothing is under way but what stands at the gate: by a request that goes through all the layers.
+ */
 static void settle(struct fixture *f)
 {
     assert_int_equal(disk_do(f->d, BLOCK_READ, 0, sector, 512), 0);
@@ -138,11 +139,11 @@ static void test_errors(void **state)
         enum block_op op;
         int host, guest;
     } cases[] = {
-        {"r", BLOCK_READ, -EIO, -EIO},         {"r", BLOCK_READ, -ENXIO, -EIO},
-        {"w", BLOCK_WRITE, -EIO, -EIO},        {"w", BLOCK_WRITE, -ENOSPC, -ENOSPC},
-        {"w", BLOCK_WRITE, -EDQUOT, -ENOSPC},  {"w", BLOCK_WRITE, -EBADF, -EROFS},
-        {"f", BLOCK_FLUSH, -EIO, -EIO},        {"z", BLOCK_ZERO, -ENOSPC, -ENOSPC},
-        {"d", BLOCK_DISCARD, -EIO, -EIO},      {"d", BLOCK_DISCARD, -EOPNOTSUPP, 0},
+        {"r", BLOCK_READ, -EIO, -EIO},        {"r", BLOCK_READ, -ENXIO, -EIO},
+        {"w", BLOCK_WRITE, -EIO, -EIO},       {"w", BLOCK_WRITE, -ENOSPC, -ENOSPC},
+        {"w", BLOCK_WRITE, -EDQUOT, -ENOSPC}, {"w", BLOCK_WRITE, -EBADF, -EROFS},
+        {"f", BLOCK_FLUSH, -EIO, -EIO},       {"z", BLOCK_ZERO, -ENOSPC, -ENOSPC},
+        {"d", BLOCK_DISCARD, -EIO, -EIO},     {"d", BLOCK_DISCARD, -EOPNOTSUPP, 0},
         {"w", BLOCK_WRITE, -ETIMEDOUT, -EIO},
     };
 
@@ -158,7 +159,8 @@ static void test_errors(void **state)
         }
         /* ten errors were told of, in ten lines; the last says that there may be more */
         assert_int_equal(f->d->log_count, 10);
-        assert_non_null(strstr(f->d->log[9 % 8], "disk0: gate: write of 512 bytes at 512 failed: "));
+        assert_non_null(
+            strstr(f->d->log[9 % 8], "disk0: gate: write of 512 bytes at 512 failed: "));
         assert_non_null(strstr(f->d->log[9 % 8], "dropped for a while"));
         gate_fail(f->g, "w", -EIO, 1);
         assert_int_equal(disk_do(f->d, BLOCK_WRITE, 512, sector, 512), -EIO);
@@ -389,8 +391,8 @@ static void chain_done(struct block_request *r, int rc)
 {
     struct chain *c = container_of(r, struct chain, r);
 
-    assert_int_equal(rc, 0);
-    assert_false(c->inside);
+    must(rc == 0);
+    must(!c->inside);
     c->inside = true;
     if (--c->left > 0)
         block_submit(c->d->b, &c->r);
@@ -426,18 +428,12 @@ static void test_chain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_flush_waits),
-        cmocka_unit_test(test_flush_shared),
-        cmocka_unit_test(test_fua),
-        cmocka_unit_test(test_fua_before_flush),
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_flush_fails),
-        cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_pause_drain),
-        cmocka_unit_test(test_iops),
-        cmocka_unit_test(test_bps),
-        cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_close),
+        cmocka_unit_test(test_flush_waits), cmocka_unit_test(test_flush_shared),
+        cmocka_unit_test(test_fua),         cmocka_unit_test(test_fua_before_flush),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_flush_fails),
+        cmocka_unit_test(test_pause),       cmocka_unit_test(test_pause_drain),
+        cmocka_unit_test(test_iops),        cmocka_unit_test(test_bps),
+        cmocka_unit_test(test_drain),       cmocka_unit_test(test_close),
         cmocka_unit_test(test_chain),
     };
 
