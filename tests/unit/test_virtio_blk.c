@@ -508,6 +508,75 @@ static void test_frozen(void **state)
     close_world(w);
 }
 
+static void code_written(void *ctx, uint64_t gpa_page)
+{
+    uint64_t *pages = ctx;
+
+    *pages |= 1ull << (gpa_page / GMEM_PAGE - DATA / GMEM_PAGE);
+}
+
+/* Pages with code that the disk is read into, and that of the status: the engines hear of it. */
+static void test_code(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    const struct vbuf in[] = {{DATA, 16, false},
+                              {DATA + 0x1800, 0x1000, true},
+                              {DATA + 0x4000, 0x200, true},
+                              {DATA + 0x6000, 1, true}};
+    uint64_t pages = 0;
+    uint32_t len;
+    unsigned tag;
+
+    (void)state;
+    driver_seed(&w->d);
+    open_world(w, "", false);
+    driver_begin(&w->d, F_VERSION_1, 1, 8);
+    if (w->d.q[0].size < 4) {
+        close_world(w);
+        return;
+    }
+    gmem_set_code_hook(w->d.m.mem, code_written, &pages);
+    for (unsigned i = 1; i < 9; i++)
+        gmem_mark_code(w->d.m.mem, DATA + GMEM_PAGE * i);
+    put(&w->d, DATA, T_IN, 8);
+    put(&w->d, DATA + 8, 0, 8);
+    assert_true(queue_add(&w->d, 0, in, 4, 0));
+    queue_kick(&w->d, 0);
+    queue_wait(&w->d, 0, &tag, &len);
+    assert_int_equal(pages, 1u << 1 | 1u << 2 | 1u << 4 | 1u << 6);
+    gmem_set_code_hook(w->d.m.mem, NULL, NULL);
+    close_world(w);
+}
+
+/* The cache can be switched off only by who has negotiated that. */
+static void test_cache(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct driver *d = &w->d;
+
+    (void)state;
+    driver_seed(d);
+    open_world(w, "", false);
+    driver_begin(d, F_VERSION_1, 1, 8); /* neither FLUSH nor CONFIG_WCE */
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 0);
+    mmio_out(&d->m, d->bar + 0x2020, 1, 1);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 0);
+    driver_begin(d, F_VERSION_1 | 1u << 9, 1, 8);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 1);
+    mmio_out(&d->m, d->bar + 0x2020, 1, 0);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 1);
+    driver_begin(d, F_VERSION_1 | 1u << 9 | 1u << 11, 1, 8);
+    mmio_out(&d->m, d->bar + 0x2020, 1, 0);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 0);
+    mmio_out(&d->m, d->bar + 0x2020, 1, 2);
+    mmio_out(&d->m, d->bar + 0x2000, 1, 1);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 0);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2000, 8), DISK / SECTOR);
+    machine_save_load(&d->m);
+    assert_int_equal(mmio_in(&d->m, d->bar + 0x2020, 1), 0);
+    close_world(w);
+}
+
 /* Another size: the capacity, its generation, and the configuration's interrupt. */
 static void test_resize(void **state)
 {
@@ -537,7 +606,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),  cmocka_unit_test(test_model_threads),
         cmocka_unit_test(test_reset),  cmocka_unit_test(test_abuse),
-        cmocka_unit_test(test_frozen), cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_frozen), cmocka_unit_test(test_code),
+        cmocka_unit_test(test_cache),  cmocka_unit_test(test_resize),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -489,6 +489,30 @@ static void test_two_threads(void **state)
     pthread_join(driver, NULL);
 }
 
+/* A driver that offers the same descriptor again and again: what is out stays bounded. */
+static void test_out_of_bounds(void **state)
+{
+    struct rig *r = *state;
+    struct virtq_token first;
+
+    desc(r, 0, DATA, 4, WRITE, 0);
+    for (unsigned i = 0; i < r->q.size; i++) {
+        offer(r, 0);
+        assert_int_equal(virtq_pop(&r->q, &r->c), 1);
+        if (i == 0)
+            first = r->c.token;
+    }
+    virtq_push(&r->q, &first, 4);
+    offer(r, 0);
+    assert_int_equal(virtq_pop(&r->q, &r->c), 1);
+    offer(r, 0);
+    assert_int_equal(virtq_pop(&r->q, &r->c), -22);
+    assert_string_equal(r->q.why, "more requests are out than the ring is long");
+    set_up(r);
+    virtq_push(&r->q, &first, 4); /* of before the reset */
+    assert_int_equal(gmem_read16(r->mem, USED + 2), 0);
+}
+
 /* Where used entries go, once round the ring. */
 static void test_used_entries(void **state)
 {
@@ -516,6 +540,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hostile_setup, start, stop),
         cmocka_unit_test_setup_teardown(test_random, start, stop),
         cmocka_unit_test_setup_teardown(test_two_threads, start, stop),
+        cmocka_unit_test_setup_teardown(test_out_of_bounds, start, stop),
         cmocka_unit_test_setup_teardown(test_used_entries, start, stop),
     };
 
