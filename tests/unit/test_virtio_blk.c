@@ -193,12 +193,12 @@ static uint8_t *memory(struct world *w, uint64_t gpa)
 /* What memory should look like when it is done. */
 static void model_read(struct world *w, struct request *r)
 {
+    static const char id[20] = "MODEL";
     uint64_t at = r->sector * SECTOR;
 
     if (r->type == T_GET_ID)
         for (unsigned i = 0, n = 0; i < r->data_count; n += r->data_len[i++])
-            memcpy(w->expect + r->data[i] - DATA, "MODEL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" + n,
-                   r->data_len[i]);
+            memcpy(w->expect + r->data[i] - DATA, id + n, r->data_len[i]);
     if (r->type == T_IN && r->status == S_OK) {
         for (unsigned i = 0; i < r->data_count; i++) {
             for (uint32_t n = 0; n < r->data_len[i]; n++, at++) {
