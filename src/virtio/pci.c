@@ -366,13 +366,19 @@ static const struct state_field virtq_state[] = {
     STATE_FIELD(15, struct virtq, used_wrap), STATE_FIELD(16, struct virtq, pushed),
 };
 
+void virtio_pci_quiesce(void *dev)
+{
+    struct virtio *v = dev;
+
+    if (v->ops->quiesce != NULL)
+        v->ops->quiesce(v->impl);
+}
+
 void virtio_pci_save(void *dev, struct state_buf *out)
 {
     struct virtio *v = dev;
     struct timerq *t = v->env->timers;
 
-    if (v->ops->quiesce != NULL)
-        v->ops->quiesce(v->impl);
     state_save(virtio_state, countof(virtio_state), v, t, out);
     for (unsigned i = 0; i < v->queues; i++)
         state_save(virtq_state, countof(virtq_state), &v->q[i], t, out);

@@ -26,6 +26,7 @@ uint64_t virtio_pci_bar_read(void *dev, unsigned bar, uint64_t offset, unsigned 
 void virtio_pci_bar_write(void *dev, unsigned bar, uint64_t offset, unsigned size, uint64_t value);
 void virtio_pci_cfg_written(void *dev, unsigned offset, unsigned size);
 void virtio_pci_cfg_read(void *dev, unsigned offset, unsigned size);
+void virtio_pci_quiesce(void *dev);
 void virtio_pci_save(void *dev, struct state_buf *out);
 /* What is behind the device may have another size; for who has changed it. env->lock held. */
 void virtio_pci_refresh(void *dev);
@@ -40,6 +41,7 @@ int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, str
 #define VIRTIO_PCI_OPS                                                                             \
     .destroy = virtio_pci_destroy, .reset = virtio_pci_reset, .bar_read = virtio_pci_bar_read,     \
     .bar_write = virtio_pci_bar_write, .cfg_written = virtio_pci_cfg_written,                      \
-    .cfg_read = virtio_pci_cfg_read, .save = virtio_pci_save, .load = virtio_pci_load
+    .cfg_read = virtio_pci_cfg_read, .quiesce = virtio_pci_quiesce, .save = virtio_pci_save,       \
+    .load = virtio_pci_load
 
 #endif

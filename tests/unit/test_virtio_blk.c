@@ -428,6 +428,33 @@ static void test_reset(void **state)
     close_world(w);
 }
 
+/* What is out when the machine is saved is done before, and comes back after. */
+static void test_save(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    (void)state;
+    driver_seed(&w->d);
+    open_world(w, ",iops=400", true);
+    for (unsigned i = 0; i < countof(rings); i++) {
+        driver_begin(&w->d, rings[i] | F_BLK_ALL, 1, 64);
+        many_reads(w);
+        machine_save_load(&w->d.m);
+        for (unsigned n = 0; n < VQ_TAGS; n++) {
+            unsigned tag;
+            uint32_t len;
+
+            if (!w->r[n].out) /* it found no room */
+                continue;
+            assert_true(queue_take(&w->d, 0, &tag, &len));
+            assert_int_equal(len, 64 * SECTOR + 1);
+        }
+        queue_kick(&w->d, 0);
+        assert_int_equal(driver_status(&w->d), 0xF);
+    }
+    close_world(w);
+}
+
 /* A header or a status that has no room, and rings that move. */
 static void test_abuse(void **state)
 {
@@ -605,9 +632,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),  cmocka_unit_test(test_model_threads),
-        cmocka_unit_test(test_reset),  cmocka_unit_test(test_abuse),
-        cmocka_unit_test(test_frozen), cmocka_unit_test(test_code),
-        cmocka_unit_test(test_cache),  cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_reset),  cmocka_unit_test(test_save),
+        cmocka_unit_test(test_abuse),  cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_code),   cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_resize),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
