@@ -16,6 +16,7 @@ BEGIN {
         level[part[1]] = part[2]
     }
     may["pci/dev"] = 1 # lpc and uart hold chips
+    may["virtio/storage"] = 1 # virtio-scsi carries the commands of storage/scsi.c
     # The CPU and the devices meet in bus/ and are joined in vmm/; boot/ knows no device.
     n = split("engine/dev engine/pci engine/virtio engine/storage engine/nic dev/engine pci/engine " \
         "virtio/engine storage/engine nic/engine boot/dev boot/pci boot/virtio boot/storage boot/nic " \

@@ -4,6 +4,8 @@
 
 #include "pci/pci.h"
 
-extern const struct pci_ops virtio_rnd_ops; /* "virtio-rnd" 1AF4:1005 */
+extern const struct pci_ops virtio_rnd_ops;  /* "virtio-rnd" 1AF4:1005 */
+extern const struct pci_ops virtio_blk_ops;  /* "virtio-blk" 1AF4:1001 */
+extern const struct pci_ops virtio_scsi_ops; /* "virtio-scsi" 1AF4:1004 */
 
 #endif

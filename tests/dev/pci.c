@@ -5,12 +5,15 @@
  *
  *     cfgrl 3 0x10 = 0x2001     cfgrb, cfgrw: configuration space by ports
  *     cfgwl 3.1 4 7             cfgwb, cfgww
+ *     image 1048576             an empty file of so many bytes, which device options call IMAGE:
+ *     pci 4 virtio-blk IMAGE,ro
  *     pokeq 0x1000 0            guest memory, for rings: pokeb ... pokeq, peekb ... peekq
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pci/table.h"
 #include "runner.h"
@@ -19,7 +22,8 @@
 #define BOARD_DEVICES 8u
 
 static const struct pci_ops *const known[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,     &pci_uart_ops,
+    &virtio_rnd_ops,     &virtio_blk_ops,         &virtio_scsi_ops,
 };
 
 struct slot {
@@ -35,6 +39,7 @@ struct board_pci {
     bool assigned;
     unsigned count;
     struct slot slots[BOARD_DEVICES];
+    char image[64]; /* its path, "": there is none */
 };
 
 static int slot_add(struct board_pci *b, struct slot *s, struct error *err)
@@ -104,6 +109,8 @@ static void board_pci_fini(struct unit *u)
         if (b->slots[i].config != NULL)
             config_destroy(b->slots[i].config);
     }
+    if (b->image[0] != '\0')
+        unlink(b->image);
     free(b);
 }
 
@@ -171,11 +178,41 @@ static void slot_env(struct slot *s, const struct dev_env *from)
     s->env.event_ctx = from->event_ctx;
 }
 
+static void cmd_image(struct runner *r, unsigned count, char **words)
+{
+    struct unit *u = pci_unit(r);
+    struct board_pci *b = u != NULL ? u->ctx : NULL;
+    uint64_t size;
+    int fd;
+
+    (void)count;
+    if (b == NULL || b->image[0] != '\0' || !number(r, words[1], &size)) {
+        fail(r, "no image can be made");
+        return;
+    }
+    snprintf(b->image, sizeof(b->image), "/tmp/xhyve-dev-runner.XXXXXX");
+    fd = mkstemp(b->image);
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+        fail(r, "cannot make %s: %s", b->image, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The text of the options, with the image's path for the word IMAGE at their beginning. */
+static const char *with_image(const struct board_pci *b, const char *text, char *room, size_t size)
+{
+    if (strncmp(text, "IMAGE", 5) != 0)
+        return text;
+    snprintf(room, size, "%s%s", b->image, text + 5);
+    return room;
+}
+
 static void cmd_pci(struct runner *r, unsigned count, char **words)
 {
     struct unit *u = pci_unit(r);
     struct board_pci *b = u != NULL ? u->ctx : NULL;
     struct error err = {0};
+    char room[256];
     struct slot *s;
 
     if (b == NULL || b->count == BOARD_DEVICES) {
@@ -194,7 +231,8 @@ static void cmd_pci(struct runner *r, unsigned count, char **words)
         return;
     }
     slot_env(s, &u->env);
-    if ((count > 3 && slot_options(s, words[3], &err) != 0) || slot_add(b, s, &err) != 0) {
+    if ((count > 3 && slot_options(s, with_image(b, words[3], room, sizeof(room)), &err) != 0) ||
+        slot_add(b, s, &err) != 0) {
         fail(r, "%s", err.text);
         dev_env_fini(&s->env);
         if (s->config != NULL)
@@ -307,6 +345,7 @@ static void cmd_poke(struct runner *r, unsigned count, char **words)
 
 const struct command pci_commands[] = {
     {"pci", 2, 3, cmd_pci, "SLOT[.FUNC] NAME [OPTIONS]"},
+    {"image", 1, 1, cmd_image, "BYTES"},
     {"assign", 0, 0, cmd_assign, ""},
     {"cfgrb", 2, 4, cmd_cfgr, "SLOT[.FUNC] REGISTER [= VALUE]"},
     {"cfgrw", 2, 4, cmd_cfgr, "SLOT[.FUNC] REGISTER [= VALUE]"},

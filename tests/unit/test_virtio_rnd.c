@@ -339,6 +339,12 @@ static void test_needs_reset(void **state)
     /* rings outside RAM */
     common_w(&d, 0x14, 1, 0);
     common_w(&d, 0x20, 8, 0xFFFFFFFFFFFFFFF0);
+    common_w(&d, 0x1C, 2, 1); /* before its time */
+    assert_int_equal(common_r(&d, 0x1C, 2), 0);
+    common_w(&d, 0x14, 1, 3);
+    common_w(&d, 0x08, 4, 1);
+    common_w(&d, 0x0C, 4, 1);
+    common_w(&d, 0x14, 1, 0x0B);
     common_w(&d, 0x1C, 2, 1);
     assert_int_equal(common_r(&d, 0x14, 1) & 0x40, 0x40);
     out(&d.m, (uint16_t)(d.io + 18), 1, 0);
