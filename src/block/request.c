@@ -1,0 +1,153 @@
+/* Requests come in and are handed back. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bits.h"
+#include "block/internal.h"
+
+static void run_done(struct block *b)
+{
+    struct block_request *r;
+
+    if (b->in_done)
+        return; /* whoever called that `done` goes on with what came in meanwhile */
+    b->in_done = true;
+    b->plugged++;
+    while ((r = b->done_first) != NULL) {
+        b->done_first = r->private.next;
+        if (b->done_first == NULL)
+            b->done_end = &b->done_first;
+        r->done(r, r->private.rc);
+    }
+    b->in_done = false;
+    block_unplug(b);
+}
+
+void block_process(struct block *b)
+{
+    struct aio_job *job;
+
+    if (b->aio != NULL) {
+        aio_clear(b->aio);
+        while ((job = aio_reap(b->aio)) != NULL) {
+            if (job == &b->flush_job)
+                block_flush_result(b);
+            else
+                block_op_result(container_of(job, struct op, job));
+        }
+        if (b->plugged == 0)
+            aio_kick(b->aio);
+    }
+    run_done(b);
+    if (b->changed && !b->in_done) {
+        b->changed = false;
+        if (b->events != NULL && b->events->changed != NULL)
+            b->events->changed(b->ctx);
+    }
+}
+
+void block_settle(struct block *b)
+{
+    if (b->aio == NULL) {
+        block_process(b);
+        return;
+    }
+    if (b->plugged == 0)
+        aio_kick(b->aio);
+    if (b->done_first != NULL || b->changed)
+        aio_wake(b->aio);
+}
+
+static int judge(const struct block *b, const struct block_request *r)
+{
+    uint64_t end;
+
+    if (r->op == BLOCK_FLUSH)
+        return 0;
+    if (r->op != BLOCK_READ && b->geometry.read_only)
+        return -EROFS;
+    if (((r->offset | r->len) & (b->geometry.sector - 1)) != 0 ||
+        __builtin_add_overflow(r->offset, r->len, &end) || end > b->geometry.size)
+        return -EINVAL;
+    return 0;
+}
+
+/* Nothing to do: an empty request, a flush of what cannot be written, an unwanted discard. */
+static bool is_nothing(const struct block *b, const struct block_request *r)
+{
+    if (r->op == BLOCK_FLUSH)
+        return b->image == NULL || b->geometry.read_only;
+    return r->len == 0 || (r->op == BLOCK_DISCARD && !b->geometry.discard);
+}
+
+static void append(struct block *b, struct op *op)
+{
+    op->prev = b->last;
+    if (b->last != NULL)
+        b->last->next = op;
+    else
+        b->first = op;
+    b->last = op;
+    if (op_is_zero(op))
+        b->zeros++;
+}
+
+void block_submit(struct block *b, struct block_request *r)
+{
+    struct op *op = NULL;
+    int rc = judge(b, r);
+
+    r->private.block = b;
+    r->private.seq = ++b->seq;
+    if (rc == 0 && !is_nothing(b, r)) {
+        op = calloc(1, sizeof(*op));
+        if (op == NULL)
+            rc = -EIO;
+    }
+    if (op == NULL) {
+        block_complete(b, r, rc);
+    } else {
+        *op = (struct op){.b = b, .r = r};
+        r->private.aux = op;
+        append(b, op);
+        if (r->op == BLOCK_FLUSH)
+            block_flush_wait(op);
+        else if (!block_hold(op))
+            block_op_start(op);
+    }
+    block_settle(b);
+}
+
+void block_plug(struct block *b)
+{
+    b->plugged++;
+}
+
+void block_unplug(struct block *b)
+{
+    assert(b->plugged > 0);
+    if (--b->plugged == 0 && b->aio != NULL)
+        aio_kick(b->aio);
+}
+
+void block_drain_all(struct block *b)
+{
+    assert(!b->in_done); /* `done` would have to be called inside another */
+    b->draining = true;
+    block_hold_drain(b);
+    block_process(b);
+    while (b->first != NULL || b->done_first != NULL) {
+        if (b->aio != NULL) {
+            aio_kick(b->aio); /* plugged or not */
+            aio_wait(b->aio);
+        }
+        block_process(b);
+    }
+    b->draining = false;
+}
+
+void block_drain(struct block *b)
+{
+    block_drain_all(b);
+}
