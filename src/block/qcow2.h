@@ -296,6 +296,8 @@ void qcow2_packed_range(unsigned cluster_bits, uint64_t entry, uint64_t *offset,
 int qcow2_read(void *image, uint64_t offset, const struct iovec *iov, unsigned count);
 int qcow2_write(void *image, uint64_t offset, const struct iovec *iov, unsigned count);
 int qcow2_zero(void *image, uint64_t offset, uint64_t len, bool punch);
+/* Locked. Before the first change: the header says what others have not kept up to date. */
+int qcow2_begin_write(struct qcow2 *q);
 bool qcow2_locate(void *image, bool write, uint64_t offset, uint64_t len, uint64_t *in_file);
 int qcow2_map(void *image, uint64_t offset, enum block_extent *kind, uint64_t *len,
               uint64_t *in_file);

@@ -267,8 +267,13 @@ static int set_size(struct qcow2 *q, uint64_t size)
 static int change_size(struct qcow2 *q, uint64_t size, uint64_t entries)
 {
     uint64_t old = q->header.size, stale;
-    int rc = 0;
+    int rc;
 
+    pthread_mutex_lock(&q->lock);
+    rc = qcow2_begin_write(q);
+    pthread_mutex_unlock(&q->lock);
+    if (rc < 0)
+        return rc;
     if (size < old) {
         rc = qcow2_zero(q, size, old - size, true);
     } else {

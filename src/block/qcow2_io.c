@@ -229,6 +229,21 @@ static void alloc_end(struct qcow2 *q, struct qcow2_alloc *a)
     pthread_cond_broadcast(&q->changed);
 }
 
+int qcow2_begin_write(struct qcow2 *q)
+{
+    struct qcow2_header h = q->header;
+    int rc = 0;
+
+    if (q->corrupt)
+        return -EIO;
+    h.autoclear = 0;
+    if (!q->writing && q->header.autoclear != 0)
+        rc = qcow2_header_change(q, &h);
+    if (rc == 0)
+        q->writing = true;
+    return rc;
+}
+
 /*
  * Locked, and lets go of the lock. Before anything is looked up for a change: the image may be
  * written, and the cache has room. rc: of a try before, -EAGAIN if the refcount table was full.
@@ -252,18 +267,7 @@ static int make_room(struct qcow2 *q, int rc)
         if (rc < 0)
             return rc;
     }
-    if (q->corrupt)
-        return -EIO;
-    if (!q->writing && q->header.autoclear != 0) {
-        struct qcow2_header h = q->header;
-
-        h.autoclear = 0;
-        rc = qcow2_header_change(q, &h);
-        if (rc < 0)
-            return rc;
-    }
-    q->writing = true;
-    return 0;
+    return qcow2_begin_write(q);
 }
 
 /* Locked. May this cluster of the file be written as guest data? Its entry is hostile. */

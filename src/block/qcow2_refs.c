@@ -262,8 +262,8 @@ static void free_range(struct qcow2 *q, uint64_t first, uint64_t count)
         n = last_users(q, first, min_u64(count, 4096), &alone);
         pthread_mutex_unlock(&q->lock);
         /* a host that makes no holes is none the worse */
-        if (n > 0 && alone)
-            (void)bfile_zero(q->file, first << q->cluster_bits, n << q->cluster_bits, true);
+        if (n > 0 && alone && q->file->ops->discard != NULL)
+            (void)q->file->ops->discard(q->file, first << q->cluster_bits, n << q->cluster_bits);
         pthread_mutex_lock(&q->lock);
         for (uint64_t i = 0; i < n && !q->corrupt; i++)
             ref_drop(q, first + i);

@@ -126,7 +126,7 @@ static bool compare(struct run *r, struct qcow2 *q, uint64_t first, uint64_t cou
     struct iovec iov = {.iov_base = buf, .iov_len = count * SECTOR};
     int rc = qcow2_read(q, first * SECTOR, &iov, 1);
 
-    if (rc < 0 && !(r->file->failed && !crash))
+    if (rc < 0 && !((r->file->faults > 0) && !crash))
         fail(r, "sectors %" PRIu64 "+%" PRIu64 " cannot be read: %s", first, count, strerror(-rc));
     for (uint64_t i = 0; rc == 0 && i < count; i++) {
         const struct model *m = &r->model[first + i];
@@ -205,8 +205,14 @@ static void check(struct run *r, struct bfile *f, bool leaks_too, const char *wh
 /* qemu-img's check: 3 is leaks alone. */
 static void qemu_check(struct run *r, struct bfile *f)
 {
-    char path[] = "/tmp/crash-XXXXXX", command[256];
-    int fd = mkstemp(path), status;
+    const char *slash = r->base != NULL ? strrchr(r->base, '/') : NULL;
+    char path[256], command[600];
+    int fd, status;
+
+    /* beside its backing file, if it has one */
+    snprintf(path, sizeof(path), "%.*s/crash-XXXXXX", slash != NULL ? (int)(slash - r->base) : 4,
+             slash != NULL ? r->base : "/tmp");
+    fd = mkstemp(path);
 
     close(fd);
     record_save(f, path);
@@ -327,7 +333,7 @@ static void op_range(struct run *r, uint64_t *first, uint64_t *count)
 
 static void expect(struct run *r, int rc, const char *what)
 {
-    if (rc < 0 && !r->file->failed)
+    if (rc < 0 && !(r->file->faults > 0))
         fail(r, "%s: %s", what, strerror(-rc));
 }
 
@@ -418,13 +424,19 @@ static void op_resize(struct run *r)
 static void op_reopen(struct run *r)
 {
     struct error err = {0};
+    uint64_t faults = r->file->faults;
 
     qcow2_close(r->q);
-    if (!r->file->failed)
-        check(r, &r->file->f, true, "closed");
+    r->file->fail_at = 0;
+    /* a close that fails is as a crash */
+    for (uint64_t i = 0; r->file->faults != faults && i < r->sectors; i++)
+        set_copy(&r->model[i].live, &r->model[i].crash);
+    check(r, &r->file->f, !(r->file->faults > 0), "closed");
     r->q = open_image(r, &r->file->f, false, 64 << rng_below(&r->rng, 3), &err);
     if (r->q == NULL)
         fail(r, "open again: %s", err.text);
+    if (r->set->faults && !(r->file->faults > 0))
+        r->file->fail_at = r->file->calls + 1 + rng_below(&r->rng, 50);
 }
 
 /* ---- sequences ---- */
@@ -490,7 +502,7 @@ static void finish(struct run *r)
 {
     struct error err = {0};
 
-    r->file->fail_at = 0;
+    r->file->fail_at = 0; /* what failed before can now be written */
     if (r->q != NULL) {
         if (!r->failed)
             compare_all(r, r->q, false);
@@ -499,7 +511,7 @@ static void finish(struct run *r)
     }
     if (r->failed)
         return;
-    check(r, &r->file->f, !r->file->failed, "at the end");
+    check(r, &r->file->f, !(r->file->faults > 0), "at the end");
     r->q = open_image(r, &r->file->f, true, 64, &err);
     if (r->q == NULL) {
         fail(r, "at the end: %s", err.text);
@@ -559,6 +571,8 @@ static bool sequence(const struct settings *set, uint64_t seed, uint64_t *crashe
     } else {
         r.crash_one_in = 1 + (unsigned)rng_below(&r.rng, 30);
     }
+    if (r.q != NULL && r.q->cluster_bits > 16) /* these take longer to look at */
+        r.crash_one_in *= 8;
     r.file->before = crash;
     r.file->ctx = &r;
     if (set->verbose)

@@ -103,7 +103,7 @@ static int fault(struct record *r)
     r->calls++;
     if (r->fail_at == 0 || r->calls < r->fail_at || r->calls > r->fail_at + r->fail_for)
         return 0;
-    r->failed = true;
+    r->faults++;
     return r->fault == FAULT_ENOSPC ? -ENOSPC : -EIO;
 }
 
@@ -200,6 +200,11 @@ static int record_zero(struct bfile *f, uint64_t offset, uint64_t len, bool punc
     return rc;
 }
 
+static int record_discard(struct bfile *f, uint64_t offset, uint64_t len)
+{
+    return record_zero(f, offset, len, true);
+}
+
 static int record_size(struct bfile *f, uint64_t *size)
 {
     *size = to_record(f)->size;
@@ -224,6 +229,7 @@ static const struct bfile_ops record_ops = {
     .zero = record_zero,
     .size = record_size,
     .truncate = record_truncate,
+    .discard = record_discard,
     .close = record_close,
 };
 

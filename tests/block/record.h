@@ -41,7 +41,7 @@ struct record {
     uint64_t fail_at;            /* the call that fails; 0: none */
     uint64_t fail_for;           /* and that many more */
     enum record_fault fault;
-    bool failed;
+    uint64_t faults;             /* calls that failed so far */
     /* Before each write and flush. */
     void (*before)(void *ctx);
     void *ctx;
