@@ -129,7 +129,7 @@ static int open_backing(struct qcow2 *q, const struct block_open *o, struct erro
     struct block_info info;
     int rc;
 
-    if (name[0] == '\0')
+    if (name[0] == '\0' || o->look)
         return 0;
     if (o->backing == NULL)
         return error_set(err, -EPERM,
