@@ -10,9 +10,9 @@
 
 #include "base/bits.h"
 
-#define DEPTH 16u        /* of backing files behind each other */
-#define PIECE (2 * MIB)  /* of a copy: the largest cluster */
-#define GRAIN 65536u     /* zeros of that size become holes, where the target has no clusters */
+#define DEPTH 16u       /* of backing files behind each other */
+#define PIECE (2 * MIB) /* of a copy: the largest cluster */
+#define GRAIN 65536u    /* zeros of that size become holes, where the target has no clusters */
 
 /* An open image and the backing files behind it. */
 struct work {

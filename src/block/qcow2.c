@@ -27,7 +27,8 @@ static bool probe(const uint8_t *head, size_t len, uint64_t file_size)
 static int metadata_add(struct qcow2 *q, uint64_t offset, uint64_t bytes, const char *what,
                         struct error *err)
 {
-    uint64_t first = offset >> q->cluster_bits, end = (offset + bytes + q->cluster - 1) >> q->cluster_bits;
+    uint64_t first = offset >> q->cluster_bits,
+             end = (offset + bytes + q->cluster - 1) >> q->cluster_bits;
 
     for (; first < end; first++) {
         int rc = qcow2_set_add(&q->metadata, first);
@@ -226,10 +227,11 @@ static int open_header(struct qcow2 *q, struct error *err)
     if (q->file->read_only)
         return error_set(err, -EROFS, "%s is read-only", q->file->name);
     if ((q->header.incompatible & QCOW2_CORRUPT) != 0)
-        return error_set(err, -EIO,
-                         "%s is marked as corrupt; mend it with xhyvectl image check --fix, or open "
-                         "it read-only",
-                         q->file->name);
+        return error_set(
+            err, -EIO,
+            "%s is marked as corrupt; mend it with xhyvectl image check --fix, or open "
+            "it read-only",
+            q->file->name);
     if (q->file->align > qcow2_cluster(&q->header))
         return error_set(err, -ENOTSUP,
                          "%s has clusters of %llu bytes, but the host wants pieces of %u; open it "

@@ -9,13 +9,15 @@
  *      cluster got an entry                                                          -> flush
  *   2. refcounts, refcount table. A count that is too high is a leak, no more        -> flush
  *   3. L2 and L1 entries: all that they point at is on stable storage                -> flush
- *   4. counts of what they pointed at before go down now, in memory, and reach the file by the next 2.
+ *   4. counts of what they pointed at before go down now, in memory, and reach the file by the
+ * next 2.
  *
  * Refcount units may be written at any time: they hold only what steps 2 and 4 allow.
  *
  * Threads: `lock` guards everything but the fields that never change after open. It is held over
- * reads of metadata, never over I/O of guest data or a flush. `commit` comes before `lock` and makes
- * commits and what moves tables come one by one. A function says "locked" if it wants `lock` held.
+ * reads of metadata, never over I/O of guest data or a flush. `commit` comes before `lock` and
+ * makes commits and what moves tables come one by one. A function says "locked" if it wants `lock`
+ * held.
  *
  * An allocation drops `lock` while the new cluster is filled; the guest clusters it is for stand in
  * `allocs` meanwhile, and whoever wants one of them waits.
@@ -37,7 +39,7 @@
 #define QCOW2_COPIED (1ull << 63)
 #define QCOW2_COMPRESSED (1ull << 62)
 #define QCOW2_ZERO 1ull
-#define QCOW2_OFFSET 0x00fffffffffffe00ull    /* L1, L2 */
+#define QCOW2_OFFSET 0x00fffffffffffe00ull      /* L1, L2 */
 #define QCOW2_RESERVED_L1 0x7f000000000001ffull /* bits that must be 0 */
 #define QCOW2_RESERVED_L2 0x3f000000000001feull
 #define QCOW2_RESERVED_REF 0x1ffull
@@ -85,10 +87,10 @@ struct qcow2_header {
     uint32_t l1_entries, reftable_clusters, snapshots;
     uint64_t incompatible, compatible, autoclear;
     uint64_t file_size;
-    bool bitmaps;              /* the extension is there */
-    char backing[1024];        /* "" : none */
-    char backing_format[64];   /* "" : not said */
-    uint8_t raw[QCOW2_UNIT];   /* the first unit as it is in the file */
+    bool bitmaps;            /* the extension is there */
+    char backing[1024];      /* "" : none */
+    char backing_format[64]; /* "" : not said */
+    uint8_t raw[QCOW2_UNIT]; /* the first unit as it is in the file */
 };
 
 static inline uint64_t qcow2_cluster(const struct qcow2_header *h)
@@ -198,8 +200,8 @@ static inline uint64_t qcow2_in(const struct qcow2 *q, uint64_t offset)
 }
 
 /* slots: of the cache; 0: as many as usual. For tests. */
-int qcow2_open_slots(struct bfile *file, const struct block_open *o, size_t slots, struct qcow2 **out,
-                     struct error *err);
+int qcow2_open_slots(struct bfile *file, const struct block_open *o, size_t slots,
+                     struct qcow2 **out, struct error *err);
 void qcow2_close(void *image);
 int qcow2_load_tables(struct qcow2 *q, struct error *err);
 
@@ -228,8 +230,8 @@ void qcow2_table_set(struct qcow2 *q, struct qcow2_table *t, uint64_t index, uin
 int qcow2_table_write(struct qcow2 *q, const struct qcow2_table *t, uint64_t offset);
 
 /*
- * Another header, on stable storage; the old one if that fails. Locked, and everything that it names
- * is on stable storage.
+ * Another header, on stable storage; the old one if that fails. Locked, and everything that it
+ * names is on stable storage.
  */
 int qcow2_header_change(struct qcow2 *q, const struct qcow2_header *h);
 
@@ -268,8 +270,8 @@ enum qcow2_kind { QCOW2_K_NONE, QCOW2_K_ZERO, QCOW2_K_DATA, QCOW2_K_PACKED };
 
 struct qcow2_mapping {
     enum qcow2_kind kind;
-    bool copied;     /* may be written in place */
-    uint64_t host;   /* DATA: of the cluster; ZERO: of one kept for it, or 0 */
+    bool copied;   /* may be written in place */
+    uint64_t host; /* DATA: of the cluster; ZERO: of one kept for it, or 0 */
     uint64_t entry;
 };
 
@@ -279,8 +281,8 @@ const char *qcow2_entry_judge(const struct qcow2_header *h, uint64_t entry,
 int qcow2_map_get(struct qcow2 *q, uint64_t guest_cluster, struct qcow2_mapping *m);
 /*
  * The mapping at guest byte `offset` and how many bytes from there on, at most len, continue it: of
- * one kind, DATA in one piece of the file. Packed clusters come one by one. peek: -EAGAIN instead of
- * reading from the file.
+ * one kind, DATA in one piece of the file. Packed clusters come one by one. peek: -EAGAIN instead
+ * of reading from the file.
  */
 int qcow2_map_run(struct qcow2 *q, uint64_t offset, uint64_t len, bool peek,
                   struct qcow2_mapping *m, uint64_t *run);

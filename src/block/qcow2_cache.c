@@ -388,7 +388,8 @@ int qcow2_corrupt(struct qcow2 *q, const char *fmt, ...)
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     q->corrupt = true;
-    log_error(q->log, "%s is corrupt: %s; it is not written any more (xhyvectl image check looks at it)",
+    log_error(q->log,
+              "%s is corrupt: %s; it is not written any more (xhyvectl image check looks at it)",
               q->file->name, text);
     if (!q->read_only && q->version >= 3) {
         q->header.incompatible |= QCOW2_CORRUPT;

@@ -1,7 +1,7 @@
 /*
  * The check of a qcow2 file that nobody has open: every table is followed, what is used is counted
- * and compared with the reference counts. A table that is found twice on one way is followed once, so
- * that the work is bounded by the file.
+ * and compared with the reference counts. A table that is found twice on one way is followed once,
+ * so that the work is bounded by the file.
  */
 #include "block/qcow2_count.h"
 
@@ -243,8 +243,8 @@ static int walk_snapshot(void *ctx, const struct qcow2_snapshot *s)
 static int use_refcounts(struct qcow2_check *c)
 {
     uint64_t cluster = qcow2_cluster(&c->h);
-    int rc = use_bytes(c, c->h.reftable_offset, c->h.reftable_clusters * cluster,
-                       "the refcount table");
+    int rc =
+        use_bytes(c, c->h.reftable_offset, c->h.reftable_clusters * cluster, "the refcount table");
 
     for (uint64_t i = 0; rc == 0 && i < c->reftable_entries; i++) {
         uint64_t entry = c->reftable[i];
@@ -405,7 +405,8 @@ int qcow2_check(struct bfile *file, bool fix, struct block_check *out, struct er
     if (rc == 0)
         rc = qcow2_check_flags(&c, false);
     if (rc == 0 && c.bitmaps) {
-        qcow2_check_say(&c, "the clusters of its dirty bitmaps are not counted: leaks mean nothing");
+        qcow2_check_say(&c,
+                        "the clusters of its dirty bitmaps are not counted: leaks mean nothing");
         out->leaks = 0;
     }
     if (rc < 0)

@@ -7,8 +7,8 @@
 
 #include "block/qcow2.h"
 
-#define COUNT_METADATA (1u << 31) /* beside the count: it holds tables */
-#define COUNT_PAGE 1024u          /* counters */
+#define COUNT_METADATA (1u << 31)     /* beside the count: it holds tables */
+#define COUNT_PAGE 1024u              /* counters */
 #define COUNT_PAGES_MAX (256u * 1024) /* 1 GiB */
 
 struct qcow2_count_page {

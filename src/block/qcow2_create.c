@@ -24,7 +24,8 @@ static int l1_entries_for(uint64_t size, uint64_t cluster, const char *name, uin
     uint64_t span = cluster * (cluster / 8);
 
     if (size > (uint64_t)INT64_MAX - span)
-        return error_set(err, -EFBIG, "a disk of %" PRIu64 " bytes is too large for %s", size, name);
+        return error_set(err, -EFBIG, "a disk of %" PRIu64 " bytes is too large for %s", size,
+                         name);
     *out = (size + span - 1) / span;
     if (*out > QCOW2_L1_MAX / 8)
         return error_set(err, -EFBIG,
@@ -69,8 +70,7 @@ static int judge(const struct block_create *o, struct error *err)
         return error_set(err, -EINVAL, "there is no qcow2 version %u: 2 and 3 are known",
                          o->version);
     if (o->version == 2 && (o->zstd || o->lazy_refcounts))
-        return error_set(err, -EINVAL, "%s needs version 3",
-                         o->zstd ? "zstd" : "lazy_refcounts");
+        return error_set(err, -EINVAL, "%s needs version 3", o->zstd ? "zstd" : "lazy_refcounts");
     if (o->backing != NULL && (o->backing[0] == '\0' || strlen(o->backing) > 1023))
         return error_set(err, -EINVAL, "the name of the backing file must have 1 to 1023 bytes");
     if (o->backing_format != NULL && block_format_find(o->backing_format) == NULL)

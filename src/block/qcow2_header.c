@@ -55,8 +55,7 @@ static int judge_features(const struct qcow2_header *h, const char *name, struct
     if (other != 0)
         return error_set(err, -ENOTSUP, "%s needs the unknown qcow2 feature of bit %d", name,
                          __builtin_ctzll(other));
-    if (h->compression > 1 ||
-        ((h->incompatible & QCOW2_COMPRESSION) != 0) != (h->compression != 0))
+    if (h->compression > 1 || ((h->incompatible & QCOW2_COMPRESSION) != 0) != (h->compression != 0))
         return error_set(err, -ENOTSUP, "%s has the unknown compression type %u", name,
                          h->compression);
     return 0;
@@ -68,8 +67,7 @@ static bool table_fits(const struct qcow2_header *h, uint64_t offset, uint64_t b
     uint64_t cluster = qcow2_cluster(h), end;
 
     return (offset & (cluster - 1)) == 0 && offset >= cluster &&
-           !__builtin_add_overflow(offset, bytes, &end) &&
-           end <= align_up(h->file_size, cluster);
+           !__builtin_add_overflow(offset, bytes, &end) && end <= align_up(h->file_size, cluster);
 }
 
 static int judge_tables(struct qcow2_header *h, const char *name, struct error *err)
@@ -84,18 +82,17 @@ static int judge_tables(struct qcow2_header *h, const char *name, struct error *
         return error_set(err, -EFBIG, "%s has a corrupt header: an L1 table of %u entries", name,
                          h->l1_entries);
     if (h->l1_entries < (h->size + span - 1) / span)
-        return error_set(err, -EINVAL, "%s has a corrupt header: its L1 table of %u entries is too "
-                                       "small for the disk",
+        return error_set(err, -EINVAL,
+                         "%s has a corrupt header: its L1 table of %u entries is too "
+                         "small for the disk",
                          name, h->l1_entries);
     if (h->l1_entries > 0 && !table_fits(h, h->l1_offset, h->l1_entries * 8ull))
         return error_set(err, -EINVAL,
                          "%s has a corrupt header: the L1 table cannot be at %#" PRIx64, name,
                          h->l1_offset);
-    if (h->reftable_clusters == 0 ||
-        h->reftable_clusters > QCOW2_REFTABLE_MAX / qcow2_cluster(h))
-        return error_set(err, -EINVAL,
-                         "%s has a corrupt header: a refcount table of %u clusters", name,
-                         h->reftable_clusters);
+    if (h->reftable_clusters == 0 || h->reftable_clusters > QCOW2_REFTABLE_MAX / qcow2_cluster(h))
+        return error_set(err, -EINVAL, "%s has a corrupt header: a refcount table of %u clusters",
+                         name, h->reftable_clusters);
     if (!table_fits(h, h->reftable_offset, h->reftable_clusters * qcow2_cluster(h)))
         return error_set(err, -EINVAL,
                          "%s has a corrupt header: the refcount table cannot be at %#" PRIx64, name,
@@ -121,8 +118,8 @@ static int read_rest(struct qcow2_header *h, const uint8_t *first, const char *n
     if (h->version >= 3) {
         at = be32_load(first + QCOW2_H_LENGTH);
         if (at < QCOW2_H_COMPRESSION || at > cluster || at % 8 != 0)
-            return error_set(err, -EINVAL, "%s has a corrupt header: it says that it is %" PRIu64
-                                           " bytes long",
+            return error_set(err, -EINVAL,
+                             "%s has a corrupt header: it says that it is %" PRIu64 " bytes long",
                              name, at);
     }
     for (; at + 8 <= end; at += 8 + align_up(len, 8)) {
@@ -140,8 +137,8 @@ static int read_rest(struct qcow2_header *h, const uint8_t *first, const char *n
             return error_set(err, -ENOTSUP, "%s is encrypted, which is not supported", name);
         if (type == EXT_BACKING_FORMAT) {
             if (len >= sizeof(h->backing_format) || memchr(first + at + 8, 0, len) != NULL)
-                return error_set(err, -EINVAL,
-                                 "%s has a corrupt header: the backing file's format", name);
+                return error_set(err, -EINVAL, "%s has a corrupt header: the backing file's format",
+                                 name);
             memcpy(h->backing_format, first + at + 8, len);
         }
     }

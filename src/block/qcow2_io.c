@@ -103,7 +103,8 @@ static int read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip, const str
 }
 
 /* The backing file may end earlier; behind its end are zeros. */
-static int read_backing(struct qcow2 *q, uint64_t offset, uint64_t len, struct vec *v, uint64_t done)
+static int read_backing(struct qcow2 *q, uint64_t offset, uint64_t len, struct vec *v,
+                        uint64_t done)
 {
     uint64_t have = offset < q->backing_size ? min_u64(q->backing_size - offset, len) : 0;
     unsigned n;
@@ -345,8 +346,8 @@ static int pad_fill(struct qcow2 *q, struct pad *p, bool fresh)
 }
 
 /* The new clusters' content, whole. */
-static int fill_place(struct qcow2 *q, struct place *p, uint64_t offset, uint64_t run, struct vec *v,
-                      uint64_t done)
+static int fill_place(struct qcow2 *q, struct place *p, uint64_t offset, uint64_t run,
+                      struct vec *v, uint64_t done)
 {
     uint64_t at = p->host + qcow2_in(q, offset);
     struct iovec *part = v->part;
@@ -412,8 +413,8 @@ static int link_place(struct qcow2 *q, const struct place *p)
     uint64_t i;
 
     for (i = 0; i < p->alloc.count && rc == 0; i++)
-        rc = qcow2_map_set(q, p->alloc.first + i,
-                           (p->host + (i << q->cluster_bits)) | QCOW2_COPIED);
+        rc =
+            qcow2_map_set(q, p->alloc.first + i, (p->host + (i << q->cluster_bits)) | QCOW2_COPIED);
     if (rc < 0) /* those before have theirs */
         i--;
     if (i < p->alloc.count && !p->kept)
@@ -593,8 +594,8 @@ static int zero_clusters(struct qcow2 *q, uint64_t first, uint64_t end, bool pun
     do {
         rc = make_room(q, rc);
         /* nothing there for a whole L2 table */
-        if (rc == 0 && q->backing == NULL && q->allocs == NULL && guest >> q->l2_bits < q->l1.count &&
-            q->l1.entry[guest >> q->l2_bits] == 0) {
+        if (rc == 0 && q->backing == NULL && q->allocs == NULL &&
+            guest >> q->l2_bits < q->l1.count && q->l1.entry[guest >> q->l2_bits] == 0) {
             guest = min_u64(end, ((guest >> q->l2_bits) + 1) << q->l2_bits);
             break;
         }

@@ -93,8 +93,8 @@ static int map_look(struct qcow2 *q, uint64_t guest, bool peek, struct qcow2_map
     rc = l2_slot(q, table, guest, peek, &s);
     if (rc < 0)
         return rc;
-    wrong = qcow2_entry_judge(&q->header, be64_load(s->data + (in_table(q, guest) & (q->unit - 1))),
-                              m);
+    wrong =
+        qcow2_entry_judge(&q->header, be64_load(s->data + (in_table(q, guest) & (q->unit - 1))), m);
     if (wrong != NULL)
         return qcow2_corrupt(q, "cluster %llu of the disk %s (%#llx)", (unsigned long long)guest,
                              wrong, (unsigned long long)m->entry);

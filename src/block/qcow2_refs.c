@@ -100,8 +100,8 @@ int qcow2_ref_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
 }
 
 /*
- * A block for the clusters around `at`, which has none: it takes `at` itself, all around it is free.
- * The block is written as it must be found, since its table entry makes it valid at once.
+ * A block for the clusters around `at`, which has none: it takes `at` itself, all around it is
+ * free. The block is written as it must be found, since its table entry makes it valid at once.
  */
 static int make_block(struct qcow2 *q, uint64_t at)
 {
@@ -294,9 +294,9 @@ void qcow2_free_now(struct qcow2 *q)
 /* ---- whole regions: for tables, which must be in one piece ---- */
 
 struct region {
-    uint64_t first, count;  /* what was asked for */
-    uint64_t blocks;        /* new refcount blocks behind it */
-    uint64_t table, room;   /* a new refcount table behind these: clusters, entries */
+    uint64_t first, count; /* what was asked for */
+    uint64_t blocks;       /* new refcount blocks behind it */
+    uint64_t table, room;  /* a new refcount table behind these: clusters, entries */
 };
 
 /* How many of the ranges that [first, first + n) touches have no refcount block. */
@@ -368,8 +368,8 @@ static int write_blocks(struct qcow2 *q, const struct region *r, struct qcow2_ta
     uint8_t *block = malloc(q->cluster);
     int rc = block == NULL ? -ENOMEM : 0;
 
-    for (uint64_t i = r->first >> q->ref_bits; rc == 0 && i <= (r->first + total - 1) >> q->ref_bits;
-         i++) {
+    for (uint64_t i = r->first >> q->ref_bits;
+         rc == 0 && i <= (r->first + total - 1) >> q->ref_bits; i++) {
         uint64_t from = max_u64(r->first, i * per), to = min_u64(r->first + total, (i + 1) * per);
 
         if (i < q->reftable.count && q->reftable.entry[i] != 0) {

@@ -84,7 +84,7 @@ static int unpack(struct qcow2 *q, uint64_t entry, uint8_t *to)
     rc = bfile_read(q->file, offset, packed, len);
     if (rc == 0 || rc == -ENXIO)
         rc = (q->header.compression == 0 ? inflate_cluster : zstd_cluster)(packed, len, to,
-                                                                          q->cluster);
+                                                                           q->cluster);
     free(packed);
     if (rc == -EIO)
         log_error(q->log, "%s: the compressed cluster at %#llx cannot be unpacked", q->file->name,

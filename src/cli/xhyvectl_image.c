@@ -421,14 +421,15 @@ void ctl_image_help(FILE *to)
     fputs("\nFormats:\n", to);
     for (unsigned i = 0; block_formats[i] != NULL; i++)
         fprintf(to, "  %-8s %s\n", block_formats[i]->name, block_formats[i]->summary);
-    fputs("\nOptions of new qcow2 images (-o):\n"
-          "  cluster_size=SIZE            512 to 2m, a power of two (64k)\n"
-          "  compression_type=zlib|zstd   what compressed clusters would be read as (zlib)\n"
-          "  lazy_refcounts=on|off        others may leave counts for later (off)\n"
-          "  version=2|3                  (3)\n"
-          "\nSizes take k, m, g and t. Exit status: 0 done, 1 error; check: 2 errors in the image,\n"
-          "3 leaks alone. The manual page xhyvectl(8) says more.\n",
-          to);
+    fputs(
+        "\nOptions of new qcow2 images (-o):\n"
+        "  cluster_size=SIZE            512 to 2m, a power of two (64k)\n"
+        "  compression_type=zlib|zstd   what compressed clusters would be read as (zlib)\n"
+        "  lazy_refcounts=on|off        others may leave counts for later (off)\n"
+        "  version=2|3                  (3)\n"
+        "\nSizes take k, m, g and t. Exit status: 0 done, 1 error; check: 2 errors in the image,\n"
+        "3 leaks alone. The manual page xhyvectl(8) says more.\n",
+        to);
 }
 
 int ctl_image(int argc, char **argv)

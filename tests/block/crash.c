@@ -4,10 +4,12 @@
  * it must pass the check without an error, and every sector must read as what was flushed or as
  * something written since.
  *
- *     crash [--count N] [--seed N] [--faults] [--images DIR] [--qemu N] [-v]
+ *     qcow2-crash [--count N] [--seed N] [--faults] [--images DIR] [--qemu N] [-v]
+ *     qcow2-crash --raw FILE SECTORS
  *
  * --faults: instead of crashes, a call that fails in each sequence. --images: start from the images
- * there, too (images.sh makes them with qemu-img). --qemu: qemu-img looks at one crash image in N.
+ * there, too (crash.sh makes them with qemu-img, from
+ * what --raw writes). --qemu: qemu-img looks at one crash image in N.
  * A failure prints the seed of its sequence: --seed S --count 1 runs it again.
  */
 #include <errno.h>
@@ -594,6 +596,27 @@ static bool sequence(const struct settings *set, uint64_t seed, uint64_t *crashe
     return !r.failed;
 }
 
+/* A disk of runs of sectors that fill has made, and of zeros between them. */
+static int make_raw(const char *path, uint64_t sectors)
+{
+    struct rng rng = {sectors};
+    FILE *to = fopen(path, "wb");
+    uint64_t tag = 0, left = 0;
+    uint8_t buf[SECTOR];
+    bool full = false;
+
+    for (uint64_t i = 0; to != NULL && i < sectors; i++, left--) {
+        if (left == 0) {
+            left = 1 + rng_below(&rng, 40);
+            full = rng_below(&rng, 10) < 6;
+            tag++;
+        }
+        fill(buf, i, full ? tag : 0);
+        fwrite(buf, 1, sizeof(buf), to);
+    }
+    return to == NULL || fclose(to) != 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -606,6 +629,8 @@ int main(int argc, char **argv)
     char pattern[512];
     int c;
 
+    if (argc == 4 && strcmp(argv[1], "--raw") == 0)
+        return make_raw(argv[2], strtoull(argv[3], NULL, 0));
     while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
         if (c == 'c')
             count = strtoull(optarg, NULL, 0);

@@ -3,7 +3,7 @@
 #     crash.sh PROGRAM [ARGUMENT...]
 # The long run: crash.sh build/tests/block/qcow2-crash --count 10000
 set -eu
-program=$1
+program=$(realpath "$1")
 shift
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -13,22 +13,8 @@ if ! command -v qemu-img >/dev/null; then
     exit
 fi
 cd "$dir"
-# Sectors as fill() in crash.c makes them: NUMBER << 24 | sector, in each eight bytes.
-python3 - <<'END' || perl -e 'exit 1'
-import random, struct
-random.seed(7)
-for name, sectors in (("small", 400), ("large", 9000)):
-    tag = 0
-    with open(name + ".raw", "wb") as f:
-        at = 0
-        while at < sectors:
-            run = min(random.randint(1, 40), sectors - at)
-            tag += 1
-            full = random.random() < 0.6
-            for s in range(at, at + run):
-                f.write(struct.pack("<Q", (tag << 24 | s) if full else 0) * 64)
-            at += run
-END
+"$program" --raw small.raw 400
+"$program" --raw large.raw 9000
 make() { # NAME SOURCE OPTIONS [convert's arguments]
     name=$1 source=$2 options=$3
     shift 3

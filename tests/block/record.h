@@ -1,7 +1,7 @@
 /*
  * A file that remembers what a crash could lose. Writes go to sectors of 512 bytes; until the next
- * flush the disk may have any one of a sector's versions since the last, each sector on its own: any
- * subset of the writes in any order. Calls can be made to fail. One thread.
+ * flush the disk may have any one of a sector's versions since the last, each sector on its own:
+ * any subset of the writes in any order. Calls can be made to fail. One thread.
  */
 #ifndef TESTS_BLOCK_RECORD_H
 #define TESTS_BLOCK_RECORD_H
@@ -33,15 +33,15 @@ enum record_fault { FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT };
 struct record {
     struct bfile f;
     struct sector *sector;
-    uint64_t count;              /* of sectors that are kept */
-    uint64_t size, stable_size;  /* bytes */
-    uint64_t *touched;           /* sectors with versions */
+    uint64_t count;             /* of sectors that are kept */
+    uint64_t size, stable_size; /* bytes */
+    uint64_t *touched;          /* sectors with versions */
     size_t touched_count, touched_room;
-    uint64_t calls, flushes;     /* that can fail: all but size and extent */
-    uint64_t fail_at;            /* the call that fails; 0: none */
-    uint64_t fail_for;           /* and that many more */
+    uint64_t calls, flushes; /* that can fail: all but size and extent */
+    uint64_t fail_at;        /* the call that fails; 0: none */
+    uint64_t fail_for;       /* and that many more */
     enum record_fault fault;
-    uint64_t faults;             /* calls that failed so far */
+    uint64_t faults; /* calls that failed so far */
     /* Before each write and flush. */
     void (*before)(void *ctx);
     void *ctx;
