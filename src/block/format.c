@@ -6,6 +6,7 @@
 #include "base/bits.h"
 
 const struct block_format *const block_formats[] = {
+    &block_qcow2,
     &block_raw,
     NULL,
 };

@@ -34,6 +34,11 @@ struct block_open {
                    struct error *err);
     void *backing_ctx;
     unsigned depth; /* of this image: 0 is the disk itself */
+    /*
+     * Only info and map are wanted: backing files are not opened, and what lies in them is
+     * BLOCK_UNALLOCATED.
+     */
+    bool look;
 };
 
 struct block_create {
