@@ -37,6 +37,11 @@ struct pci_ops {
     void (*cfg_written)(void *dev, unsigned offset, unsigned size);
     /* A read of configuration space is about to happen; may be NULL. */
     void (*cfg_read)(void *dev, unsigned offset, unsigned size);
+    /*
+     * Before anything is saved: ends what the device has under way (requests to a disk), and begins
+     * nothing new until the VM's clock goes on. May be NULL.
+     */
+    void (*quiesce)(void *dev);
     /* custom state beyond the table; may be NULL */
     void (*save)(void *dev, struct state_buf *out);
     int (*load)(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);

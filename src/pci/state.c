@@ -75,6 +75,14 @@ void pci_save(struct pci *p, struct state_buf *out)
         return;
     }
     pthread_mutex_lock(&p->env->lock);
+    for (unsigned i = 0; i < p->func_count; i++) {
+        struct pci_func *f = p->funcs[i];
+
+        pthread_mutex_lock(&f->env->lock);
+        if (f->ops->quiesce != NULL)
+            f->ops->quiesce(f->impl);
+        pthread_mutex_unlock(&f->env->lock);
+    }
     state_save(pci_fields, countof(pci_fields), p, p->env->timers, out);
     for (unsigned i = 0; i < p->func_count; i++) {
         pthread_mutex_lock(&p->funcs[i]->env->lock);
