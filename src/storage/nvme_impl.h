@@ -24,6 +24,8 @@
 #define NVME_DSM_RANGES 256u
 #define NVME_TEMPERATURE 300u /* kelvin; a disk in memory or a file does not get warm */
 
+#define NVME_NOT_RESTED UINT32_MAX
+
 struct nvme_sq {
     uint64_t base; /* gpa */
     uint32_t size; /* entries; 0: there is no such queue */
@@ -32,6 +34,7 @@ struct nvme_sq {
     uint8_t deleting;    /* Delete I/O Submission Queue waits for what is under way */
     uint16_t delete_cid; /* that command */
     unsigned inflight;   /* slots that are not yet completed; not saved, 0 then */
+    uint32_t rested;     /* the tail at which the doorbell was last asked for; not saved */
 };
 
 struct nvme_cq {

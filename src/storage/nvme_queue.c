@@ -95,12 +95,15 @@ static void sq_poll(struct nvme *n, unsigned qid)
         sq_set_tail(n, qid, shadow_read(n, qid, false));
 }
 
-/* An empty queue: asks for the doorbell, and looks again. */
+/* An empty queue: asks for the doorbell, and looks again; once for each tail. */
 static void sq_rest(struct nvme *n, unsigned qid)
 {
-    if (!n->dbbuf_on || qid == 0)
+    struct nvme_sq *q = &n->sq[qid];
+
+    if (!n->dbbuf_on || qid == 0 || q->rested == q->tail)
         return;
-    eventidx_write(n, qid, false, n->sq[qid].tail);
+    q->rested = q->tail;
+    eventidx_write(n, qid, false, q->tail);
     sq_poll(n, qid);
 }
 
@@ -109,23 +112,37 @@ static bool cq_full(const struct nvme_cq *q)
     return ring_used(q->size, q->head, q->tail) == q->size - 1;
 }
 
+/* Takes the head from the shadow, and asks for the doorbell at the next change. */
+static void cq_poll(struct nvme *n, unsigned cqid)
+{
+    struct nvme_cq *q = &n->cq[cqid];
+    uint32_t before;
+
+    if (!n->dbbuf_on || cqid == 0)
+        return;
+    do { /* the head only moves towards the tail */
+        before = q->head;
+        eventidx_write(n, cqid, true, before);
+        cq_set_head(n, cqid, shadow_read(n, cqid, true));
+    } while (q->head != before);
+}
+
 bool nvme_cq_room(struct nvme *n, unsigned cqid)
 {
     struct nvme_cq *q = &n->cq[cqid];
 
-    if (!n->dbbuf_on || cqid == 0)
-        return !cq_full(q);
     /* The wire of INTx falls by the doorbell, so that is always wanted then. */
-    if (cq_full(q) || !pci_msix_enabled(n->f)) {
-        eventidx_write(n, cqid, true, q->head);
-        cq_set_head(n, cqid, shadow_read(n, cqid, true));
-    }
+    if (cq_full(q) || !pci_msix_enabled(n->f))
+        cq_poll(n, cqid);
     return !cq_full(q);
 }
 
 void nvme_dbbuf_start(struct nvme *n)
 {
+    if (!n->dbbuf_on)
+        return;
     for (unsigned i = 1; i <= n->io_queues; i++) {
+        n->sq[i].rested = NVME_NOT_RESTED;
         if (n->sq[i].size != 0)
             eventidx_write(n, i, false, n->sq[i].tail);
         if (n->cq[i].size != 0)
@@ -309,11 +326,14 @@ static void run_admin(struct nvme *n, const struct nvme_cmd *c)
     uint16_t status = ST_SUCCESS;
     uint32_t result = 0;
 
-    if (!nvme_admin(n, c, &status, &result))
+    if (!nvme_admin(n, c, &status, &result)) {
+        nvme_admin_waiting(n); /* perhaps it need not wait */
         return;
+    }
     if (status != ST_SUCCESS) {
-        log_guest(n->env, "admin command %#x (cid %u) ends with status %#x", c->opcode, c->cid,
-                  status & ST_CODE);
+        /* No mistake that a person should see: drivers find out so what there is. */
+        log_debug(n->env->log, "%s: admin command %#x (cid %u) ends with status %#x", n->env->name,
+                  c->opcode, c->cid, status & ST_CODE);
         nvme_log_error(n, 0, c->cid, status, 0, c->nsid);
         status |= ST_MORE;
     }
@@ -409,6 +429,8 @@ void nvme_doorbell(struct nvme *n, uint64_t offset, uint32_t value)
         sq_set_tail(n, qid, value);
     } else {
         cq_set_head(n, qid, value);
+        if (!pci_msix_enabled(n->f))
+            cq_poll(n, qid);
         nvme_held_flush(n, qid);
         nvme_intx_update(n);
     }

@@ -227,6 +227,7 @@ int nvme_load(void *dev, const uint8_t *data, size_t len, size_t *pos, struct er
         n->cq[i].sqs = 0;
     for (unsigned i = 0; rc == 0 && i <= n->io_queues; i++) {
         n->sq[i].inflight = 0;
+        n->sq[i].rested = NVME_NOT_RESTED;
         if (n->sq[i].size != 0)
             n->cq[n->sq[i].cqid].sqs++;
     }

@@ -183,7 +183,12 @@ static void test_queues(void **state)
     assert_int_equal(raw_sq(d, 1, 16, IOSQ(1) + 64, 1 << 16 | 1), 0x13);
     assert_int_equal(raw_sq(d, 1, 64, (16 << 20) - 0x800, 1 << 16 | 1), 0x13);
     assert_int_equal(raw_sq(d, 1, 64, (16 << 20), 1 << 16 | 1), 2);
+    gmem_fill(d->m.mem, 0, 0x5A, 4096);
     assert_int_equal(create_sq(d, 1, 16, 1), 0);
+    assert_int_equal(create_cq(d, 2, 16, 0), 0);
+    for (unsigned i = 0; i < 4096; i += 8) /* shadow doorbells are off: no memory is theirs */
+        assert_int_equal(gmem_read64(d->m.mem, i), 0x5A5A5A5A5A5A5A5A);
+    assert_int_equal(admin(d, (struct sqe){.op = 4, .dw10 = 2}), 0);
     assert_int_equal(admin(d, (struct sqe){.op = 4, .dw10 = 1}), 0x10C); /* it has a queue */
     assert_int_equal(admin(d, (struct sqe){.op = 4, .dw10 = 0}), 0x101);
     assert_int_equal(admin(d, (struct sqe){.op = 4, .dw10 = 2}), 0x101);

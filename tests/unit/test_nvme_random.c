@@ -346,6 +346,7 @@ static void finish_all(struct world *w)
     }
     for (unsigned i = 0; i < CHUNKS; i++)
         assert_false(w->ops[i].busy);
+    assert_false(irq_gsi_level(w->d->m.irqs, 16 + SLOT)); /* the wire of INTx fell with the last */
     assert_memory_equal(w->model, disk->data, DISK_SIZE);
 }
 
