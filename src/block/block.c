@@ -134,7 +134,7 @@ void block_close(struct block *b)
 {
     if (b == NULL)
         return;
-    block_drain_all(b);
+    block_drain(b);
     destroy(b);
 }
 
@@ -147,11 +147,11 @@ void block_refresh(struct block *b)
 {
     if (b->image == NULL)
         return;
+    block_quiet(b);
     b->image->format->info(b->image->image, &b->image->info);
-    if (make_geometry(b)) {
+    if (make_geometry(b))
         b->changed = true;
-        block_settle(b);
-    }
+    block_settle(b); /* of what was finished meanwhile, too */
 }
 
 int block_insert(struct block *b, const char *path, struct error *err)
@@ -165,7 +165,7 @@ int block_insert(struct block *b, const char *path, struct error *err)
         rc = block_image_open(&b->opt, path, b->env->log, &new, err);
     if (rc < 0)
         return rc;
-    block_drain_all(b);
+    block_finish(b);
     b->image = new;
     block_image_close(old, b->env->log);
     make_geometry(b);

@@ -69,7 +69,14 @@ static int bounce(struct bfile *f, bool write, uint64_t offset, uint8_t *p, size
         len -= piece;
     }
     free(copy);
-    return rc == 0 && behind ? -ENXIO : rc;
+    if (rc == 0 && behind) { /* of the blocks around it; of the piece itself, too? */
+        uint64_t size;
+
+        rc = bfile_size(f, &size);
+        if (rc == 0 && offset > size)
+            rc = -ENXIO;
+    }
+    return rc;
 }
 
 /* A read may be cut by the end of the file inside the last block: then the answer is too careful.

@@ -124,11 +124,18 @@ static int host_read(struct bfile *f, uint64_t offset, const struct iovec *iov, 
     return bounce(f, false, offset, iov, count);
 }
 
+/* With `partial` held as the write needs it. */
+static int write_locked(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    if (aligned(f, offset, iov, count))
+        return hfile_write(f->fd, offset, iov, count);
+    return bounce(f, true, offset, iov, count);
+}
+
 static int host_write(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count)
 {
     struct host_file *h = to_host(f);
-    uint64_t all = offset;
-    bool whole;
+    uint64_t end = offset;
     int rc;
 
     if (f->read_only)
@@ -136,16 +143,12 @@ static int host_write(struct bfile *f, uint64_t offset, const struct iovec *iov,
     if (f->fd_align <= 1)
         return hfile_write(f->fd, offset, iov, count);
     for (unsigned i = 0; i < count; i++)
-        all += iov[i].iov_len;
-    whole = ((offset | all) & (f->fd_align - 1)) == 0;
-    if (whole)
+        end += iov[i].iov_len;
+    if (((offset | end) & (f->fd_align - 1)) == 0)
         pthread_rwlock_rdlock(&h->partial);
     else
         pthread_rwlock_wrlock(&h->partial);
-    if (aligned(f, offset, iov, count))
-        rc = hfile_write(f->fd, offset, iov, count);
-    else
-        rc = bounce(f, true, offset, iov, count);
+    rc = write_locked(f, offset, iov, count);
     pthread_rwlock_unlock(&h->partial);
     return rc;
 }
@@ -153,6 +156,28 @@ static int host_write(struct bfile *f, uint64_t offset, const struct iovec *iov,
 static int host_flush(struct bfile *f)
 {
     return f->read_only ? 0 : hfile_flush(f->fd);
+}
+
+/* Where the host has no zeros to give, and the blocks at the ends are not whole. */
+static int write_zeros(struct bfile *f, uint64_t offset, uint64_t len)
+{
+    uint8_t *zeros = calloc(1, BOUNCE);
+    uint64_t size;
+    int rc = f->ops->size(f, &size);
+
+    if (zeros == NULL)
+        rc = -ENOMEM;
+    if (rc == 0)
+        len = offset < size ? min_u64(len, size - offset) : 0;
+    while (rc == 0 && len > 0) {
+        struct iovec iov = {.iov_base = zeros, .iov_len = (size_t)min_u64(len, BOUNCE)};
+
+        rc = write_locked(f, offset, &iov, 1);
+        offset += iov.iov_len;
+        len -= iov.iov_len;
+    }
+    free(zeros);
+    return rc;
 }
 
 static int host_zero(struct bfile *f, uint64_t offset, uint64_t len, bool punch)
@@ -164,6 +189,8 @@ static int host_zero(struct bfile *f, uint64_t offset, uint64_t len, bool punch)
         return -EBADF;
     pthread_rwlock_wrlock(&h->partial);
     rc = hfile_zero(f->fd, offset, len, punch);
+    if (rc == -EINVAL && f->fd_align > 1 && offset <= INT64_MAX && len <= INT64_MAX - offset)
+        rc = write_zeros(f, offset, len);
     pthread_rwlock_unlock(&h->partial);
     return rc;
 }

@@ -173,6 +173,12 @@ static int open_format(const struct block_options *o, struct block_image *i, str
                          "%s: its size, %" PRIu64 " bytes, is not a multiple of the sector, %u; "
                          "leave sectorsize out, or resize it",
                          i->file->name, i->info.size, o->sector);
+    /* A write of the last sectors would make the file longer: whole blocks alone can be written. */
+    if (i->info.cluster == 1 && i->file->fd_align > 1 && i->info.size % i->file->fd_align != 0)
+        return error_set(err, -EINVAL,
+                         "%s: its size, %" PRIu64 " bytes, is not a multiple of %u, which nocache "
+                         "needs here; leave nocache out, or resize it",
+                         i->file->name, i->info.size, i->file->fd_align);
     return 0;
 }
 

@@ -14,8 +14,8 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #endif
-#ifdef __APPLE__
-#include <sys/disk.h>
+#if defined(__APPLE__) && __has_include(<sys/disk.h>)
+#include <sys/disk.h> /* a cross compiler's headers may lack it */
 #endif
 
 #include "base/bits.h"
@@ -84,7 +84,7 @@ static int device_info(int fd, struct hfile_info *out)
         out->sector = (unsigned)sector;
     if (ioctl(fd, BLKPBSZGET, &physical) == 0)
         out->physical = physical;
-#elif defined(__APPLE__)
+#elif defined(DKIOCGETBLOCKCOUNT)
     uint64_t count = 0;
     uint32_t sector = 512, physical = 0;
 
@@ -132,19 +132,23 @@ int hfile_info(int fd, struct hfile_info *out)
 unsigned hfile_align(int fd)
 {
     unsigned align = 4096;
-    void *p;
 
 #ifndef O_DIRECT
     (void)fd;
-    return 1; /* F_NOCACHE asks nothing */
+    align = 1; /* F_NOCACHE asks nothing */
 #else
+    struct hfile_info info;
+    void *p;
+
+    if (hfile_info(fd, &info) < 0 || info.size < 1024)
+        return align; /* behind the end anything is taken */
     if (posix_memalign(&p, 4096, 8192) != 0)
         return align;
     if (pread(fd, (char *)p + 512, 512, 512) >= 0)
         align = 512;
     free(p);
-    return align;
 #endif
+    return align;
 }
 
 /* ---- reading and writing ---- */

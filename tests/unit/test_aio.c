@@ -13,6 +13,13 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#ifdef __linux__
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#endif
 
 #include "base/bits.h"
 #include "host/aio.h"
@@ -260,12 +267,108 @@ static void test_leaver(void **state)
     close(fds[1]);
 }
 
+/* ---- kernels that refuse ---- */
+
+#ifdef __linux__
+/* From here on this process gets that errno from that system call, as in a container. */
+static bool forbid(unsigned call, unsigned code)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* seccomp_data.nr */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | code),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = countof(filter), .filter = filter};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* Its status: 0 as it should be, 2 no filters here. */
+static int in_child(int (*fn)(void))
+{
+    int status;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(fn());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 2)
+        print_message("skipped: no system call filters here\n");
+    return WEXITSTATUS(status) == 2 ? 0 : WEXITSTATUS(status);
+}
+
+static int no_setup(void)
+{
+    struct error err = {0};
+    struct aio *a;
+
+    if (!forbid(__NR_io_uring_setup, EPERM))
+        return 2;
+    if (aio_create(true, 1, &a, &err) != -EPERM || strstr(err.text, "aio=threads") == NULL)
+        return 1;
+    return aio_create(false, 1, &a, &err) == 0 && !aio_has_uring(a) ? 0 : 1;
+}
+
+/* A ring that takes nothing more: threads do all of it. */
+static int no_enter(void)
+{
+    struct aio *a = make(true, 2);
+    int fd = make_file();
+    static char text[300];
+    static struct iovec iov[300];
+    static struct aio_job job[300];
+
+    if (a == NULL || !forbid(__NR_io_uring_enter, EAGAIN))
+        return 2;
+    for (unsigned i = 0; i < 300; i++) {
+        iov[i] = (struct iovec){.iov_base = &text[i], .iov_len = 1};
+        text[i] = (char)i;
+        job[i] = (struct aio_job){
+            .op = AIO_WRITE, .fd = fd, .offset = i, .iov = &iov[i], .count = 1, .result = 99};
+        aio_submit(a, &job[i]);
+        if (i % 7 == 0)
+            aio_kick(a);
+    }
+    for (unsigned i = 0; i < 300; i++) {
+        if (next(a)->result != 1)
+            return 1;
+    }
+    if (aio_reap(a) != NULL)
+        return 1;
+    for (unsigned i = 0; i < 300; i++) {
+        char c;
+
+        if (pread(fd, &c, 1, i) != 1 || c != (char)i)
+            return 1;
+    }
+    aio_destroy(a);
+    return 0;
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(no_setup), 0);
+    assert_int_equal(in_child(no_enter), 0);
+}
+#else
+static void test_refused(void **state)
+{
+    (void)state;
+    print_message("skipped: there is no io_uring here\n");
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many),    cmocka_unit_test(test_answers),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_descriptor),
-        cmocka_unit_test(test_leaver),
+        cmocka_unit_test(test_leaver),  cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -391,8 +391,8 @@ static void chain_done(struct block_request *r, int rc)
 {
     struct chain *c = container_of(r, struct chain, r);
 
-    assert_int_equal(rc, 0);
-    assert_false(c->inside);
+    must(rc == 0);
+    must(!c->inside);
     c->inside = true;
     if (--c->left > 0)
         block_submit(c->d->b, &c->r);

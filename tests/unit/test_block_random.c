@@ -53,7 +53,7 @@ static void check_read(struct random *t, struct flight *f)
     }
     for (uint64_t s = 0; s < f->r.len; s += 512) {
         if (t->known[(offset + s) / 512])
-            assert_memory_equal(flat + s, t->model + offset + s, 512);
+            must(memcmp(flat + s, t->model + offset + s, 512) == 0);
     }
     free(flat);
 }
@@ -70,7 +70,7 @@ static void flight_done(struct block_request *r, int rc)
     struct flight *f = container_of(r, struct flight, r);
     struct random *t = f->all;
 
-    assert_int_equal(rc, 0);
+    must(rc == 0);
     if (r->op == BLOCK_READ)
         check_read(t, f);
     mark(t, f, -1);
@@ -170,6 +170,15 @@ static void submit_one(struct random *t, struct flight *f)
     block_submit(t->d->b, &f->r);
 }
 
+/* What a device held before. */
+static void load(struct random *t)
+{
+    int fd = open(t->d->path, O_RDONLY);
+
+    assert_int_equal(pread(fd, t->model, SIZE, 0), SIZE);
+    close(fd);
+}
+
 static void check_file(struct random *t)
 {
     uint8_t *content = malloc(SIZE);
@@ -213,7 +222,8 @@ static uint64_t number(const char *name, uint64_t dflt)
     return text != NULL ? strtoull(text, NULL, 0) : dflt;
 }
 
-static void run(bool loop, const char *options, bool file)
+/* file: the image's path, "" for a new file, NULL for one in memory. */
+static void run(bool loop, const char *options, const char *file)
 {
     struct random t = {.d = disk_create(loop),
                        .seed = number("BLOCK_SEED", (uint64_t)time(NULL)),
@@ -225,8 +235,12 @@ static void run(bool loop, const char *options, bool file)
     print_message("BLOCK_SEED=%llu %s %s\n", (unsigned long long)t.seed, loop ? "loop" : "inline",
                   options);
     memset(t.known, 1, SECTORS);
-    if (file)
+    if (file != NULL && file[0] == '\0')
         disk_file(t.d, SIZE);
+    else if (file != NULL)
+        snprintf(t.d->path, sizeof(t.d->path), "%s", file);
+    if (file != NULL)
+        load(&t);
     if (disk_open(t.d, options, false, &err) < 0) {
         print_message("skipped: %s\n", err.text);
     } else {
@@ -236,9 +250,11 @@ static void run(bool loop, const char *options, bool file)
         t.d->b = NULL;
         pthread_mutex_unlock(&t.d->env.lock);
         assert_int_equal(t.under_way, 0);
-        if (file)
+        if (file != NULL)
             check_file(&t);
     }
+    if (file != NULL && file[0] != '\0')
+        t.d->path[0] = '\0'; /* not ours to remove */
     disk_destroy(t.d);
     free(t.model);
     free(t.known);
@@ -248,38 +264,72 @@ static void run(bool loop, const char *options, bool file)
 static void test_inline(void **state)
 {
     (void)state;
-    run(false, "ram=2m", false);
-    run(false, "nocache", true);
+    run(false, "ram=2m", NULL);
+    run(false, "nocache", "");
 }
 
 static void test_memory(void **state)
 {
     (void)state;
-    run(true, "ram=2m", false);
+    run(true, "ram=2m", NULL);
 }
 
 static void test_threads(void **state)
 {
     (void)state;
-    run(true, "aio=threads", true);
-    run(true, "aio=threads,nocache", true);
+    run(true, "aio=threads", "");
+    run(true, "aio=threads,nocache", "");
 }
 
 static void test_uring(void **state)
 {
     (void)state;
-    run(true, "aio=io_uring", true);
-    run(true, "aio=io_uring,nocache", true);
-    run(true, "aio=io_uring,nocache,sync,sectorsize=512/4096", true);
+    run(true, "aio=io_uring", "");
+    run(true, "aio=io_uring,nocache", "");
+    run(true, "aio=io_uring,nocache,sync,sectorsize=512/4096", "");
+}
+
+/* A device whose blocks are larger than the disk's sectors: half a block is read, changed, written.
+ */
+static void test_large_blocks(void **state)
+{
+    struct disk *d = disk_create(false), *second = disk_create(false);
+    char command[128], dev[48] = "";
+    struct block_geometry g;
+    FILE *p;
+
+    (void)state;
+    disk_file(d, SIZE);
+    snprintf(command, sizeof(command), "losetup --find --show -b 4096 %s 2>/dev/null", d->path);
+    p = popen(command, "r");
+    if (p == NULL || fgets(dev, sizeof(dev), p) == NULL || strncmp(dev, "/dev/", 5) != 0) {
+        print_message("skipped: no loop device can be had (losetup as root)\n");
+    } else {
+        dev[strcspn(dev, "\n")] = '\0';
+        run(true, "aio=io_uring,nocache,sectorsize=512/4096", dev);
+        run(true, "aio=threads,nocache,sectorsize=512/4096", dev);
+        snprintf(second->path, sizeof(second->path), "%s", dev);
+        disk_open_ok(second, ""); /* its own sectors, if nothing else is said */
+        block_geometry(second->b, &g);
+        assert_int_equal(g.sector, 4096);
+        assert_int_equal(g.physical, 4096);
+        disk_close(second);
+        second->path[0] = '\0';
+        snprintf(command, sizeof(command), "losetup -d %s", dev);
+        assert_int_equal(system(command), 0);
+    }
+    if (p != NULL)
+        pclose(p);
+    disk_destroy(second);
+    disk_destroy(d);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inline),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_uring),
+        cmocka_unit_test(test_inline),       cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_threads),      cmocka_unit_test(test_uring),
+        cmocka_unit_test(test_large_blocks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
