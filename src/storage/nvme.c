@@ -321,6 +321,29 @@ static void nvme_loaded(void *dev)
     timer_set(n->kick, clock_now(n->env));
 }
 
+static const struct dev_option nvme_options[] = {
+    BLOCK_OPTIONS,
+    {.name = "maxq", .type = OPT_U64, .value_name = "N", .help = "I/O queue pairs, 1-64 (16)"},
+    {.name = "qsz",
+     .type = OPT_U64,
+     .value_name = "N",
+     .help = "entries of the longest queue, 2-65536 (2048)"},
+    {.name = "ioslots",
+     .type = OPT_U64,
+     .value_name = "N",
+     .help = "commands under way at once, 1-1024 (128)"},
+    {.name = "sectsz",
+     .type = OPT_U64,
+     .value_name = "BYTES",
+     .help = "bytes of a logical block, 512, 4096 or 8192 (default: the image's sector)"},
+    {.name = "ser", .type = OPT_STRING, .value_name = "TEXT", .help = "serial number"},
+    {.name = "eui64", .type = OPT_U64, .value_name = "NUMBER", .help = "the namespace's EUI-64"},
+    {.name = "dsm",
+     .type = OPT_STRING,
+     .value_name = "auto|enable|disable",
+     .help = "offer deallocation (auto: if the image can give space back)"},
+};
+
 const struct pci_ops nvme_ops = {
     .name = "nvme",
     .summary = "NVMe controller with one disk",

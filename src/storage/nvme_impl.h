@@ -223,8 +223,6 @@ void nvme_save(void *dev, struct state_buf *out);
 int nvme_load(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
 
 /* ---- nvme_option.c ---- */
-#define NVME_OPTION_COUNT 22u
-extern const struct dev_option nvme_options[NVME_OPTION_COUNT];
 /* Before and after the disk is open. */
 int nvme_options_read(struct nvme *n, const struct options *opts, struct error *err);
 int nvme_disk_options(struct nvme *n, const struct options *opts, struct error *err);

@@ -10,29 +10,6 @@
 #define DEFAULT_QUEUE_SIZE 2048u
 #define DEFAULT_SLOTS 128u
 
-const struct dev_option nvme_options[NVME_OPTION_COUNT] = {
-    BLOCK_OPTIONS,
-    {.name = "maxq", .type = OPT_U64, .value_name = "N", .help = "I/O queue pairs, 1-64 (16)"},
-    {.name = "qsz",
-     .type = OPT_U64,
-     .value_name = "N",
-     .help = "entries of the longest queue, 2-65536 (2048)"},
-    {.name = "ioslots",
-     .type = OPT_U64,
-     .value_name = "N",
-     .help = "commands under way at once, 1-1024 (128)"},
-    {.name = "sectsz",
-     .type = OPT_U64,
-     .value_name = "BYTES",
-     .help = "bytes of a logical block, 512, 4096 or 8192 (default: the image's sector)"},
-    {.name = "ser", .type = OPT_STRING, .value_name = "TEXT", .help = "serial number"},
-    {.name = "eui64", .type = OPT_U64, .value_name = "NUMBER", .help = "the namespace's EUI-64"},
-    {.name = "dsm",
-     .type = OPT_STRING,
-     .value_name = "auto|enable|disable",
-     .help = "offer deallocation (auto: if the image can give space back)"},
-};
-
 static int number(struct nvme *n, const struct options *opts, const char *name, uint64_t dflt,
                   uint64_t min, uint64_t max, uint32_t *out, struct error *err)
 {
