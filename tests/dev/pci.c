@@ -5,25 +5,23 @@
  *
  *     cfgrl 3 0x10 = 0x2001     cfgrb, cfgrw: configuration space by ports
  *     cfgwl 3.1 4 7             cfgwb, cfgww
- *     image 1048576             an empty file of so many bytes, which device options call IMAGE:
- *     pci 4 virtio-blk IMAGE,ro
  *     pokeq 0x1000 0            guest memory, for rings: pokeb ... pokeq, peekb ... peekq
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "pci/table.h"
 #include "runner.h"
+#include "storage/nvme.h"
 #include "virtio/virtio.h"
 
 #define BOARD_DEVICES 8u
 
 static const struct pci_ops *const known[] = {
     &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,     &pci_uart_ops,
-    &virtio_rnd_ops,     &virtio_blk_ops,         &virtio_scsi_ops,
+    &virtio_rnd_ops,     &virtio_blk_ops,         &virtio_scsi_ops, &nvme_ops,
 };
 
 struct slot {
@@ -39,7 +37,6 @@ struct board_pci {
     bool assigned;
     unsigned count;
     struct slot slots[BOARD_DEVICES];
-    char image[64]; /* its path, "": there is none */
 };
 
 static int slot_add(struct board_pci *b, struct slot *s, struct error *err)
@@ -109,8 +106,6 @@ static void board_pci_fini(struct unit *u)
         if (b->slots[i].config != NULL)
             config_destroy(b->slots[i].config);
     }
-    if (b->image[0] != '\0')
-        unlink(b->image);
     free(b);
 }
 
@@ -161,7 +156,7 @@ static int slot_options(struct slot *s, const char *text, struct error *err)
     s->config = config_create();
     if (s->config == NULL)
         return error_set(err, -ENOMEM, "no memory for options");
-    return options_parse(s->config, s->ops->options, s->ops->option_count, text, s->ops->name, err);
+    return pci_options_parse(s->ops, s->config, text, s->ops->name, err);
 }
 
 /* The device's environment is the unit's, with a lock and a name of its own. */
@@ -178,41 +173,11 @@ static void slot_env(struct slot *s, const struct dev_env *from)
     s->env.event_ctx = from->event_ctx;
 }
 
-static void cmd_image(struct runner *r, unsigned count, char **words)
-{
-    struct unit *u = pci_unit(r);
-    struct board_pci *b = u != NULL ? u->ctx : NULL;
-    uint64_t size;
-    int fd;
-
-    (void)count;
-    if (b == NULL || b->image[0] != '\0' || !number(r, words[1], &size)) {
-        fail(r, "no image can be made");
-        return;
-    }
-    snprintf(b->image, sizeof(b->image), "/tmp/xhyve-dev-runner.XXXXXX");
-    fd = mkstemp(b->image);
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
-        fail(r, "cannot make %s: %s", b->image, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-}
-
-/* The text of the options, with the image's path for the word IMAGE at their beginning. */
-static const char *with_image(const struct board_pci *b, const char *text, char *room, size_t size)
-{
-    if (strncmp(text, "IMAGE", 5) != 0)
-        return text;
-    snprintf(room, size, "%s%s", b->image, text + 5);
-    return room;
-}
-
 static void cmd_pci(struct runner *r, unsigned count, char **words)
 {
     struct unit *u = pci_unit(r);
     struct board_pci *b = u != NULL ? u->ctx : NULL;
     struct error err = {0};
-    char room[256];
     struct slot *s;
 
     if (b == NULL || b->count == BOARD_DEVICES) {
@@ -231,8 +196,14 @@ static void cmd_pci(struct runner *r, unsigned count, char **words)
         return;
     }
     slot_env(s, &u->env);
-    if ((count > 3 && slot_options(s, with_image(b, words[3], room, sizeof(room)), &err) != 0) ||
-        slot_add(b, s, &err) != 0) {
+    if (count > 3) {
+        char *text = image_expand(r, words[3]);
+
+        if (text == NULL || slot_options(s, text, &err) != 0)
+            err.code = -EINVAL;
+        free(text);
+    }
+    if (err.code != 0 || slot_add(b, s, &err) != 0) {
         fail(r, "%s", err.text);
         dev_env_fini(&s->env);
         if (s->config != NULL)
@@ -240,6 +211,16 @@ static void cmd_pci(struct runner *r, unsigned count, char **words)
         return;
     }
     b->count++;
+}
+
+int board_insert(struct runner *r, unsigned slot, unsigned unit, const char *path, bool force,
+                 struct error *err)
+{
+    struct unit *u = unit_find(r, "pci");
+
+    if (u == NULL)
+        return error_set(err, -ENODEV, "there is no PCI device yet");
+    return pci_insert(((struct board_pci *)u->ctx)->pci, 0, slot, 0, unit, path, force, err);
 }
 
 static void cmd_assign(struct runner *r, unsigned count, char **words)
@@ -345,7 +326,6 @@ static void cmd_poke(struct runner *r, unsigned count, char **words)
 
 const struct command pci_commands[] = {
     {"pci", 2, 3, cmd_pci, "SLOT[.FUNC] NAME [OPTIONS]"},
-    {"image", 1, 1, cmd_image, "BYTES"},
     {"assign", 0, 0, cmd_assign, ""},
     {"cfgrb", 2, 4, cmd_cfgr, "SLOT[.FUNC] REGISTER [= VALUE]"},
     {"cfgrw", 2, 4, cmd_cfgr, "SLOT[.FUNC] REGISTER [= VALUE]"},

@@ -1,6 +1,6 @@
 # A disk of 64 KiB: a modern driver with a packed ring of five places and MSI-X
-image 65536
-pci 4 virtio-blk IMAGE,queues=2
+image d 65536
+pci 4 virtio-blk @d,queues=2
 assign
 cfgww 4 4 7
 cfgww 4 0x42 0x8000

@@ -1,6 +1,6 @@
 # A disk of 64 KiB: a legacy driver
-image 65536
-pci 4 virtio-blk IMAGE,ser=DISK-1,queues=1
+image d 65536
+pci 4 virtio-blk @d,ser=DISK-1,queues=1
 assign
 cfgrl 4 0 = 0x10011af4
 cfgrl 4 8 = 0x01800000
