@@ -182,7 +182,6 @@ static int check_value(const struct check *c, const char *key, struct error *err
 static int check_function(struct check *c, const struct config *node, const char *where,
                           struct error *err)
 {
-    static const char *const ignore[] = {"device", NULL};
     const char *device = config_get(node, "device");
     const char *names[64], *near;
     const struct pci_ops *ops;
@@ -196,7 +195,7 @@ static int check_function(struct check *c, const struct config *node, const char
     if (ops != NULL) {
         c->lpc_bridges += strcmp(device, "lpc") == 0;
         snprintf(what, sizeof(what), "%s at %s", device, where);
-        rc = options_check(node, ops->options, ops->option_count, ignore, what, err);
+        rc = pci_options_check(ops, node, what, err);
         for (size_t i = 0; rc == 0 && i < ops->option_count; i++) {
             const char *value = config_get(node, ops->options[i].name);
 

@@ -49,24 +49,42 @@ static int parse_slot(const char *text, struct slot *out, struct error *err)
     return 0;
 }
 
-/* Into a tree of its own first, since config_find gives no node that could be written to. */
-static int parse_device_options(struct cli *cli, const char *key, const struct dev_option *table,
-                                size_t count, const char *text, const char *what, struct error *err)
+/* All of a tree's values, under a key of another. */
+static int copy_tree(struct config *to, const char *key, const struct config *from,
+                     struct error *err)
 {
-    struct config *scratch = config_create();
     const struct config *child;
     const char *name;
+    int rc = config_value(from) != NULL ? config_set(to, key, config_value(from), err) : 0;
+
+    for (size_t i = 0; rc == 0 && (child = config_child(from, i, &name)) != NULL; i++) {
+        char full[128];
+
+        snprintf(full, sizeof(full), "%s.%s", key, name);
+        rc = copy_tree(to, full, child, err);
+    }
+    return rc;
+}
+
+/*
+ * Into a tree of its own first, since config_find gives no node that could be written to. ops is
+ * a PCI device, or NULL: then it is lpc.
+ */
+static int parse_device_options(struct cli *cli, const char *key, const struct pci_ops *ops,
+                                const struct cli_lpc_device *lpc, const char *text,
+                                const char *what, struct error *err)
+{
+    struct config *scratch = config_create();
     int rc;
 
     if (scratch == NULL)
         return error_set(err, -ENOMEM, "%s: no memory", what);
-    rc = options_parse(scratch, table, count, text, what, err);
-    for (size_t i = 0; rc == 0 && (child = config_child(scratch, i, &name)) != NULL; i++) {
-        char full[128];
-
-        snprintf(full, sizeof(full), "%s.%s", key, name);
-        rc = config_set(cli->raw, full, config_value(child), err);
-    }
+    if (ops != NULL)
+        rc = pci_options_parse(ops, scratch, text, what, err);
+    else
+        rc = options_parse(scratch, lpc->options, lpc->option_count, text, what, err);
+    if (rc == 0)
+        rc = copy_tree(cli->raw, key, scratch, err);
     config_destroy(scratch);
     return rc;
 }
@@ -94,7 +112,7 @@ static int add_slot(struct cli *cli, char *where, char *device, const char *conf
         return rc;
     key[strlen(key) - strlen(".device")] = '\0';
     snprintf(what, sizeof(what), "%s at %s", device, where);
-    return parse_device_options(cli, key, ops->options, ops->option_count, conf, what, err);
+    return parse_device_options(cli, key, ops, NULL, conf, what, err);
 }
 
 int cli_slot(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)
@@ -203,7 +221,7 @@ static int add_lpc(struct cli *cli, const char *name, const char *conf, struct e
         conf = "null";
     if (conf == NULL)
         return error_set(err, -EINVAL, "-l %s needs options; see -l help", name);
-    return parse_device_options(cli, key, d->options, d->option_count, conf, what, err);
+    return parse_device_options(cli, key, NULL, d, conf, what, err);
 }
 
 int cli_lpc(struct cli *cli, const struct cli_flag *f, const char *arg, struct error *err)

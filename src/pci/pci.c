@@ -386,6 +386,39 @@ int pci_add(struct pci *p, unsigned bus, unsigned slot, unsigned func, const str
     return 0;
 }
 
+int pci_options_parse(const struct pci_ops *ops, struct config *node, const char *text,
+                      const char *what, struct error *err)
+{
+    if (ops->parse != NULL)
+        return ops->parse(node, text, what, err);
+    return options_parse(node, ops->options, ops->option_count, text, what, err);
+}
+
+int pci_options_check(const struct pci_ops *ops, const struct config *node, const char *what,
+                      struct error *err)
+{
+    static const char *const not_options[] = {"device", NULL};
+
+    if (ops->check != NULL)
+        return ops->check(node, what, err);
+    return options_check(node, ops->options, ops->option_count, not_options, what, err);
+}
+
+int pci_insert(struct pci *p, unsigned bus, unsigned slot, unsigned func, unsigned unit,
+               const char *path, bool force, struct error *err)
+{
+    struct pci_func *f = bus < 256 && slot < 32 && func < 8 ? func_at(p, bus, slot << 3 | func)
+                                                            : NULL;
+    int rc;
+
+    if (f == NULL || f->ops->insert == NULL)
+        return error_set(err, -ENODEV, "PCI slot %u:%u:%u has no drive", bus, slot, func);
+    pthread_mutex_lock(&f->env->lock);
+    rc = f->ops->insert(f->impl, unit, path, force, err);
+    pthread_mutex_unlock(&f->env->lock);
+    return rc;
+}
+
 /* ---- addresses ---- */
 
 struct window {

@@ -40,6 +40,18 @@ struct pci_ops {
     /* custom state beyond the table; may be NULL */
     void (*save)(void *dev, struct state_buf *out);
     int (*load)(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
+    /*
+     * For a device whose options are more than a flat table: the text behind its name into node
+     * (keys may have dots), and the check of all that stands in node. NULL: as `options` says.
+     */
+    int (*parse)(struct config *node, const char *text, const char *what, struct error *err);
+    int (*check)(const struct config *node, const char *what, struct error *err);
+    /*
+     * Another medium into the unit-th drive, from outside; path NULL takes out what is in. force:
+     * although the guest has locked it. Without it that is -EBUSY, and the guest is asked. NULL:
+     * there are no drives.
+     */
+    int (*insert)(void *dev, unsigned unit, const char *path, bool force, struct error *err);
 };
 
 /* Every known PCI device, NULL-terminated; the one table that -s help prints (src/pci/table.h). */
@@ -84,6 +96,16 @@ void pci_destroy(struct pci *p); /* destroys all functions */
  */
 int pci_add(struct pci *p, unsigned bus, unsigned slot, unsigned func, const struct pci_ops *ops,
             struct dev_env *env, const struct config *node, struct error *err);
+
+/* Options by a device's table, or by its own functions. As options_parse and options_check. */
+int pci_options_parse(const struct pci_ops *ops, struct config *node, const char *text,
+                      const char *what, struct error *err);
+int pci_options_check(const struct pci_ops *ops, const struct config *node, const char *what,
+                      struct error *err);
+
+/* pci_ops.insert of the function there; its lock is taken. -ENODEV. Any thread. */
+int pci_insert(struct pci *p, unsigned bus, unsigned slot, unsigned func, unsigned unit,
+               const char *path, bool force, struct error *err);
 
 /* Gives every BAR an address (as firmware would) and enables decoding. Once, after all are added.
  */

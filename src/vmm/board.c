@@ -220,7 +220,6 @@ static int create_pci(struct vm *vm, struct error *err)
 static int add_pci_device(struct vm *vm, unsigned bus, unsigned slot, unsigned func,
                           const struct config *node, struct error *err)
 {
-    static const char *const not_options[] = {"device", NULL};
     const char *name = config_get(node, "device");
     const struct pci_ops *ops;
     unsigned n = vm->pci_dev_count;
@@ -234,7 +233,7 @@ static int add_pci_device(struct vm *vm, unsigned bus, unsigned slot, unsigned f
                          slot, func, name);
     if (n == VM_PCI_MAX)
         return error_set(err, -ENOSPC, "more than %u PCI devices", VM_PCI_MAX);
-    rc = options_check(node, ops->options, ops->option_count, not_options, name, err);
+    rc = pci_options_check(ops, node, name, err);
     if (rc != 0)
         return rc;
     snprintf(vm->pci_dev_name[n], sizeof(vm->pci_dev_name[n]), "pci.%u.%u.%u", bus, slot, func);
