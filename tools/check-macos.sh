@@ -30,7 +30,7 @@ flags="-target x86_64-macos -std=gnu17 -O1 -Isrc -Ibuild/src -Ibuild -fno-strict
     -Wall -Wextra -Wshadow -Wundef -Wformat=2 -Wwrite-strings -Wcast-qual -Wpointer-arith -Wvla
     -Wimplicit-fallthrough -Wstrict-prototypes -Wmissing-prototypes -Wconversion -Werror
     -Wno-error=unknown-warning-option
-    -DHAVE_ZLIB=0 -DHAVE_ZSTD=0 -DHAVE_LZMA=0 -DHAVE_LZ4=0 -DHAVE_BZ2=0 -DHAVE_KVM=0"
+    -DHAVE_ZLIB=0 -DHAVE_ZSTD=0 -DHAVE_LZMA=0 -DHAVE_LZ4=0 -DHAVE_BZ2=0 -DHAVE_KVM=0 -DHAVE_URING=0"
 
 # Only what is built for Linux alone is left out, by the names of its folders.
 files=$(find src -name '*.c' ! -path 'src/engine/kvm/*' ! -name '*_tap.c' ! -name '*_uring.c' \

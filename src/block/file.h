@@ -27,7 +27,10 @@ struct bfile_ops {
     int (*write)(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count);
     /* All writes that have returned are on stable storage. */
     int (*flush)(struct bfile *f);
-    /* Makes [offset, offset + len) read as zeros, by a hole if punch is true. */
+    /*
+     * Makes [offset, offset + len) read as zeros, by a hole if punch is true. The file gets no
+     * longer: what lies behind its end reads as zeros anyway.
+     */
     int (*zero)(struct bfile *f, uint64_t offset, uint64_t len, bool punch);
     int (*size)(struct bfile *f, uint64_t *size);
     /* A longer file reads as zeros in its new part. -ENOTSUP: a device. */
@@ -37,15 +40,26 @@ struct bfile_ops {
      * (more than 0 before the end of the file). NULL: it is not known, all is data.
      */
     int (*extent)(struct bfile *f, uint64_t offset, bool *data, uint64_t *len);
+    /*
+     * Gives the range back; its content is lost. -EOPNOTSUPP: cannot, and nothing was done. NULL:
+     * the same, always.
+     */
+    int (*discard)(struct bfile *f, uint64_t offset, uint64_t len);
     void (*close)(struct bfile *f);
 };
 
 struct bfile {
     const struct bfile_ops *ops;
-    const char *name; /* for messages: the path; owned by the back end */
-    bool read_only;   /* write, zero and truncate answer -EBADF */
-    unsigned align;   /* offsets, lengths and memory of read and write must be multiples; 1: any */
-    int fd;           /* for I/O past these functions; -1: there is none */
+    const char *name;  /* for messages: the path; owned by the back end */
+    bool read_only;    /* write, zero and truncate answer -EBADF */
+    unsigned align;    /* offsets, lengths and memory of read and write must be multiples; 1: any */
+    int fd;            /* for I/O past these functions; -1: there is none */
+    unsigned fd_align; /* like align, for I/O on fd; 0: as 1 */
+    /*
+     * A device's sectors, or what suits the file, in bytes; 0: nothing is known. Powers of two,
+     * physical at least sector.
+     */
+    unsigned sector, physical;
 };
 
 static inline int bfile_flush(struct bfile *f)

@@ -1,0 +1,194 @@
+#include "block/block.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "block/internal.h"
+#include "host/loop.h"
+
+#define THREADS 8u /* of a disk: enough to keep a device busy, few enough for many disks */
+
+/* FNV-1a and a stir, so that near names give far numbers. */
+static uint64_t hash(const char *text)
+{
+    uint64_t h = 0xcbf29ce484222325ull;
+
+    for (; *text != '\0'; text++)
+        h = (h ^ (uint8_t)*text) * 0x100000001b3ull;
+    h ^= h >> 32;
+    h *= 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+static void make_serial(const char *of, char *out, size_t size)
+{
+    uint64_t h = hash(of);
+
+    snprintf(out, size, "BHYVE-%04X-%04X-%04X", (unsigned)(h >> 32 & 0xffff),
+             (unsigned)(h >> 16 & 0xffff), (unsigned)(h & 0xffff));
+}
+
+/* From the image that is in; true if a guest could see a difference. */
+static bool make_geometry(struct block *b)
+{
+    struct block_geometry g = {.removable = b->removable, .read_only = b->opt.read_only};
+    const struct block_image *i = b->image;
+    bool same;
+
+    g.sector = b->opt.sector != 0 ? b->opt.sector : 512;
+    g.physical = b->opt.physical != 0 ? b->opt.physical : g.sector;
+    if (i != NULL) {
+        if (b->opt.sector == 0) {
+            g.sector = i->file->sector == 4096 && i->info.size % 4096 == 0 ? 4096 : 512;
+            g.physical = i->file->physical >= 4096 ? 4096 : g.sector;
+        }
+        g.size = align_down(i->info.size, g.sector);
+        g.discard = i->info.discard && !b->opt.read_only && !b->opt.nodelete;
+    }
+    memcpy(g.serial, b->geometry.serial, sizeof(g.serial));
+    same = g.size == b->geometry.size && g.sector == b->geometry.sector;
+    b->geometry = g;
+    return !same;
+}
+
+static void on_events(void *ctx, unsigned events)
+{
+    (void)events;
+    block_process(ctx);
+}
+
+/* Without a loop (tests on a stepped clock) all is done by whoever submits. */
+static int start_aio(struct block *b, struct error *err)
+{
+    struct error why = {0};
+    int rc = -ENOSYS;
+
+    if (b->env->loop == NULL)
+        return 0;
+    if (b->opt.aio != BLOCK_AIO_THREADS)
+        rc = aio_create(true, THREADS, &b->aio, &why);
+    if (rc < 0 && b->opt.aio == BLOCK_AIO_URING)
+        return error_set(err, rc, "aio=io_uring: %s", why.text);
+    if (rc < 0)
+        rc = aio_create(false, THREADS, &b->aio, err);
+    if (rc < 0)
+        return rc;
+    b->watch = loop_add(b->env->loop, aio_fd(b->aio), LOOP_READ, &b->env->lock, on_events, b, err);
+    return b->watch != NULL ? 0 : -ENOMEM;
+}
+
+static int start_timers(struct block *b, struct error *err)
+{
+    if (b->opt.iops != 0 || b->opt.bps != 0) {
+        b->limit_timer = timer_create_env(b->env, block_timer_limit, b);
+        if (b->limit_timer == NULL)
+            return error_set(err, -ENOMEM, "no memory for a disk's timer");
+    }
+    if (b->opt.pause) {
+        b->pause_timer = timer_create_env(b->env, block_timer_pause, b);
+        if (b->pause_timer == NULL)
+            return error_set(err, -ENOMEM, "no memory for a disk's timer");
+    }
+    return 0;
+}
+
+/* Frees what there is; nothing is under way. */
+static void destroy(struct block *b)
+{
+    loop_del(b->watch);
+    timer_free(b->limit_timer);
+    timer_free(b->pause_timer);
+    aio_destroy(b->aio);
+    block_image_close(b->image, b->env->log);
+    block_options_free(&b->opt);
+    free(b);
+}
+
+int block_open(struct dev_env *env, const struct options *opts, bool removable,
+               const struct block_events *events, void *ctx, struct block **out, struct error *err)
+{
+    struct block *b = calloc(1, sizeof(*b));
+    int rc;
+
+    if (b == NULL)
+        return error_set(err, -ENOMEM, "no memory for a disk");
+    b->env = env;
+    b->events = events;
+    b->ctx = ctx;
+    b->removable = removable;
+    b->done_end = &b->done_first;
+    b->held_end = &b->held;
+    rc = block_options_read(opts, removable, &b->opt, err);
+    if (rc == 0 && (b->opt.path != NULL || b->opt.ram != 0))
+        rc = block_image_open(&b->opt, b->opt.path, env->log, &b->image, err);
+    if (rc == 0)
+        rc = start_timers(b, err);
+    if (rc == 0)
+        rc = start_aio(b, err);
+    if (rc < 0) {
+        destroy(b);
+        return rc;
+    }
+    make_serial(b->opt.path != NULL ? b->opt.path : env->name, b->geometry.serial,
+                sizeof(b->geometry.serial));
+    make_geometry(b);
+    if (b->image != NULL)
+        log_debug(env->log, "%s: %s: %s, %" PRIu64 " bytes, %s", env->name, b->image->file->name,
+                  b->image->format->name, b->geometry.size,
+                  b->aio == NULL          ? "inline"
+                  : aio_has_uring(b->aio) ? "io_uring"
+                                          : "threads");
+    *out = b;
+    return 0;
+}
+
+void block_close(struct block *b)
+{
+    if (b == NULL)
+        return;
+    block_drain_all(b);
+    destroy(b);
+}
+
+void block_geometry(struct block *b, struct block_geometry *out)
+{
+    *out = b->geometry;
+}
+
+void block_refresh(struct block *b)
+{
+    if (b->image == NULL)
+        return;
+    b->image->format->info(b->image->image, &b->image->info);
+    if (make_geometry(b))
+        block_tell_changed(b);
+}
+
+int block_insert(struct block *b, const char *path, struct error *err)
+{
+    struct block_image *old = b->image, *new = NULL;
+    int rc = 0;
+
+    if (!b->removable)
+        return error_set(err, -EINVAL, "%s: its image cannot be changed", b->env->name);
+    if (path != NULL)
+        rc = block_image_open(&b->opt, path, b->env->log, &new, err);
+    if (rc < 0)
+        return rc;
+    block_drain_all(b);
+    b->image = new;
+    block_image_close(old, b->env->log);
+    make_geometry(b);
+    block_tell_changed(b);
+    return 0;
+}
+
+void block_stats(struct block *b, struct block_stats *out)
+{
+    *out = b->stats;
+}

@@ -1,0 +1,120 @@
+/*
+ * The block layer's own view of a disk: its image, and the operations under way. All of it is under
+ * env->lock, but what a job's `call` uses while it runs.
+ */
+#ifndef BLOCK_INTERNAL_H
+#define BLOCK_INTERNAL_H
+
+#include "block/block.h"
+#include "block/format.h"
+#include "host/aio.h"
+
+#define BLOCK_DEPTH 16u /* of backing files behind each other */
+
+struct loop_fd;
+
+enum block_aio { BLOCK_AIO_ANY, BLOCK_AIO_URING, BLOCK_AIO_THREADS };
+
+/* What BLOCK_OPTIONS said, judged and copied. */
+struct block_options {
+    char *path;                        /* NULL: none given */
+    uint64_t ram;                      /* 0: no disk in memory */
+    const struct block_format *format; /* NULL: by the content */
+    bool read_only, nocache, sync, nodelete, backing, pause;
+    unsigned sector, physical; /* 0: the image's own */
+    enum block_aio aio;
+    uint64_t iops, bps; /* 0: no limit */
+};
+
+int block_options_read(const struct options *opts, bool removable, struct block_options *out,
+                       struct error *err);
+void block_options_free(struct block_options *o);
+
+/* An open image. */
+struct block_image {
+    struct bfile *file;
+    const struct block_format *format;
+    void *image;
+    struct block_info info;     /* as it was when `geometry` was last made */
+    bool backing;               /* may follow backing files */
+    char *dir[BLOCK_DEPTH + 1]; /* by depth: where a name in that image begins; "" for here */
+};
+
+/* path NULL: o->ram. */
+int block_image_open(const struct block_options *o, const char *path, struct log *log,
+                     struct block_image **out, struct error *err);
+/* Flushes and closes; a failing flush is logged. NULL is allowed. */
+void block_image_close(struct block_image *i, struct log *log);
+
+enum op_state {
+    OP_HELD,    /* by a rate limit: in `held` */
+    OP_BLOCKED, /* a zero or discard that waits for direct operations on the same clusters */
+    OP_RUNS,    /* its job is under way */
+    OP_WAITS,   /* a flush, or a write's second half (FUA), until it may be flushed */
+    OP_FLUSHES, /* covered by the flush under way */
+    OP_PAUSED,  /* failed, and is tried again later */
+};
+
+/* A request under way. */
+struct op {
+    struct aio_job job;
+    struct block *b;
+    struct block_request *r;
+    struct op *prev, *next; /* in `active`, by seq */
+    struct op *next_held;
+    enum op_state state;
+    uint64_t done;  /* bytes that are finished */
+    uint64_t piece; /* bytes of the part under way, from done on */
+    bool direct;    /* the part goes past the format */
+    /* The first byte of the part in r->iov, and the part's pieces of memory. */
+    unsigned index;
+    size_t skip;
+    const struct iovec *iov;
+    unsigned iov_count;
+    struct iovec *copy; /* iov, where it is not r->iov itself */
+};
+
+struct block {
+    struct dev_env *env;
+    const struct block_events *events;
+    void *ctx;
+    struct block_options opt;
+    bool removable;
+    struct block_image *image; /* NULL: nothing is in */
+    struct block_geometry geometry;
+
+    struct aio *aio; /* NULL: no loop, all is done inside block_submit */
+    struct loop_fd *watch;
+    unsigned plugged;
+
+    struct op *first, *last; /* active: submitted, not done */
+    unsigned zeros;          /* active ones that are ZERO or DISCARD */
+    unsigned flush_waits;    /* active ones in OP_WAITS */
+    uint64_t seq;
+    struct aio_job flush_job;
+    bool flush_runs, pumping, draining, in_done, changed;
+    struct block_request *done_first, **done_end; /* finished, `done` not called yet */
+
+    struct op *held, **held_end;
+    struct timer *limit_timer;
+    uint64_t limit_requests_ns, limit_bytes_ns; /* when what was let through is paid for */
+
+    unsigned paused; /* active ones in OP_PAUSED */
+    bool pause_logged;
+    struct timer *pause_timer;
+
+    unsigned log_left; /* rate limit of lines about errors */
+    uint64_t log_since;
+    struct block_stats stats;
+};
+
+/* request.c: */
+/* Fetches what is finished, goes on with it, calls `done` and events. */
+void block_process(struct block *b);
+void block_drain_all(struct block *b);
+/* Tells the owner later (or now, without a loop) that the disk is another. */
+void block_tell_changed(struct block *b);
+void block_timer_limit(void *ctx);
+void block_timer_pause(void *ctx);
+
+#endif
