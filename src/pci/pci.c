@@ -407,8 +407,8 @@ int pci_options_check(const struct pci_ops *ops, const struct config *node, cons
 int pci_insert(struct pci *p, unsigned bus, unsigned slot, unsigned func, unsigned unit,
                const char *path, bool force, struct error *err)
 {
-    struct pci_func *f = bus < 256 && slot < 32 && func < 8 ? func_at(p, bus, slot << 3 | func)
-                                                            : NULL;
+    struct pci_func *f =
+        bus < 256 && slot < 32 && func < 8 ? func_at(p, bus, slot << 3 | func) : NULL;
     int rc;
 
     if (f == NULL || f->ops->insert == NULL)
