@@ -14,6 +14,9 @@
 #define DEVICE 0x2821u
 #define CLASS_SATA_AHCI 0x010601u
 
+const struct dev_option ahci_port_options[] = {BLOCK_OPTIONS, ATA_OPTIONS};
+const size_t ahci_port_option_count = countof(ahci_port_options);
+
 /* ---- making ---- */
 
 static int ports_alloc(struct ahci *a, unsigned ports, struct error *err)
@@ -39,7 +42,7 @@ static int ports_alloc(struct ahci *a, unsigned ports, struct error *err)
 static int port_add(struct ahci *a, unsigned port, bool cd, const struct config *node,
                     struct error *err)
 {
-    struct options opts = {node, ahci_port_options, AHCI_OPTION_COUNT};
+    struct options opts = {node, ahci_port_options, countof(ahci_port_options)};
 
     if (cd)
         return atapi_create(a->env, &opts, &ahci_host, &a->port[port].dev, err);
@@ -249,9 +252,10 @@ static void ahci_loaded(void *dev)
 /* ---- tables ---- */
 
 #define AHCI_OPS                                                                                   \
-    .options = ahci_port_options, .option_count = AHCI_OPTION_COUNT, .destroy = ahci_destroy,      \
-    .reset = ahci_power_on, .bar_read = ahci_bar_read, .bar_write = ahci_bar_write,                \
-    .save = ahci_save, .load = ahci_load, .loaded = ahci_loaded, .insert = ahci_insert
+    .options = ahci_port_options, .option_count = countof(ahci_port_options),                      \
+    .destroy = ahci_destroy, .reset = ahci_power_on, .bar_read = ahci_bar_read,                    \
+    .bar_write = ahci_bar_write, .save = ahci_save, .load = ahci_load, .loaded = ahci_loaded,      \
+    .insert = ahci_insert
 
 const struct pci_ops ahci_ops = {
     .name = "ahci",

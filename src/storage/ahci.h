@@ -133,13 +133,14 @@ struct ahci {
     struct ahci_port *port; /* `ports` of them */
 };
 
+/* ---- ahci.c: the options of one disk or drive ---- */
+extern const struct dev_option ahci_port_options[];
+extern const size_t ahci_port_option_count;
+
 /* ---- ahci_options.c ---- */
 #define AHCI_KEY_PORT "port"
 int ahci_options_parse(struct config *node, const char *text, const char *what, struct error *err);
 int ahci_options_check(const struct config *node, const char *what, struct error *err);
-/* Of one disk or drive. */
-#define AHCI_OPTION_COUNT 20u
-extern const struct dev_option ahci_port_options[AHCI_OPTION_COUNT];
 
 /* ---- ahci_regs.c ---- */
 uint64_t ahci_bar_read(void *dev, unsigned bar, uint64_t offset, unsigned size);

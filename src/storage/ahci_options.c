@@ -6,16 +6,12 @@
  * is port.0.type=hd, port.0.path=/images/root.img, port.0.ser=0001, port.1.type=cd, ... in the
  * configuration tree. A path that holds ",hd:" or ",cd:" can only be given there.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "storage/ahci.h"
-
-const struct dev_option ahci_port_options[] = {BLOCK_OPTIONS, ATA_OPTIONS};
-static_assert(countof(ahci_port_options) == AHCI_OPTION_COUNT, "ahci.h says how many");
 
 static const char *const not_options[] = {"type", NULL};
 
@@ -45,7 +41,7 @@ static int parse_port(struct config *node, unsigned port, const char *text, cons
     scratch = config_create();
     if (scratch == NULL)
         return error_set(err, -ENOMEM, "%s: no memory for its options", what);
-    rc = options_parse(scratch, ahci_port_options, AHCI_OPTION_COUNT, text + 3, what, err);
+    rc = options_parse(scratch, ahci_port_options, ahci_port_option_count, text + 3, what, err);
     snprintf(key, sizeof(key), AHCI_KEY_PORT ".%u.type", port);
     if (rc == 0)
         rc = config_set(node, key, type, err);
@@ -92,7 +88,7 @@ static int check_port(const struct config *node, const char *number, const char 
     if (type == NULL || (strcmp(type, "hd") != 0 && strcmp(type, "cd") != 0))
         return error_set(err, -EINVAL, "%s: type=%s; wanted hd or cd", where,
                          type == NULL ? "" : type);
-    return options_check(node, ahci_port_options, AHCI_OPTION_COUNT, not_options, where, err);
+    return options_check(node, ahci_port_options, ahci_port_option_count, not_options, where, err);
 }
 
 int ahci_options_check(const struct config *node, const char *what, struct error *err)
