@@ -365,4 +365,4 @@ static const struct command basic_commands[] = {
 };
 
 const struct command *const command_tables[] = {basic_commands, pci_commands, serial_commands,
-                                                NULL};
+                                                image_commands, NULL};

@@ -14,12 +14,16 @@
 
 #include "pci/table.h"
 #include "runner.h"
+#include "storage/storage.h"
 #include "virtio/virtio.h"
 
 #define BOARD_DEVICES 8u
 
 static const struct pci_ops *const known[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops,
+    &pci_lpc_ops,        &pci_uart_ops,
+    &virtio_rnd_ops,     &ahci_ops,
+    &ahci_hd_ops,        &ahci_cd_ops,
 };
 
 struct slot {
@@ -154,7 +158,7 @@ static int slot_options(struct slot *s, const char *text, struct error *err)
     s->config = config_create();
     if (s->config == NULL)
         return error_set(err, -ENOMEM, "no memory for options");
-    return options_parse(s->config, s->ops->options, s->ops->option_count, text, s->ops->name, err);
+    return pci_options_parse(s->ops, s->config, text, s->ops->name, err);
 }
 
 /* The device's environment is the unit's, with a lock and a name of its own. */
@@ -194,7 +198,14 @@ static void cmd_pci(struct runner *r, unsigned count, char **words)
         return;
     }
     slot_env(s, &u->env);
-    if ((count > 3 && slot_options(s, words[3], &err) != 0) || slot_add(b, s, &err) != 0) {
+    if (count > 3) {
+        char *text = image_expand(r, words[3]);
+
+        if (text == NULL || slot_options(s, text, &err) != 0)
+            err.code = -EINVAL;
+        free(text);
+    }
+    if (err.code != 0 || slot_add(b, s, &err) != 0) {
         fail(r, "%s", err.text);
         dev_env_fini(&s->env);
         if (s->config != NULL)
@@ -202,6 +213,16 @@ static void cmd_pci(struct runner *r, unsigned count, char **words)
         return;
     }
     b->count++;
+}
+
+int board_insert(struct runner *r, unsigned slot, unsigned unit, const char *path, bool force,
+                 struct error *err)
+{
+    struct unit *u = unit_find(r, "pci");
+
+    if (u == NULL)
+        return error_set(err, -ENODEV, "there is no PCI device yet");
+    return pci_insert(((struct board_pci *)u->ctx)->pci, 0, slot, 0, unit, path, force, err);
 }
 
 static void cmd_assign(struct runner *r, unsigned count, char **words)

@@ -88,6 +88,7 @@ struct command {
 extern const struct command *const command_tables[]; /* each ends with a zeroed entry */
 extern const struct command pci_commands[];          /* pci.c */
 extern const struct command serial_commands[];       /* serial.c */
+extern const struct command image_commands[];        /* image.c */
 extern const struct dev_ops *const runner_devices[]; /* NULL-terminated */
 
 /* Reports FILE:LINE and the sentence; the script goes on. */
@@ -111,6 +112,13 @@ struct unit *unit_add(struct runner *r, const char *name, const struct unit_ops 
                       const struct dev_ops *dev, struct config *config, void *ctx);
 
 extern const struct unit_ops device_unit_ops; /* over struct dev_ops */
+
+/* A copy of text with "@NAME" replaced by that image's path; NULL after fail(). */
+char *image_expand(struct runner *r, const char *text);
+
+/* pci_insert of function 0 in a slot. */
+int board_insert(struct runner *r, unsigned slot, unsigned unit, const char *path, bool force,
+                 struct error *err);
 
 /* The next "ns16550", "ns16550.2" ...: a serial port whose outside the script plays. */
 void serial_add(struct runner *r, struct config *config);
