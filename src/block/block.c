@@ -82,27 +82,11 @@ static int start_aio(struct block *b, struct error *err)
     return b->watch != NULL ? 0 : -ENOMEM;
 }
 
-static int start_timers(struct block *b, struct error *err)
-{
-    if (b->opt.iops != 0 || b->opt.bps != 0) {
-        b->limit_timer = timer_create_env(b->env, block_timer_limit, b);
-        if (b->limit_timer == NULL)
-            return error_set(err, -ENOMEM, "no memory for a disk's timer");
-    }
-    if (b->opt.pause) {
-        b->pause_timer = timer_create_env(b->env, block_timer_pause, b);
-        if (b->pause_timer == NULL)
-            return error_set(err, -ENOMEM, "no memory for a disk's timer");
-    }
-    return 0;
-}
-
 /* Frees what there is; nothing is under way. */
 static void destroy(struct block *b)
 {
     loop_del(b->watch);
-    timer_free(b->limit_timer);
-    timer_free(b->pause_timer);
+    block_hold_close(b);
     aio_destroy(b->aio);
     block_image_close(b->image, b->env->log);
     block_options_free(&b->opt);
@@ -122,12 +106,11 @@ int block_open(struct dev_env *env, const struct options *opts, bool removable,
     b->ctx = ctx;
     b->removable = removable;
     b->done_end = &b->done_first;
-    b->held_end = &b->held;
     rc = block_options_read(opts, removable, &b->opt, err);
     if (rc == 0 && (b->opt.path != NULL || b->opt.ram != 0))
         rc = block_image_open(&b->opt, b->opt.path, env->log, &b->image, err);
-    if (rc == 0)
-        rc = start_timers(b, err);
+    if (rc == 0 && block_hold_open(b) < 0)
+        rc = error_set(err, -ENOMEM, "no memory for a disk's timer");
     if (rc == 0)
         rc = start_aio(b, err);
     if (rc < 0) {
@@ -165,8 +148,10 @@ void block_refresh(struct block *b)
     if (b->image == NULL)
         return;
     b->image->format->info(b->image->image, &b->image->info);
-    if (make_geometry(b))
-        block_tell_changed(b);
+    if (make_geometry(b)) {
+        b->changed = true;
+        block_settle(b);
+    }
 }
 
 int block_insert(struct block *b, const char *path, struct error *err)
@@ -184,7 +169,8 @@ int block_insert(struct block *b, const char *path, struct error *err)
     b->image = new;
     block_image_close(old, b->env->log);
     make_geometry(b);
-    block_tell_changed(b);
+    b->changed = true;
+    block_settle(b);
     return 0;
 }
 

@@ -53,6 +53,7 @@ enum op_state {
     OP_WAITS,   /* a flush, or a write's second half (FUA), until it may be flushed */
     OP_FLUSHES, /* covered by the flush under way */
     OP_PAUSED,  /* failed, and is tried again later */
+    OP_RETRIED, /* and now is the time */
 };
 
 /* A request under way. */
@@ -66,6 +67,7 @@ struct op {
     uint64_t done;  /* bytes that are finished */
     uint64_t piece; /* bytes of the part under way, from done on */
     bool direct;    /* the part goes past the format */
+    bool troubled;  /* has failed; counted in block.troubled */
     /* The first byte of the part in r->iov, and the part's pieces of memory. */
     unsigned index;
     size_t skip;
@@ -91,30 +93,60 @@ struct block {
     unsigned zeros;          /* active ones that are ZERO or DISCARD */
     unsigned flush_waits;    /* active ones in OP_WAITS */
     uint64_t seq;
-    struct aio_job flush_job;
-    bool flush_runs, pumping, draining, in_done, changed;
     struct block_request *done_first, **done_end; /* finished, `done` not called yet */
+    bool draining, in_done, changed;
 
-    struct op *held, **held_end;
-    struct timer *limit_timer;
-    uint64_t limit_requests_ns, limit_bytes_ns; /* when what was let through is paid for */
+    struct aio_job flush_job;
+    bool flush_runs;
+    unsigned flush_guard; /* above 0: no flush is started */
 
-    unsigned paused; /* active ones in OP_PAUSED */
-    bool pause_logged;
-    struct timer *pause_timer;
+    struct op *held, **held_end;                /* OP_HELD, oldest first */
+    struct timer *limit_timer;                  /* NULL: no limit */
+    uint64_t limit_requests_ns, limit_bytes_ns; /* VM time at which all let through is paid for */
+
+    unsigned troubled;         /* active ones that have failed */
+    struct timer *pause_timer; /* NULL: on_error=report */
 
     unsigned log_left; /* rate limit of lines about errors */
-    uint64_t log_since;
+    uint64_t log_until;
     struct block_stats stats;
 };
 
-/* request.c: */
+static inline bool op_is_zero(const struct op *op)
+{
+    return op->r->op == BLOCK_DISCARD || op->r->op == BLOCK_ZERO;
+}
+
+static inline bool op_is_write(const struct op *op)
+{
+    return op->r->op == BLOCK_WRITE || op_is_zero(op);
+}
+
+/* request.c */
 /* Fetches what is finished, goes on with it, calls `done` and events. */
 void block_process(struct block *b);
+/* What is finished will be told by the loop; without one, it is now. */
+void block_settle(struct block *b);
 void block_drain_all(struct block *b);
-/* Tells the owner later (or now, without a loop) that the disk is another. */
-void block_tell_changed(struct block *b);
-void block_timer_limit(void *ctx);
-void block_timer_pause(void *ctx);
+
+/* op.c */
+void block_complete(struct block *b, struct block_request *r, int rc); /* `done` comes later */
+void block_op_start(struct op *op);          /* the next part; may end and free it */
+void block_op_result(struct op *op);         /* its job is back */
+void block_op_finish(struct op *op, int rc); /* frees it */
+void block_op_failed(struct op *op, int rc); /* a host's error: logged; frees it, or pauses */
+
+/* flush.c */
+void block_flush_wait(struct op *op); /* until what it covers is written; then it is flushed */
+void block_flush_pump(struct block *b);
+void block_flush_result(struct block *b); /* the flush's job is back */
+
+/* hold.c */
+int block_hold_open(struct block *b);
+void block_hold_close(struct block *b);
+bool block_hold(struct op *op);          /* true: it is started later */
+bool block_pause(struct op *op, int rc); /* true: it is tried again later */
+void block_pause_end(struct op *op);     /* it ends, one way or the other */
+void block_hold_drain(struct block *b);  /* starts all that is held, once more what is paused */
 
 #endif
