@@ -109,6 +109,7 @@ static void port_start(struct ahci_port *p)
 {
     p->cmd = (p->cmd & ~(0x1Fu << CMD_CCS_SHIFT)) | CMD_ST | CMD_CR;
     p->last = AHCI_SLOTS - 1; /* the first to be issued is slot 0 */
+    p->halted = false;        /* by a FIS that came while the port stood */
 }
 
 static void port_stop(struct ahci_port *p)
