@@ -2,7 +2,8 @@
 # Makes the guest's initramfs:
 #     tools/initramfs.sh BUSYBOX_ROOT KERNEL_ROOT OUTPUT [OWN_BUSYBOX_ROOT]
 # from two unpacked packages: busybox, the modules the machine's devices need, and an /init that ends
-# in a shell on the console. It is not compressed: the guest would have to unpack it. The guest's
+# in a shell on the console, or, with root=/dev/NAME on the kernel's command line, in /sbin/init of that
+# disk (ext4). It is not compressed: the guest would have to unpack it. The guest's
 # busybox may be of another architecture; the last one runs here and says what applets there are.
 set -eu
 busybox=$1
@@ -15,7 +16,7 @@ own=${4:-$busybox}
 tree=$out.tree
 rm -rf "$tree"
 trap 'rm -rf "$tree" "$out.new"' EXIT
-mkdir -p "$tree/bin" "$tree/dev" "$tree/proc" "$tree/sys" "$tree/tmp" "$tree/root" \
+mkdir -p "$tree/bin" "$tree/dev" "$tree/proc" "$tree/sys" "$tree/tmp" "$tree/root" "$tree/mnt" \
     "$tree/var/run" "$tree/var/log" "$tree/etc/acpi/PWRF" "$tree/lib/modules"
 cp "$busybox" "$tree/bin/busybox"
 for applet in $("$own" --list); do
@@ -28,6 +29,8 @@ done
 # ---- modules: by name and in order, each after what it depends on ----
 modules="virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio-rng
     button evdev pvpanic pvpanic-mmio"
+# Loaded where there is a controller of disks: not every guest should wait for them.
+disk_modules="virtio_blk sd_mod virtio_scsi ext4"
 order=" "
 
 # A module's name has '_' where its file may have '-'.
@@ -59,9 +62,12 @@ add_module() { # NAME; one that is built in has no file and is passed over
 for module in $modules; do
     add_module "$(echo "$module" | tr - _)"
 done
-for module in $order; do
-    echo "$module"
-done >"$tree/lib/modules/order"
+printf '%s\n' $order >"$tree/lib/modules/order"
+first=$order
+for module in $disk_modules; do
+    add_module "$module"
+done
+printf '%s\n' ${order#"$first"} >"$tree/lib/modules/order.disk"
 
 # ---- /init and what ends the guest ----
 cat >"$tree/init" <<'INIT'
@@ -71,10 +77,31 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 hostname xhyve
-while read -r module; do
-    insmod "/lib/modules/$module.ko" 2>/tmp/insmod ||
-        echo "init: $module: $(cat /tmp/insmod)" >/dev/kmsg
-done </lib/modules/order
+# Parameters come from the kernel's command line, as MODULE.NAME=VALUE.
+load() {
+    while read -r module; do
+        [ -n "$module" ] || continue
+        # shellcheck disable=SC2046
+        insmod "/lib/modules/$module.ko" \
+            $(tr ' ' '\n' </proc/cmdline | sed -n "s/^$module\.//p") 2>/tmp/insmod ||
+            echo "init: $module: $(cat /tmp/insmod)" >/dev/kmsg
+    done <"/lib/modules/$1"
+}
+load order
+# PCI class 01: mass storage
+! grep -q ^0x01 /sys/bus/pci/devices/*/class 2>/dev/null || load order.disk
+root=$(sed -n 's|.*\<root=\(/dev/[^ ]*\).*|\1|p' /proc/cmdline)
+if [ -n "$root" ]; then
+    for wait in 1 2 3 4 5 6 7 8 9 10; do
+        [ -b "$root" ] && break
+        sleep 1
+    done
+    if mount -t ext4 "$root" /mnt; then
+        umount /sys /proc
+        exec switch_root /mnt /sbin/init
+    fi
+    echo "init: $root cannot be mounted" >/dev/kmsg
+fi
 # the power button; it reads /dev/input, which ACPI tables bring about
 [ ! -e /dev/input ] || acpid
 read -r up idle </proc/uptime

@@ -16,6 +16,7 @@
 #define VIRTIO_F_INDIRECT_DESC (1ull << 28)
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
+#define VIRTIO_F_RING_PACKED (1ull << 34)
 #define VIRTIO_F_RING_RESET (1ull << 40)
 
 struct virtio;
@@ -33,8 +34,13 @@ struct virtio_ops {
     int (*create)(struct virtio *v, struct dev_env *env, const struct options *opts, void **out,
                   struct error *err);
     void (*destroy)(void *dev);
-    /* Requests in flight must be forgotten: queues are already reset. May be NULL. */
+    /*
+     * No request may be in flight when it returns, nor touch memory later. The queues are already
+     * reset, so what still completes inside is not seen by the driver. May be NULL.
+     */
     void (*reset)(void *dev);
+    /* Before its state is saved: completes what is in flight. May be NULL. */
+    void (*quiesce)(void *dev);
     void (*loaded)(void *dev); /* may be NULL */
     /* FEATURES_OK, or a legacy driver's DRIVER_OK: the negotiated set. May be NULL. */
     void (*negotiated)(void *dev, uint64_t features);
@@ -44,7 +50,7 @@ struct virtio_ops {
     void (*cfg_write)(void *dev, unsigned offset, unsigned size, uint32_t value);
     /* The driver has put requests into a queue. */
     void (*notify)(void *dev, unsigned queue);
-    /* One queue was reset; its requests in flight must be forgotten. May be NULL. */
+    /* One queue was reset: as reset, for its requests. May be NULL. */
     void (*queue_reset)(void *dev, unsigned queue);
 };
 
@@ -61,7 +67,7 @@ bool virtio_pop(struct virtio *v, unsigned queue, struct virtq_chain *c);
 /* A request breaks the type's own rules: DEVICE_NEEDS_RESET, and a line in the log. */
 void virtio_fail(struct virtio *v, const char *why);
 
-void virtio_push(struct virtio *v, unsigned queue, uint16_t head, uint32_t written);
+void virtio_push(struct virtio *v, unsigned queue, const struct virtq_token *t, uint32_t written);
 /* Interrupts if the driver wants one for what was pushed; once after a batch. */
 void virtio_flush(struct virtio *v, unsigned queue);
 

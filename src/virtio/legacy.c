@@ -92,6 +92,10 @@ static void set_pfn(struct virtio *v, uint32_t pfn)
             v->ops->queue_reset(v->impl, v->queue_select);
         return;
     }
+    if (q->enabled) {
+        log_guest(v->env, "queue %u is moved while it is enabled", v->queue_select);
+        return;
+    }
     q->size = q->max;
     virtq_set_legacy(q, (uint64_t)pfn << LEGACY_PAGE_SHIFT);
     virtio_start_queue(v, v->queue_select);

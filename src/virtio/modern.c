@@ -149,6 +149,7 @@ static void reset_queue(struct virtio *v, unsigned queue)
 {
     virtq_reset(&v->q[queue]);
     v->vector[queue] = VIRTIO_NO_VECTOR;
+    v->renewed[queue] = true;
     if (v->ops->queue_reset != NULL)
         v->ops->queue_reset(v->impl, queue);
 }
@@ -176,16 +177,22 @@ static void queue_write(struct virtio *v, uint64_t offset, uint64_t value)
         log_guest(v->env, "queue %u is changed while it is enabled", v->queue_select);
         return;
     }
+    if ((v->status & STATUS_DRIVER_OK) != 0 && !v->renewed[v->queue_select]) {
+        log_guest(v->env, "queue %u is set up after DRIVER_OK", v->queue_select);
+        return;
+    }
     switch (offset) {
     case COMMON_QUEUE_SIZE:
+        q->packed = (virtio_features(v) & VIRTIO_F_RING_PACKED) != 0; /* whose sizes are free */
         if (virtq_size_valid(q, (unsigned)value))
             q->size = (uint16_t)value;
         else
-            log_guest(v->env, "queue size %u is not a power of two up to %u", (unsigned)value,
-                      q->max);
+            log_guest(v->env, "queue size %u is not possible up to %u", (unsigned)value, q->max);
         break;
     case COMMON_QUEUE_ENABLE:
-        if (value == 1)
+        if (value == 1 && (v->status & STATUS_FEATURES_OK) == 0)
+            log_guest(v->env, "queue %u is enabled before FEATURES_OK", v->queue_select);
+        else if (value == 1)
             virtio_start_queue(v, v->queue_select);
         break;
     case COMMON_QUEUE_DESC:

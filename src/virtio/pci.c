@@ -121,9 +121,9 @@ bool virtio_pop(struct virtio *v, unsigned queue, struct virtq_chain *c)
     return rc > 0;
 }
 
-void virtio_push(struct virtio *v, unsigned queue, uint16_t head, uint32_t written)
+void virtio_push(struct virtio *v, unsigned queue, const struct virtq_token *t, uint32_t written)
 {
-    virtq_push(&v->q[queue], head, written);
+    virtq_push(&v->q[queue], t, written);
 }
 
 void virtio_flush(struct virtio *v, unsigned queue)
@@ -141,6 +141,7 @@ void virtio_start_queue(struct virtio *v, unsigned queue)
 
     q->indirect = (features & VIRTIO_F_INDIRECT_DESC) != 0;
     q->event_idx = (features & VIRTIO_F_EVENT_IDX) != 0;
+    q->packed = (features & VIRTIO_F_RING_PACKED) != 0; /* for good: what is mapped follows it */
     if (virtq_enable(q) != 0)
         queue_failed(v, queue);
 }
@@ -167,6 +168,7 @@ void virtio_reset(struct virtio *v)
     v->status = 0;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         v->vector[i] = VIRTIO_NO_VECTOR;
+        v->renewed[i] = false;
         virtq_reset(&v->q[i]);
     }
     virtio_take_isr(v);
@@ -277,6 +279,8 @@ int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct opti
     v->ops = ops;
     v->queues = ops->queues;
     v->offered = ops->features | RING_FEATURES;
+    if (opt_bool(opts, "packed", true))
+        v->offered |= VIRTIO_F_RING_PACKED;
     v->config_vector = VIRTIO_NO_VECTOR;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         v->vector[i] = VIRTIO_NO_VECTOR;
@@ -291,7 +295,9 @@ int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct opti
     if (rc == 0)
         rc = virtio_modern_create(v, err);
     if (rc != 0) {
+        pthread_mutex_lock(&env->lock);
         virtio_pci_destroy(v);
+        pthread_mutex_unlock(&env->lock);
         return rc;
     }
     *out = v;
@@ -338,7 +344,7 @@ static const struct state_field virtio_state[] = {
     STATE_FIELD(5, struct virtio, queue_select),  STATE_FIELD(6, struct virtio, config_vector),
     STATE_FIELD(7, struct virtio, status),        STATE_FIELD(8, struct virtio, isr),
     STATE_FIELD(9, struct virtio, generation),    STATE_FIELD(10, struct virtio, queues),
-    STATE_FIELD(11, struct virtio, vector),
+    STATE_FIELD(11, struct virtio, vector),       STATE_FIELD(12, struct virtio, renewed),
 };
 
 static const struct state_field virtq_state[] = {
@@ -348,6 +354,8 @@ static const struct state_field virtq_state[] = {
     STATE_FIELD(7, struct virtq, indirect),   STATE_FIELD(8, struct virtq, event_idx),
     STATE_FIELD(9, struct virtq, quiet),      STATE_FIELD(10, struct virtq, next_avail),
     STATE_FIELD(11, struct virtq, next_used), STATE_FIELD(12, struct virtq, signalled),
+    STATE_FIELD(13, struct virtq, packed),    STATE_FIELD(14, struct virtq, avail_wrap),
+    STATE_FIELD(15, struct virtq, used_wrap), STATE_FIELD(16, struct virtq, pushed),
 };
 
 void virtio_pci_save(void *dev, struct state_buf *out)
@@ -355,6 +363,8 @@ void virtio_pci_save(void *dev, struct state_buf *out)
     struct virtio *v = dev;
     struct timerq *t = v->env->timers;
 
+    if (v->ops->quiesce != NULL)
+        v->ops->quiesce(v->impl);
     state_save(virtio_state, countof(virtio_state), v, t, out);
     for (unsigned i = 0; i < v->queues; i++)
         state_save(virtq_state, countof(virtq_state), &v->q[i], t, out);

@@ -7,8 +7,10 @@
  *     {
  *         return virtio_pci_create(env, f, opts, &rnd_ops, out, err);
  *     }
+ *     static const struct dev_option rnd_options[] = {VIRTIO_PCI_OPTIONS};
  *     const struct pci_ops virtio_rnd_ops = {
- *         .name = "virtio-rnd", .summary = "...", .create = rnd_create, VIRTIO_PCI_OPS };
+ *         .name = "virtio-rnd", .summary = "...", .create = rnd_create, .options = rnd_options,
+ *         .option_count = countof(rnd_options), VIRTIO_PCI_OPS };
  */
 #ifndef VIRTIO_PCI_H
 #define VIRTIO_PCI_H
@@ -26,6 +28,12 @@ void virtio_pci_cfg_written(void *dev, unsigned offset, unsigned size);
 void virtio_pci_cfg_read(void *dev, unsigned offset, unsigned size);
 void virtio_pci_save(void *dev, struct state_buf *out);
 int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
+
+/* The rows that every type's table of options ends with. */
+#define VIRTIO_PCI_OPTIONS                                                                         \
+    {                                                                                              \
+        .name = "packed", .type = OPT_BOOL, .help = "offer packed rings (default: on)"             \
+    }
 
 #define VIRTIO_PCI_OPS                                                                             \
     .destroy = virtio_pci_destroy, .reset = virtio_pci_reset, .bar_read = virtio_pci_bar_read,     \

@@ -5,24 +5,12 @@
 #include <string.h>
 
 #include "base/endian.h"
-
-#define DESC_NEXT 1u
-#define DESC_WRITE 2u
-#define DESC_INDIRECT 4u
-#define DESC_SIZE 16u
+#include "virtio/ring.h"
 
 #define AVAIL_NO_INTERRUPT 1u
 #define USED_NO_NOTIFY 1u
 
 #define LEGACY_ALIGN 4096u
-
-struct desc {
-    uint64_t addr;
-    uint32_t len;
-    uint16_t flags, next;
-};
-
-static_assert(DESC_SIZE == 8 + 4 + 2 + 2, "a descriptor on the wire");
 
 /* ---- setting up ---- */
 
@@ -36,25 +24,28 @@ void virtq_init(struct virtq *q, struct gmem *mem, unsigned max)
 
 void virtq_reset(struct virtq *q)
 {
+    uint32_t era = q->era + 1;
+
     virtq_init(q, q->mem, q->max);
+    q->era = era;
 }
 
 bool virtq_size_valid(const struct virtq *q, unsigned size)
 {
-    return size != 0 && size <= q->max && (size & (size - 1)) == 0;
+    return size != 0 && size <= q->max && (q->packed || (size & (size - 1)) == 0);
 }
 
 static size_t avail_len(const struct virtq *q)
 {
-    return 6 + 2 * (size_t)q->size;
+    return q->packed ? EVENT_SIZE : 6 + 2 * (size_t)q->size;
 }
 
 static size_t used_len(const struct virtq *q)
 {
-    return 6 + 8 * (size_t)q->size;
+    return q->packed ? EVENT_SIZE : 6 + 8 * (size_t)q->size;
 }
 
-static int broken(struct virtq *q, const char *why)
+int virtq_break(struct virtq *q, const char *why)
 {
     q->broken = true;
     q->why = why;
@@ -63,20 +54,22 @@ static int broken(struct virtq *q, const char *why)
 
 static int virtq_map(struct virtq *q)
 {
+    q->desc_hva = NULL;
     q->avail_hva = NULL;
     q->used_hva = NULL;
     if (!virtq_size_valid(q, q->size))
-        return broken(q, "its size is not a power of two within the limit");
-    if (q->desc % 16 != 0 || q->avail % 2 != 0 || q->used % 4 != 0)
-        return broken(q, "its rings are not aligned");
-    if (gmem_ptr(q->mem, q->desc, DESC_SIZE * (size_t)q->size) == NULL)
-        return broken(q, "its descriptor table is not in RAM");
+        return virtq_break(q, "its size is not possible");
+    if (q->desc % 16 != 0 || q->avail % (q->packed ? 4 : 2) != 0 || q->used % 4 != 0)
+        return virtq_break(q, "its rings are not aligned");
+    q->desc_hva = gmem_ptr(q->mem, q->desc, DESC_SIZE * (size_t)q->size);
+    if (q->desc_hva == NULL)
+        return virtq_break(q, "its descriptor table is not in RAM");
     q->avail_hva = gmem_ptr(q->mem, q->avail, avail_len(q));
     if (q->avail_hva == NULL)
-        return broken(q, "its available ring is not in RAM");
+        return virtq_break(q, "its available ring is not in RAM");
     q->used_hva = gmem_ptr(q->mem, q->used, used_len(q));
     if (q->used_hva == NULL)
-        return broken(q, "its used ring is not in RAM");
+        return virtq_break(q, "its used ring is not in RAM");
     return 0;
 }
 
@@ -85,6 +78,8 @@ int virtq_enable(struct virtq *q)
     q->next_avail = 0;
     q->next_used = 0;
     q->signalled = 0;
+    q->avail_wrap = q->used_wrap = true;
+    q->pushed = 0;
     q->broken = false;
     q->why = NULL;
     q->quiet = false;
@@ -99,14 +94,23 @@ void virtq_set_legacy(struct virtq *q, uint64_t base)
     q->used = align_up(q->avail + avail_len(q), LEGACY_ALIGN);
 }
 
+/* Requests that are out; more than size: the indices are impossible. */
+static unsigned split_out(const struct virtq *q)
+{
+    return (uint16_t)(q->next_avail - q->next_used);
+}
+
 int virtq_loaded(struct virtq *q)
 {
+    q->desc_hva = NULL;
     q->avail_hva = NULL;
     q->used_hva = NULL;
     if (!virtq_size_valid(q, q->size))
         return -EINVAL;
     if (!q->enabled)
         return 0;
+    if (q->packed ? !packed_indices_valid(q) : split_out(q) > q->size)
+        return -EINVAL;
     if (q->broken) {
         q->why = "it was so when it was saved";
         return 0;
@@ -164,7 +168,7 @@ static int load_desc(struct virtq *q, uint64_t table, unsigned index, struct des
     uint8_t raw[DESC_SIZE];
 
     if (gmem_read(q->mem, table + DESC_SIZE * (uint64_t)index, raw, sizeof(raw)) != 0)
-        return broken(q, "a descriptor is not in RAM");
+        return virtq_break(q, "a descriptor is not in RAM");
     d->addr = le64_load(raw);
     d->len = le32_load(raw + 8);
     d->flags = le16_load(raw + 12);
@@ -172,27 +176,40 @@ static int load_desc(struct virtq *q, uint64_t table, unsigned index, struct des
     return 0;
 }
 
-static int add_seg(struct virtq *q, struct virtq_chain *c, const struct desc *d)
+int virtq_add_seg(struct virtq *q, struct virtq_chain *c, const struct desc *d)
 {
     unsigned n = c->out_count + c->in_count;
     struct virtq_seg *s = &c->segs[n];
 
     if (n == VIRTQ_CHAIN_MAX)
-        return broken(q, "a request has too many descriptors");
+        return virtq_break(q, "a request has too many descriptors");
     s->gpa = d->addr;
     s->len = d->len;
     s->hva = d->len != 0 ? gmem_ptr(q->mem, d->addr, d->len) : NULL;
     if (d->len != 0 && s->hva == NULL)
-        return broken(q, "a buffer is not in RAM");
+        return virtq_break(q, "a buffer is not in RAM");
     if ((d->flags & DESC_WRITE) != 0) {
         c->in_count++;
         c->in_len += d->len;
     } else {
         if (c->in_count != 0)
-            return broken(q, "a readable descriptor follows a writable one");
+            return virtq_break(q, "a readable descriptor follows a writable one");
         c->out_count++;
         c->out_len += d->len;
     }
+    return 0;
+}
+
+int virtq_table_valid(struct virtq *q, const struct desc *table)
+{
+    if (!q->indirect)
+        return virtq_break(q, "an indirect descriptor was not negotiated");
+    if ((table->flags & DESC_NEXT) != 0)
+        return virtq_break(q, "an indirect descriptor has a next one");
+    if (table->len == 0 || table->len % DESC_SIZE != 0)
+        return virtq_break(q, "an indirect table's length is not a multiple of 16");
+    if (gmem_ptr_ro(q->mem, table->addr, table->len) == NULL)
+        return virtq_break(q, "an indirect table is not in RAM");
     return 0;
 }
 
@@ -202,52 +219,46 @@ static int indirect_chain(struct virtq *q, struct virtq_chain *c, const struct d
     unsigned index = 0;
     struct desc d;
 
-    if (!q->indirect)
-        return broken(q, "an indirect descriptor was not negotiated");
-    if ((table->flags & DESC_NEXT) != 0)
-        return broken(q, "an indirect descriptor has a next one");
-    if (entries == 0 || table->len % DESC_SIZE != 0)
-        return broken(q, "an indirect table's length is not a multiple of 16");
-    if (gmem_ptr_ro(q->mem, table->addr, table->len) == NULL)
-        return broken(q, "an indirect table is not in RAM");
+    if (virtq_table_valid(q, table) != 0)
+        return -EINVAL;
     for (unsigned steps = 0; steps < entries; steps++) {
         if (load_desc(q, table->addr, index, &d) != 0)
             return -EINVAL;
         if ((d.flags & DESC_INDIRECT) != 0)
-            return broken(q, "an indirect table holds an indirect descriptor");
-        if (add_seg(q, c, &d) != 0)
+            return virtq_break(q, "an indirect table holds an indirect descriptor");
+        if (virtq_add_seg(q, c, &d) != 0)
             return -EINVAL;
         if ((d.flags & DESC_NEXT) == 0)
             return 0;
         index = d.next;
         if (index >= entries)
-            return broken(q, "an indirect descriptor's next one is outside the table");
+            return virtq_break(q, "an indirect descriptor's next one is outside the table");
     }
-    return broken(q, "an indirect table loops");
+    return virtq_break(q, "an indirect table loops");
 }
 
 static int ring_chain(struct virtq *q, struct virtq_chain *c)
 {
-    unsigned index = c->head;
+    unsigned index = c->token.head;
     struct desc d;
 
     if (index >= q->size)
-        return broken(q, "a head is outside the descriptor table");
+        return virtq_break(q, "a head is outside the descriptor table");
     /* As many steps as there are descriptors: one more would visit one of them again. */
     for (unsigned steps = 0; steps < q->size; steps++) {
         if (load_desc(q, q->desc, index, &d) != 0)
             return -EINVAL;
         if ((d.flags & DESC_INDIRECT) != 0)
             return indirect_chain(q, c, &d);
-        if (add_seg(q, c, &d) != 0)
+        if (virtq_add_seg(q, c, &d) != 0)
             return -EINVAL;
         if ((d.flags & DESC_NEXT) == 0)
             return 0;
         index = d.next;
         if (index >= q->size)
-            return broken(q, "a descriptor's next one is outside the table");
+            return virtq_break(q, "a descriptor's next one is outside the table");
     }
-    return broken(q, "a chain loops");
+    return virtq_break(q, "a chain loops");
 }
 
 static uint16_t waiting(const struct virtq *q)
@@ -255,14 +266,10 @@ static uint16_t waiting(const struct virtq *q)
     return (uint16_t)(avail_index(q) - q->next_avail);
 }
 
-int virtq_pop(struct virtq *q, struct virtq_chain *c)
+static int split_pop(struct virtq *q, struct virtq_chain *c)
 {
     uint16_t n;
 
-    c->out_count = c->in_count = 0;
-    c->out_len = c->in_len = 0;
-    if (!q->enabled || q->broken)
-        return 0;
     n = waiting(q);
     if (n == 0 && q->event_idx && !q->quiet) {
         /*
@@ -277,17 +284,34 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
     if (n == 0)
         return 0;
     if (n > q->size)
-        return broken(q, "the available index is further ahead than the ring is long");
-    c->head = avail_entry(q, q->next_avail);
+        return virtq_break(q, "the available index is further ahead than the ring is long");
+    if (split_out(q) >= q->size)
+        return virtq_break(q, "more requests are out than the ring is long");
+    c->token.head = avail_entry(q, q->next_avail);
     if (ring_chain(q, c) != 0)
         return -EINVAL;
     q->next_avail++;
     return 1;
 }
 
-void virtq_unpop(struct virtq *q)
+int virtq_pop(struct virtq *q, struct virtq_chain *c)
 {
-    q->next_avail--;
+    c->out_count = c->in_count = 0;
+    c->out_len = c->in_len = 0;
+    c->token = (struct virtq_token){.era = q->era};
+    if (!q->enabled || q->broken)
+        return 0;
+    return q->packed ? packed_pop(q, c) : split_pop(q, c);
+}
+
+void virtq_unpop(struct virtq *q, const struct virtq_token *t)
+{
+    if (t->era != q->era || !q->enabled || q->broken)
+        return;
+    if (q->packed)
+        packed_unpop(q, t);
+    else
+        q->next_avail--;
 }
 
 void virtq_set_notify(struct virtq *q, bool wanted)
@@ -295,7 +319,9 @@ void virtq_set_notify(struct virtq *q, bool wanted)
     q->quiet = !wanted;
     if (!q->enabled || q->broken)
         return;
-    if (q->event_idx) {
+    if (q->packed) {
+        packed_set_notify(q);
+    } else if (q->event_idx) {
         /* Quiet: an event index that lies behind does not come round for 65,535 entries. */
         set_avail_event(q, wanted ? q->next_avail : (uint16_t)(q->next_avail - 1));
     } else {
@@ -306,13 +332,11 @@ void virtq_set_notify(struct virtq *q, bool wanted)
 
 /* ---- giving them back ---- */
 
-void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
+static void split_push(struct virtq *q, const struct virtq_token *t, uint32_t written)
 {
     size_t offset = 4 + 8 * (size_t)(q->next_used & (q->size - 1));
 
-    if (!q->enabled || q->broken)
-        return;
-    le32_store(q->used_hva + offset, head);
+    le32_store(q->used_hva + offset, t->head);
     le32_store(q->used_hva + offset + 4, written);
     gmem_written(q->mem, q->used + offset, 8);
     q->next_used++;
@@ -321,12 +345,20 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written)
     gmem_written(q->mem, q->used + 2, 2);
 }
 
-bool virtq_wants_interrupt(struct virtq *q)
+void virtq_push(struct virtq *q, const struct virtq_token *t, uint32_t written)
+{
+    if (!q->enabled || q->broken || t->era != q->era)
+        return;
+    if (q->packed)
+        packed_push(q, t, written);
+    else
+        split_push(q, t, written);
+}
+
+static bool split_wants_interrupt(struct virtq *q)
 {
     uint16_t old = q->signalled, now = q->next_used;
 
-    if (!q->enabled || q->broken)
-        return false;
     q->signalled = now;
     if (old == now)
         return false;
@@ -336,6 +368,13 @@ bool virtq_wants_interrupt(struct virtq *q)
         return (avail_flags(q) & AVAIL_NO_INTERRUPT) == 0;
     /* Whether used_event lies in [old, now), modulo 2^16. */
     return (uint16_t)(now - used_event(q) - 1) < (uint16_t)(now - old);
+}
+
+bool virtq_wants_interrupt(struct virtq *q)
+{
+    if (!q->enabled || q->broken)
+        return false;
+    return q->packed ? packed_wants_interrupt(q) : split_wants_interrupt(q);
 }
 
 /* ---- data ---- */

@@ -50,12 +50,12 @@ static void rnd_notify(void *dev, unsigned queue)
         }
         if (host_random(bytes, len) != 0) {
             /* Kept waiting rather than answered with what is not random. */
-            virtq_unpop(virtio_queue(v, queue));
+            virtq_unpop(virtio_queue(v, queue), &c.token);
             log_error(r->env->log, "the host has no random numbers");
             break;
         }
         len = virtq_copy_in(virtio_queue(v, queue), &c, 0, bytes, len);
-        virtio_push(v, queue, c.head, (uint32_t)len);
+        virtio_push(v, queue, &c.token, (uint32_t)len);
     }
     virtio_flush(v, RND_QUEUE);
 }
@@ -77,9 +77,13 @@ static int rnd_create(struct dev_env *env, struct pci_func *f, const struct opti
     return virtio_pci_create(env, f, opts, &rnd_ops, out, err);
 }
 
+static const struct dev_option rnd_options[] = {VIRTIO_PCI_OPTIONS};
+
 const struct pci_ops virtio_rnd_ops = {
     .name = "virtio-rnd",
     .summary = "random numbers from the host",
+    .options = rnd_options,
+    .option_count = countof(rnd_options),
     .create = rnd_create,
     VIRTIO_PCI_OPS,
 };

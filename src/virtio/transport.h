@@ -31,6 +31,7 @@ struct virtio {
     uint16_t queue_select;
     uint16_t config_vector;
     uint16_t vector[VIRTIO_QUEUES_MAX];
+    bool renewed[VIRTIO_QUEUES_MAX]; /* was reset alone, so it may be set up after DRIVER_OK */
     uint8_t status, isr, generation;
     unsigned cfg_cap; /* offset of the PCI configuration access capability */
     struct virtq q[VIRTIO_QUEUES_MAX];

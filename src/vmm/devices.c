@@ -9,9 +9,11 @@
 #include "virtio/virtio.h"
 
 const struct pci_ops *const pci_device_table[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,
-    &pci_uart_ops,       &virtio_rnd_ops,         &ahci_ops,
-    &ahci_hd_ops,        &ahci_cd_ops,            NULL,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops,
+    &pci_lpc_ops,        &pci_uart_ops,
+    &virtio_rnd_ops,     &virtio_blk_ops,
+    &ahci_ops,           &ahci_hd_ops,
+    &ahci_cd_ops,        NULL,
 };
 
 const struct pci_ops *pci_device_find(const struct pci_ops *const *table, const char *name)

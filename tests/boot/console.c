@@ -11,6 +11,7 @@
  *     cmdline WORDS       after console=ttyS0
  *     boot METHOD         pvh, or multiboot: then no initrd and no console=ttyS0; kexec by default
  *     terminal            a pseudo-terminal instead of pipes
+ *     prepare COMMAND     first, a shell's command on the host; must end with 0
  *     quick, long PART    which test command plays it (read by tools/boot-test.sh); memtest is
  *                         played beside boot
  * What happens, in order:
@@ -18,6 +19,7 @@
  *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no
  * newline clock SECONDS           the guest's clock is that close to the host's signal NAME TERM,
  * INT or HUP to the VM mark NAME               prints the time since the start and the VM's memory
+ *     host COMMAND            a shell's command on the host; must end with 0
  *     include FILE            more of these, from a file beside the scenario
  *     status N [SECONDS]      the VM ends with exit status N
  *     says TEXT               standard error holds TEXT by now
@@ -60,7 +62,8 @@ enum line_kind {
     LINE_SIGNAL,
     LINE_MARK,
     LINE_STATUS,
-    LINE_SAYS
+    LINE_SAYS,
+    LINE_HOST
 };
 
 struct line {
@@ -78,6 +81,8 @@ struct play {
     size_t line_count;
     char *never[32]; /* owned */
     size_t never_count;
+    char *prepare[8]; /* owned */
+    size_t prepare_count;
 
     pid_t pid;
     int in, out; /* to and from the guest's console; -1: closed */
@@ -229,6 +234,10 @@ static void read_line(struct play *p, const char *path, unsigned number, char *s
         add_line(p, LINE_STATUS, number, seconds, rest);
     } else if (strcmp(s, "says") == 0) {
         add_line(p, LINE_SAYS, number, 0, rest);
+    } else if (strcmp(s, "host") == 0) {
+        add_line(p, LINE_HOST, number, 0, rest);
+    } else if (strcmp(s, "prepare") == 0 && p->prepare_count < 8) {
+        p->prepare[p->prepare_count++] = copy_text(rest);
     } else if (strcmp(s, "never") == 0 && p->never_count < 32) {
         p->never[p->never_count++] = copy_text(rest);
     } else {
@@ -635,6 +644,19 @@ static bool check_says(const struct play *p, const char *text)
     return found;
 }
 
+static bool run_on_host(const char *command)
+{
+    int status;
+
+    fflush(stdout);
+    status = system(command);
+    if (status == 0)
+        return true;
+    printf("  the host's command ended with %d: %s\n", WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+           command);
+    return false;
+}
+
 static bool play_line(struct play *p, const struct line *l)
 {
     switch (l->kind) {
@@ -653,6 +675,8 @@ static bool play_line(struct play *p, const struct line *l)
         return check_status(p, (unsigned)strtoul(l->text, NULL, 10), l->seconds);
     case LINE_SAYS:
         return check_says(p, l->text);
+    case LINE_HOST:
+        return run_on_host(l->text);
     }
     return false;
 }
@@ -740,6 +764,9 @@ int main(int argc, char **argv)
     p.scenario = argv[optind];
     read_scenario(&p, p.scenario, 0);
     signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < p.prepare_count; i++)
+        if (!run_on_host(p.prepare[i]))
+            return 1;
     start_vm(&p);
     ok = play(&p);
     if (!ok && p.out < 0)
@@ -756,6 +783,8 @@ int main(int argc, char **argv)
         free(p.lines[i].text);
     for (size_t i = 0; i < p.never_count; i++)
         free(p.never[i]);
+    for (size_t i = 0; i < p.prepare_count; i++)
+        free(p.prepare[i]);
     free(p.text);
     return ok ? 0 : 1;
 }

@@ -58,6 +58,14 @@ static void offer(struct rig *r, uint16_t head)
     put(r, AVAIL + 2, ++r->avail, 2);
 }
 
+/* Returns the request with that head, whether or not it was taken. */
+static void give(struct rig *r, uint16_t head, uint32_t written)
+{
+    struct virtq_token t = {.head = head, .era = r->q.era};
+
+    virtq_push(&r->q, &t, written);
+}
+
 static void set_up(struct rig *r)
 {
     r->avail = 0;
@@ -96,7 +104,7 @@ static void expect_broken(struct rig *r, const char *why)
     assert_true(r->q.broken);
     assert_string_equal(r->q.why, why);
     assert_int_equal(virtq_pop(&r->q, &r->c), 0); /* silent from now on */
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_int_equal(gmem_read16(r->mem, USED + 2), 0);
     set_up(r);
 }
@@ -112,7 +120,7 @@ static void test_request(void **state)
     desc(r, 0, DATA + 0x100, 4, WRITE, 0);
     offer(r, 1);
     assert_int_equal(virtq_pop(&r->q, &r->c), 1);
-    assert_int_equal(r->c.head, 1);
+    assert_int_equal(r->c.token.head, 1);
     assert_int_equal(r->c.out_count, 1);
     assert_int_equal(r->c.in_count, 1);
     assert_int_equal(r->c.out_len, 3);
@@ -121,14 +129,14 @@ static void test_request(void **state)
     assert_string_equal(text, "bc");
     assert_int_equal(virtq_copy_in(&r->q, &r->c, 1, "WXYZ", 4), 3);
     assert_int_equal(gmem_read32(r->mem, DATA + 0x100), 0x59585700);
-    virtq_push(&r->q, r->c.head, 4);
+    virtq_push(&r->q, &r->c.token, 4);
     assert_int_equal(gmem_read16(r->mem, USED + 2), 1);
     assert_int_equal(gmem_read32(r->mem, USED + 4), 1);
     assert_int_equal(gmem_read32(r->mem, USED + 8), 4);
     assert_true(virtq_wants_interrupt(&r->q));
     assert_false(virtq_wants_interrupt(&r->q)); /* nothing new */
     put(r, AVAIL, 1, 2);
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_false(virtq_wants_interrupt(&r->q)); /* not wanted */
     virtq_set_notify(&r->q, false);
     assert_int_equal(gmem_read16(r->mem, USED), 1);
@@ -144,7 +152,7 @@ static void test_wrap(void **state)
     for (unsigned i = 0; i < 70000; i++) {
         offer(r, 0);
         assert_int_equal(virtq_pop(&r->q, &r->c), 1);
-        virtq_push(&r->q, 0, 4);
+        give(r, 0, 4);
         assert_int_equal(virtq_pop(&r->q, &r->c), 0);
     }
     assert_int_equal(gmem_read16(r->mem, USED + 2), 70000 & 0xFFFF);
@@ -162,17 +170,17 @@ static void test_event_idx(void **state)
     assert_int_equal(virtq_pop(&r->q, &r->c), 1);
     assert_int_equal(virtq_pop(&r->q, &r->c), 0);
     assert_int_equal(gmem_read16(r->mem, USED + 4 + 8 * n), 1);
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_false(virtq_wants_interrupt(&r->q)); /* not yet */
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_true(virtq_wants_interrupt(&r->q));
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_false(virtq_wants_interrupt(&r->q));
     put(r, AVAIL + 4 + 2 * n, 4, 2);
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
     assert_false(virtq_wants_interrupt(&r->q));
-    virtq_push(&r->q, 0, 0);
-    virtq_push(&r->q, 0, 0);
+    give(r, 0, 0);
+    give(r, 0, 0);
     assert_true(virtq_wants_interrupt(&r->q)); /* passed over */
     virtq_set_notify(&r->q, false);
     assert_int_equal(gmem_read16(r->mem, USED + 4 + 8 * n), 0);
@@ -317,7 +325,7 @@ static void test_hostile_setup(void **state)
             r->q.size = bad[i].size;
         assert_int_equal(virtq_enable(&r->q), -22);
         assert_int_equal(virtq_pop(&r->q, &r->c), 0);
-        virtq_push(&r->q, 0, 0);
+        give(r, 0, 0);
         virtq_set_notify(&r->q, false);
         assert_false(virtq_wants_interrupt(&r->q));
         assert_true(virtq_loaded(&r->q) == 0 || bad[i].size != 0);
@@ -384,7 +392,7 @@ static void test_random(void **state)
             assert_int_equal(in_len, r->c.in_len);
             if (RND(4) == 0)
                 virtq_copy_in(&r->q, &r->c, RND(64), "0123456789abcdef", 16);
-            virtq_push(&r->q, r->c.head, (uint32_t)in_len);
+            virtq_push(&r->q, &r->c.token, (uint32_t)in_len);
             (void)virtq_wants_interrupt(&r->q);
         }
     }
@@ -470,7 +478,7 @@ static void test_two_threads(void **state)
         idle = 0;
         kicks = p.kicks;
         while (virtq_pop(&r->q, &r->c) == 1) {
-            virtq_push(&r->q, r->c.head, 4);
+            virtq_push(&r->q, &r->c.token, 4);
             taken++;
             if (virtq_wants_interrupt(&r->q))
                 p.interrupts++;
@@ -490,7 +498,7 @@ static void test_used_entries(void **state)
     for (unsigned i = 0; i < r->q.size; i++) {
         offer(r, 0);
         assert_int_equal(virtq_pop(&r->q, &r->c), 1);
-        virtq_push(&r->q, 0, 100 + i);
+        give(r, 0, 100 + i);
     }
     for (unsigned i = 0; i < r->q.size; i++)
         assert_int_equal(gmem_read32(r->mem, USED + 8 + 8 * i), 100 + i);

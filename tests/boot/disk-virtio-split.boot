@@ -1,0 +1,11 @@
+# The same with split rings.
+long disk
+guest cloud
+prepare tests/boot/mkdisk.sh build/boot/disk-virtio-split.img 128M
+flags -A -m 512M -s 4,virtio-blk,build/boot/disk-virtio-split.img,packed=off
+cmdline quiet
+expect 300 xhyve: Linux 
+send echo packed=$(cut -c 35 /sys/block/vda/device/features)=
+expect packed=0=
+include disk.inc
+host tests/boot/fsck.sh build/boot/disk-virtio-split.img
