@@ -23,7 +23,7 @@ static int ports_alloc(struct ahci *a, unsigned ports, struct error *err)
 {
     a->port = calloc(ports, sizeof(*a->port));
     if (a->port == NULL)
-        return error_set(err, -ENOMEM, "%s: no memory for its ports", a->env->name);
+        return error_set(err, -ENOMEM, "no memory for its ports");
     a->ports = ports;
     for (unsigned i = 0; i < ports; i++) {
         struct ahci_port *p = &a->port[i];
@@ -66,9 +66,10 @@ static int ports_add(struct ahci *a, const struct config *node, struct error *er
         if (child == NULL)
             break;
         if (parse_u64(name, &n) != 0 || n > highest)
-            return error_set(err, -EINVAL, "%s: port %s: ports go from 0 to %u", a->env->name, name,
-                             AHCI_PORTS - 1);
+            return error_set(err, -EINVAL, "port %s: ports go from 0 to %u", name, AHCI_PORTS - 1);
         rc = port_add(a, (unsigned)n, strcmp(config_get(child, "type"), "cd") == 0, child, err);
+        if (rc != 0)
+            error_prefix(err, "port %s", name);
     }
     return rc;
 }
@@ -77,16 +78,21 @@ static void ports_free(struct ahci *a)
 {
     for (unsigned i = 0; i < a->ports; i++)
         ata_destroy(a->port[i].dev);
+    timer_free(a->kick);
     free(a->port);
     free(a);
 }
 
-/* The block layer takes the lock itself when it closes a disk. */
+/* Disks are closed without the lock, by the rule of block_close; by then nothing is under way. */
 static void ahci_destroy(void *dev)
 {
     struct ahci *a = dev;
     struct dev_env *env = a->env;
 
+    for (unsigned i = 0; i < a->ports; i++)
+        ahci_port_drain(&a->port[i], true);
+    timer_free(a->kick);
+    a->kick = NULL;
     pthread_mutex_unlock(&env->lock);
     ports_free(a);
     pthread_mutex_lock(&env->lock);
@@ -101,12 +107,14 @@ static int create(struct dev_env *env, struct pci_func *f, const struct options 
     int rc;
 
     if (a == NULL)
-        return error_set(err, -ENOMEM, "%s: no memory", env->name);
+        return error_set(err, -ENOMEM, "no memory for an AHCI adapter");
     a->env = env;
     a->f = f;
     pci_set_ids(f, VENDOR, DEVICE, 0, CLASS_SATA_AHCI, VENDOR, DEVICE);
     pci_add_intx(f);
-    rc = pci_add_msi(f, 1, err);
+    a->kick = timer_create_env(env, ahci_kicked, a);
+    rc =
+        a->kick != NULL ? pci_add_msi(f, 1, err) : error_set(err, -ENOMEM, "no memory for a timer");
     if (rc == 0)
         rc = pci_add_bar(f, AHCI_BAR, PCI_BAR_MEM32, AHCI_BAR_SIZE, err);
     if (rc == 0 && kind == KIND_PORTS)
@@ -245,8 +253,7 @@ static void ahci_loaded(void *dev)
     struct ahci *a = dev;
 
     ahci_restore_line(a);
-    for (unsigned i = 0; i < a->ports; i++)
-        ahci_port_run(&a->port[i]);
+    ahci_kicked(a);
 }
 
 /* ---- tables ---- */

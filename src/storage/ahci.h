@@ -131,6 +131,7 @@ struct ahci {
     unsigned ports;
     uint32_t ghc, is;
     struct ahci_port *port; /* `ports` of them */
+    struct timer *kick;     /* due at once: ports with something to issue (ahci_port_kick) */
 };
 
 /* ---- ahci.c: the options of one disk or drive ---- */
@@ -153,8 +154,12 @@ void ahci_restore_line(struct ahci *a);
 
 /* ---- ahci_port.c ---- */
 extern const struct ata_host ahci_host;
-/* Issues what is in PxCI, as far as the device takes it. */
+/*
+ * Issues what is in PxCI, as far as the device takes it. Never inside a request's `done`, where the
+ * block layer cannot be waited for, as resets and trays do: what is to go on there is kicked.
+ */
 void ahci_port_run(struct ahci_port *p);
+void ahci_kicked(void *ctx);
 /* Waits for what is under way. drop: its ends are not told to the guest. */
 void ahci_port_drain(struct ahci_port *p, bool drop);
 /* The device's answer to a reset, as registers and FIS. */

@@ -297,7 +297,8 @@ static void port_done(struct ata_command *c)
         p->halted = true;
     }
     ahci_interrupt(p->hba);
-    ahci_port_run(p);
+    if (p->ci != 0 && !p->running)
+        timer_set(p->hba->kick, clock_now(p->hba->env));
 }
 
 const struct ata_host ahci_host = {.map = port_map, .done = port_done};
@@ -427,6 +428,14 @@ void ahci_port_run(struct ahci_port *p)
     }
     block_unplug(p->dev->block);
     p->running = false;
+}
+
+void ahci_kicked(void *ctx)
+{
+    struct ahci *a = ctx;
+
+    for (unsigned i = 0; i < a->ports; i++)
+        ahci_port_run(&a->port[i]);
 }
 
 void ahci_port_drain(struct ahci_port *p, bool drop)

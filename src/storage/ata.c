@@ -172,8 +172,8 @@ static void block_changed(void *ctx)
 static const struct block_events events = {.changed = block_changed};
 
 /* ATA strings are printable ASCII, and shorter than what a user may write. */
-static int name_set(struct ata_device *d, char *to, size_t room, const struct options *opts,
-                    const char *option, const char *dflt, struct error *err)
+static int name_set(char *to, size_t room, const struct options *opts, const char *option,
+                    const char *dflt, struct error *err)
 {
     const char *text = opt_string(opts, option, NULL);
 
@@ -182,12 +182,11 @@ static int name_set(struct ata_device *d, char *to, size_t room, const struct op
         return 0;
     }
     if (strlen(text) >= room)
-        return error_set(err, -EINVAL, "%s: %s=%s is longer than %zu characters", d->env->name,
-                         option, text, room - 1);
+        return error_set(err, -EINVAL, "%s=%s is longer than %zu characters", option, text,
+                         room - 1);
     for (const char *p = text; *p != '\0'; p++)
         if (*p < ' ' || *p > '~')
-            return error_set(err, -EINVAL, "%s: %s= may hold printable ASCII characters only",
-                             d->env->name, option);
+            return error_set(err, -EINVAL, "%s= may hold printable ASCII characters only", option);
     snprintf(to, room, "%s", text);
     return 0;
 }
@@ -198,8 +197,8 @@ static int rotation_set(struct ata_device *d, const struct options *opts, struct
 
     if (rotation > 1 && (rotation < 1025 || rotation > 65534))
         return error_set(err, -EINVAL,
-                         "%s: nmrr=%llu is no rotation rate; wanted 0, 1 or 1025 to 65534",
-                         d->env->name, (unsigned long long)rotation);
+                         "nmrr=%llu is no rotation rate; wanted 0, 1 or 1025 to 65534",
+                         (unsigned long long)rotation);
     d->rotation = (uint16_t)rotation;
     return 0;
 }
@@ -214,11 +213,11 @@ int ata_open(struct ata_device *d, const struct options *opts, bool removable, c
     if (rc != 0)
         return rc;
     block_geometry(d->block, &d->geo);
-    rc = name_set(d, d->serial, sizeof(d->serial), opts, "ser", d->geo.serial, err);
+    rc = name_set(d->serial, sizeof(d->serial), opts, "ser", d->geo.serial, err);
     if (rc == 0)
-        rc = name_set(d, d->model, sizeof(d->model), opts, "model", model, err);
+        rc = name_set(d->model, sizeof(d->model), opts, "model", model, err);
     if (rc == 0)
-        rc = name_set(d, d->revision, sizeof(d->revision), opts, "rev", "001", err);
+        rc = name_set(d->revision, sizeof(d->revision), opts, "rev", "001", err);
     return rc;
 }
 

@@ -545,14 +545,13 @@ int ata_disk_create(struct dev_env *env, const struct options *opts, const struc
     int rc;
 
     if (k == NULL)
-        return error_set(err, -ENOMEM, "%s: no memory for a disk", env->name);
+        return error_set(err, -ENOMEM, "no memory for a disk");
     k->d.ops = &disk_ops;
     k->d.env = env;
     k->d.host = host;
     rc = ata_open(&k->d, opts, false, "BHYVE SATA DISK", err);
     if (rc == 0 && k->d.geo.size == 0)
-        rc = error_set(err, -EINVAL, "%s: the image is empty; a disk has at least one sector",
-                       env->name);
+        rc = error_set(err, -EINVAL, "the image is empty; a disk has at least one sector");
     if (rc != 0) {
         ata_destroy(&k->d);
         return rc;

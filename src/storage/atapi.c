@@ -429,15 +429,18 @@ int atapi_create(struct dev_env *env, const struct options *opts, const struct a
     int rc;
 
     if (a == NULL)
-        return error_set(err, -ENOMEM, "%s: no memory for a CD drive", env->name);
+        return error_set(err, -ENOMEM, "no memory for a CD drive");
     a->d.ops = &atapi_ops;
     a->d.env = env;
     a->d.host = host;
     if (strlen(path) >= sizeof(a->path))
-        rc = error_set(err, -ENAMETOOLONG, "%s: the image's path is longer than %zu bytes",
-                       env->name, sizeof(a->path) - 1);
+        rc = error_set(err, -ENAMETOOLONG, "the image's path is longer than %zu bytes",
+                       sizeof(a->path) - 1);
     else
         rc = ata_open(&a->d, opts, true, "BHYVE SATA DVD ROM", err);
+    if (rc == 0 && a->d.geo.sector > ATAPI_BLOCK)
+        rc = error_set(err, -EINVAL, "sectors of %u bytes are too large for a CD, which has 2048",
+                       a->d.geo.sector);
     if (rc != 0) {
         ata_destroy(&a->d);
         return rc;

@@ -46,8 +46,11 @@ static inline struct atapi *atapi_of(struct ata_device *d)
     return container_of(d, struct atapi, d);
 }
 
+/* 0: no disc, or one on a device whose sectors are too large to be read as blocks. */
 static inline uint32_t atapi_blocks(const struct atapi *a)
 {
+    if (a->d.geo.sector > ATAPI_BLOCK)
+        return 0;
     return (uint32_t)min_u64(a->d.geo.size / ATAPI_BLOCK, UINT32_MAX);
 }
 

@@ -75,14 +75,20 @@ static void fake_end(struct block *b, struct block_request *r, int rc)
     }
 }
 
-/* Ends the n-th that is held. */
-static inline void fake_finish(struct block *b, unsigned n, int rc)
+static void fake_take(struct block *b, unsigned n, int rc)
 {
     struct block_request *r = b->pending[n];
 
     assert_true(n < b->count);
     memmove(b->pending + n, b->pending + n + 1, (--b->count - n) * sizeof(b->pending[0]));
     fake_end(b, r, rc);
+}
+
+/* Ends the n-th that is held; what its end has put off goes on. */
+static inline void fake_finish(struct block *b, unsigned n, int rc)
+{
+    fake_take(b, n, rc);
+    timerq_step(b->env->timers, 0);
 }
 
 int block_open(struct dev_env *env, const struct options *opts, bool removable,
@@ -159,7 +165,7 @@ void block_drain(struct block *b)
     b->drains++;
     b->hold = false;
     while (b->count != 0)
-        fake_finish(b, 0, 0);
+        fake_take(b, 0, 0);
     b->hold = hold;
 }
 
@@ -171,6 +177,7 @@ void block_refresh(struct block *b)
 int block_insert(struct block *b, const char *path, struct error *err)
 {
     (void)err;
+    assert_false(b->in_done); /* as for a drain */
     b->geo.size = path != NULL ? DISK_SIZE : 0;
     b->events->changed(b->ctx);
     return 0;

@@ -106,6 +106,57 @@ static void test_one_by_one(void **state)
     driver_end(&d);
 }
 
+/*
+ * What waits behind a command is not begun inside its end: a reset, or the opening of the tray,
+ * must wait for the block layer, which would wait for itself.
+ */
+static void test_not_inside_an_end(void **state)
+{
+    struct cmd c = {.op = 0x25, .count = 1};
+    struct driver d;
+
+    (void)state;
+    driver_begin(&d, &ahci_hd_ops);
+    d.b->hold = true;
+    build(&d, 0, &c, 512);
+    c = fpdma(1, false, 1, 1);
+    build(&d, 1, &c, 512);
+    for (unsigned s = 2; s < 4; s++) { /* SRST set, and cleared */
+        put(&d, LIST + s * 32ull, 5, 4);
+        put(&d, LIST + s * 32ull + 8, TABLE(s), 8);
+        put(&d, TABLE(s), 0x27, 8);
+        put(&d, TABLE(s) + 8, s == 2 ? 4ull << 56 : 0, 8);
+    }
+    pxw(&d, SACT, 2);
+    issue(&d, 0xF, false);
+    assert_int_equal(px(&d, CI), 0xF);
+    fake_finish(d.b, 0, 0);
+    assert_int_equal(px(&d, CI), 0);
+    assert_int_equal(px(&d, TFD), 0x150);
+    assert_int_equal(d.b->count, 0);
+    driver_end(&d);
+
+    driver_begin(&d, &ahci_cd_ops);
+    c = (struct cmd){.op = 0xA0, .feature = 1, .packet = true};
+    build(&d, 0, &c, 2048);
+    put(&d, TABLE(0) + 0x40, 0, 8);
+    issue(&d, 1, false); /* TEST UNIT READY: the unit attention */
+    port_restart(&d);
+    d.b->hold = true;
+    put(&d, TABLE(0) + 0x40, 0x28, 8);
+    put(&d, TABLE(0) + 0x48, 1, 2);
+    put(&d, TABLE(0) + 0x48, 1, 1);
+    build(&d, 1, &c, 0);
+    put(&d, TABLE(1) + 0x40, 0x000000020000001B, 8);
+    issue(&d, 3, false);
+    assert_int_equal(d.b->count, 1);
+    fake_finish(d.b, 0, 0);
+    assert_int_equal(px(&d, TFD), OK);
+    assert_int_equal(px(&d, CI), 0);
+    assert_int_equal(d.b->geo.size, 0);
+    driver_end(&d);
+}
+
 enum stop { STOP_ST, STOP_COMRESET, STOP_HBA, STOP_PCI, STOP_SRST, STOPS };
 
 /* Whatever stops a port, the guest's memory is its own afterwards, and it hears of nothing. */
@@ -490,13 +541,14 @@ static void test_registers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_queue),        cmocka_unit_test(test_full_queue),
-        cmocka_unit_test(test_one_by_one),   cmocka_unit_test(test_stops),
-        cmocka_unit_test(test_queued_error), cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_save),         cmocka_unit_test(test_host_errors),
-        cmocka_unit_test(test_fua),          cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_trim),         cmocka_unit_test(test_sectors_of_4096),
-        cmocka_unit_test(test_tables),       cmocka_unit_test(test_registers),
+        cmocka_unit_test(test_queue),           cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_one_by_one),      cmocka_unit_test(test_not_inside_an_end),
+        cmocka_unit_test(test_stops),           cmocka_unit_test(test_queued_error),
+        cmocka_unit_test(test_mixed),           cmocka_unit_test(test_save),
+        cmocka_unit_test(test_host_errors),     cmocka_unit_test(test_fua),
+        cmocka_unit_test(test_addresses),       cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_sectors_of_4096), cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_registers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
