@@ -1,5 +1,11 @@
-/* The controller as a PCI device: registers, and what enables, resets and shuts it down. */
-#include "storage/nvme.h"
+/*
+ * "nvme": an NVM Express 1.4 controller with one namespace, whose content is a disk of block/.
+ * Registers in BAR 0, MSI-X in BAR 4 (a vector for each queue) or INTx, PRP lists, volatile write
+ * cache, deallocation.
+ *
+ * Here the controller as a PCI device: registers, and what enables, resets and shuts it down.
+ */
+#include "storage/storage.h"
 
 #include <assert.h>
 #include <errno.h>

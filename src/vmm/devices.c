@@ -5,12 +5,16 @@
 
 #include "base/bits.h"
 #include "pci/table.h"
-#include "storage/nvme.h"
+#include "storage/storage.h"
 #include "virtio/virtio.h"
 
 const struct pci_ops *const pci_device_table[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
-    &virtio_blk_ops,     &virtio_scsi_ops,        &nvme_ops,    NULL,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops,
+    &pci_lpc_ops,        &pci_uart_ops,
+    &virtio_rnd_ops,     &virtio_blk_ops,
+    &virtio_scsi_ops,    &ahci_ops,
+    &ahci_hd_ops,        &ahci_cd_ops,
+    &nvme_ops,           NULL,
 };
 
 const struct pci_ops *pci_device_find(const struct pci_ops *const *table, const char *name)

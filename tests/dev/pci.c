@@ -14,14 +14,15 @@
 
 #include "pci/table.h"
 #include "runner.h"
-#include "storage/nvme.h"
+#include "storage/storage.h"
 #include "virtio/virtio.h"
 
 #define BOARD_DEVICES 8u
 
 static const struct pci_ops *const known[] = {
-    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops,     &pci_uart_ops,
-    &virtio_rnd_ops,     &virtio_blk_ops,         &virtio_scsi_ops, &nvme_ops,
+    &pci_hostbridge_ops, &pci_amd_hostbridge_ops, &pci_lpc_ops, &pci_uart_ops, &virtio_rnd_ops,
+    &virtio_blk_ops,     &virtio_scsi_ops,        &nvme_ops,    &ahci_ops,     &ahci_hd_ops,
+    &ahci_cd_ops,
 };
 
 struct slot {

@@ -11,7 +11,7 @@
 #include "base/endian.h"
 #include "block/block.h"
 #include "pci_fixture.h"
-#include "storage/nvme.h"
+#include "storage/storage.h"
 
 #define SLOT 5u
 #define DISK_SIZE (4u << 20)

@@ -1,0 +1,204 @@
+# A CD drive: packets by DMA and PIO, sense, the tray from inside and from outside.
+# Command list at 0x10000, FISes at 0x11000, command table at 0x12000, data at 0x20000.
+image disc 1048576 count
+image other 2097152 count
+pci 3 ahci-cd @disc
+pci 4 ahci hd:@other,ro,cd:
+assign
+cfgww 3 4 7
+readl 0xc0000128 = 0x133
+readl 0xc0000124 = 0xeb140101
+readl 0xc0000120 = 0x100
+writeq 0xc0000100 0x10000
+writeq 0xc0000108 0x11000
+writel 0xc0000118 0x11
+pokeq 0x10008 0x12000
+pokeq 0x12080 0x20000
+pokel 0x1208c 4095
+
+# IDENTIFY DEVICE is refused, with the signature
+pokel 0x10000 0x00010005
+pokeq 0x12000 0x00ec8027
+writel 0xc0000138 1
+readl 0xc0000120 = 0x451
+peekq 0x11040 = 0x00eb140104514034
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+# IDENTIFY PACKET DEVICE
+pokeq 0x12000 0x00a18027
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+peekw 0x20000 = 0x85c0
+peekw 0x20036 = 0x4248            # "BH", swapped
+writel 0xc0000110 0xffffffff
+
+# TEST UNIT READY: unit attention after the reset, then well
+pokel 0x10000 0x00010025
+pokeq 0x12000 0x0000000001a08027
+pokeq 0x12040 0
+pokeq 0x12048 0
+writel 0xc0000138 1
+readl 0xc0000138 = 1
+readl 0xc0000120 = 0x6451
+readl 0xc0000110 = 0x40000041
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+pokeq 0x12040 0x0000001200000003  # REQUEST SENSE: 29/00
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+peekl 0x10004 = 18
+peekb 0x20002 = 6
+peekb 0x2000c = 0x29
+pokeq 0x12040 0
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+peekl 0x1104c = 3                 # interrupt reason: done
+
+# INQUIRY, of which 8 bytes are wanted
+pokeq 0x20008 0
+pokeq 0x12040 0x0000000800000012
+writel 0xc0000138 1
+peekl 0x20000 = 0x02058005
+peekb 0x20004 = 31
+peekq 0x20008 = 0
+peekl 0x10004 = 8
+pokeq 0x12040 0x0000002400000012
+writel 0xc0000138 1
+peekq 0x20008 = 0x2020204556594842 # "BHYVE   "
+# READ CAPACITY: 512 blocks of 2048
+pokeq 0x12040 0x25
+writel 0xc0000138 1
+peekq 0x20000 = 0x00080000ff010000
+# READ(10): 2 blocks from 3
+pokeq 0x12040 0x0000030000000028
+pokeq 0x12048 0x02
+pokeb 0x12048 2
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+peekl 0x10004 = 4096
+peekq 0x20000 = 6144
+peekq 0x20ff8 = 10232
+# the same by PIO
+pokeq 0x20000 0
+pokeq 0x12000 0x0000000000a08027
+writel 0xc0000138 1
+peekq 0x20000 = 6144
+pokeq 0x12000 0x0000000001a08027
+# READ(12): beyond the end is 5/21/00
+pokeq 0x12040 0x00000000ff0100a8
+pokeq 0x12048 0x0200
+pokeb 0x12049 2
+writel 0xc0000138 1
+readl 0xc0000120 = 0x5451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+pokeq 0x12048 0
+pokeq 0x12040 0x0000001200000003
+writel 0xc0000138 1
+peekb 0x2000c = 0x21
+# READ TOC, formats 0, 1, 2
+pokeq 0x12040 0x0000000000000043
+pokeq 0x12048 0x40
+writel 0xc0000138 1
+peekl 0x20000 = 0x01011200
+peekq 0x20004 = 0x0000000000011400
+peekq 0x2000c = 0x0002000000aa1400
+pokeq 0x12040 0x0000000000010243  # MSF, sessions
+writel 0xc0000138 1
+peekq 0x20000 = 0x0001140001010a00
+peekl 0x20008 = 0x00020000
+pokeq 0x12040 0x0000000000020043
+writel 0xc0000138 1
+peekw 0x20000 = 0x2e00
+peekb 0x2001d = 0xa2
+peekb 0x20023 = 8                 # lead-out at 00:08:62
+peekb 0x20024 = 62
+# MODE SENSE(10): capabilities
+pokeq 0x12040 0x00000000002a005a
+writel 0xc0000138 1
+peekw 0x20000 = 0x1a00
+peekw 0x20008 = 0x122a
+# GET CONFIGURATION: CD-ROM
+pokeq 0x12040 0x46
+writel 0xc0000138 1
+peekw 0x20006 = 0x0800
+# an unknown packet: 5/20/00
+pokeq 0x12040 0xff
+writel 0xc0000138 1
+readl 0xc0000120 = 0x5451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+
+# locked: the guest's eject is refused, a person's too, but it is told
+pokeq 0x12048 0
+pokeq 0x12040 0x000000010000001e
+writel 0xc0000138 1
+pokeq 0x12040 0x000000020000001b
+writel 0xc0000138 1
+readl 0xc0000120 = 0x5451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+insert 3 0 other refused
+pokeq 0x12048 0x08
+pokeq 0x12040 0x000000100000014a  # GET EVENT STATUS: eject request
+writel 0xc0000138 1
+peekq 0x20000 = 0x0000020110040600
+writel 0xc0000138 1
+peekq 0x20000 = 0x0000020010040600
+# unlocked: ejects, and is empty
+pokeq 0x12048 0
+pokeq 0x12040 0x000000000000001e
+writel 0xc0000138 1
+pokeq 0x12040 0x000000020000001b
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+pokeq 0x12040 0
+writel 0xc0000138 1
+readl 0xc0000120 = 0x2451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+pokeq 0x12040 0x0000001200000003
+writel 0xc0000138 1
+peekw 0x2000c = 0x023a            # no medium, tray open
+pokeq 0x12040 0x00000000000000bd  # MECHANISM STATUS
+pokeq 0x12048 0x0800
+writel 0xc0000138 1
+peekb 0x20001 = 0x10
+# closed again: it is the same disc, which may have been changed
+pokeq 0x12048 0
+pokeq 0x12040 0x000000030000001b
+writel 0xc0000138 1
+pokeq 0x12040 0
+writel 0xc0000138 1
+readl 0xc0000120 = 0x6451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+writel 0xc0000138 1
+readl 0xc0000120 = 0x50
+# another disc from outside, although it is locked, by force
+pokeq 0x12040 0x000000010000001e
+writel 0xc0000138 1
+insert 3 0 other force
+pokeq 0x12040 0
+writel 0xc0000138 1
+readl 0xc0000120 = 0x6451
+writel 0xc0000118 0x10
+writel 0xc0000118 0x11
+pokeq 0x12040 0x25
+writel 0xc0000138 1
+peekq 0x20000 = 0x00080000ff030000
+insert 3 0 -
+pokeq 0x12040 0
+writel 0xc0000138 1
+readl 0xc0000120 = 0x2451
+
+# the adapter with two ports: a disk that cannot be written, a drive without a disc
+cfgww 4 4 7
+readl 0xc0002000 = 1&0x1f
+readl 0xc000200c = 3
+readl 0xc0002124 = 0x101
+readl 0xc00021a4 = 0xeb140101
+insert 4 0 disc refused
+insert 4 1 disc
+insert 4 7 disc refused
+expect log guest 0
