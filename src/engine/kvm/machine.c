@@ -104,6 +104,7 @@ static void read_caps(struct kvm_machine *vm)
     c->sregs2 = check_extension(sys, vm->fd, KVM_CAP_SREGS2) != 0;
     c->debugregs = check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
     c->readonly = check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
+    c->sync_regs = (check_extension(sys, vm->fd, KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS) != 0;
     c->exit_on_failure = check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
     n = kvm_cpuid_supported(sys, vm->dev_fd, leaf, X86_CPUID_MAX);
     for (int i = 0; i < n; i++) {
@@ -271,6 +272,8 @@ static int create_vcpu(struct kvm_cpu *cpu, struct error *err)
     cpu->run = sys->mmap(sys->ctx, cpu->fd, cpu->vm->run_size);
     if (cpu->run == NULL)
         return error_set(err, -ENOMEM, "no memory for what KVM shares of vCPU %u", cpu->id);
+    if (cpu->vm->caps.sync_regs)
+        cpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
     rc = kvm_cpuid_set(cpu, err);
     if (rc < 0)
         return rc;

@@ -136,17 +136,30 @@ static void exit_mmio(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
 /* ---- giving up ---- */
 
+/* Where the guest stands; nothing unfinished. */
+static int read_rip(struct kvm_cpu *cpu, uint64_t *rip)
+{
+    struct kvm_regs regs;
+    int rc;
+
+    if (cpu->vm->caps.sync_regs) {
+        *rip = cpu->run->s.regs.regs.rip;
+        return 0;
+    }
+    rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
+    if (rc == 0)
+        *rip = regs.rip;
+    return rc;
+}
+
 static void fail(struct kvm_cpu *cpu, struct vcpu_exit *x, const char *what, uint64_t detail)
 {
-    struct kvm_regs regs = {0};
-
-    (void)kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
+    (void)read_rip(cpu, &x->rip);
     cpu->exit_wanted = true;
     x->reason = VCPU_EXIT_FAIL;
-    x->rip = regs.rip;
     snprintf(x->text, sizeof(x->text),
              "KVM cannot go on at RIP %#llx: %s (%#llx); try --engine soft",
-             (unsigned long long)regs.rip, what, (unsigned long long)detail);
+             (unsigned long long)x->rip, what, (unsigned long long)detail);
 }
 
 static void exit_internal(struct kvm_cpu *cpu, struct vcpu_exit *x)
@@ -367,7 +380,6 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct kvm_cpu *cpu = vcpu;
     uint64_t end = cpu->stats.instructions + budget;
-    struct kvm_regs regs;
     int rc, done;
 
     memset(exit, 0, sizeof(*exit));
@@ -394,8 +406,6 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     if (rc == 0)
         rc = done;
     if (rc == 0 && exit->reason != VCPU_EXIT_FAIL)
-        rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
-    if (rc == 0 && exit->reason != VCPU_EXIT_FAIL)
-        exit->rip = regs.rip;
+        rc = read_rip(cpu, &exit->rip);
     return rc;
 }
