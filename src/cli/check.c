@@ -29,6 +29,7 @@ static const struct known_key {
     {"threads", KEY_U64},
     {"memory.size", KEY_SIZE},
     {"memory.wired", KEY_BOOL},
+    {"memory.hugepages", KEY_BOOL},
     {"memory.guest_in_core", KEY_BOOL},
     {"acpi_tables", KEY_BOOL},
     {"destroy_on_poweroff", KEY_BOOL},

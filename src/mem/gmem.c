@@ -19,7 +19,8 @@ struct range {
 
 struct gmem {
     uint64_t low, high;
-    uint8_t *ram; /* low and high memory, one after the other */
+    uint8_t *ram;  /* low and high memory, one after the other */
+    size_t mapped; /* bytes there, whole pages of their kind */
     unsigned count;
     struct range range[GMEM_RANGES]; /* fixed once vCPUs run */
     /* set while others write: the context first, and whose hook it is makes no difference */
@@ -45,7 +46,35 @@ static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, 
     return 0;
 }
 
+static int get_ram(struct gmem *m, uint64_t size, const struct gmem_backing *how, struct error *err)
+{
+    unsigned long long mib = (unsigned long long)(size >> 20);
+    size_t page = how->huge ? host_huge_page() : 0;
+
+    m->mapped = (size_t)(page != 0 ? align_up(size, page) : size);
+    m->ram = how->huge ? host_memory_alloc_huge(m->mapped, err) : host_memory_alloc(size, err);
+    if (m->ram == NULL) {
+        if (how->huge)
+            error_prefix(err, "memory.hugepages: no %llu MiB of guest memory", mib);
+        else
+            error_prefix(err, "cannot get %llu MiB of guest memory; try a smaller -m", mib);
+        return -ENOMEM;
+    }
+    if (how->wired && host_memory_wire(m->ram, m->mapped, err) < 0) {
+        error_prefix(err, "cannot wire %llu MiB of guest memory, which -S asks for", mib);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
 struct gmem *gmem_create(uint64_t size, struct error *err)
+{
+    static const struct gmem_backing any;
+
+    return gmem_create_backed(size, &any, err);
+}
+
+struct gmem *gmem_create_backed(uint64_t size, const struct gmem_backing *how, struct error *err)
 {
     struct gmem *m = calloc(1, sizeof(*m));
 
@@ -58,14 +87,7 @@ struct gmem *gmem_create(uint64_t size, struct error *err)
     }
     m->low = min_u64(size, GMEM_LOWMEM_MAX);
     m->high = size - m->low;
-    m->ram = host_memory_alloc(size, err);
-    if (m->ram == NULL) {
-        error_prefix(err, "cannot get %llu MiB of guest memory; try a smaller -m",
-                     (unsigned long long)(size >> 20));
-        free(m);
-        return NULL;
-    }
-    if (add_range(m, 0, m->low, m->ram, false, err) != 0 ||
+    if (get_ram(m, size, how, err) != 0 || add_range(m, 0, m->low, m->ram, false, err) != 0 ||
         (m->high != 0 && add_range(m, GMEM_HIGH_BASE, m->high, m->ram + m->low, false, err) != 0)) {
         gmem_destroy(m);
         return NULL;
@@ -101,7 +123,7 @@ void gmem_destroy(struct gmem *m)
         if (r->rom)
             host_memory_free(r->hva, r->size);
     }
-    host_memory_free(m->ram, m->low + m->high);
+    host_memory_free(m->ram, m->mapped);
     free(m);
 }
 

@@ -22,8 +22,15 @@
 
 struct gmem;
 
+/* What kind of the host's memory RAM is. */
+struct gmem_backing {
+    bool huge;  /* huge pages that the host's administrator has reserved */
+    bool wired; /* all there from the beginning, and never paged out */
+};
+
 /* size is total RAM in bytes, a multiple of the page size. NULL and err if it cannot be had. */
 struct gmem *gmem_create(uint64_t size, struct error *err);
+struct gmem *gmem_create_backed(uint64_t size, const struct gmem_backing *how, struct error *err);
 
 /* One range of the map. */
 struct gmem_range {

@@ -125,12 +125,17 @@ static void run_timers(void *ctx)
 
 static int create_base(struct vm *vm, struct error *err)
 {
+    struct gmem_backing how = {0};
     uint64_t size;
     int rc = config_size(vm->cfg, "memory.size", 256 * MIB, &size, err);
 
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "memory.hugepages", false, &how.huge, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "memory.wired", false, &how.wired, err);
     if (rc != 0)
         return rc;
-    vm->mem = gmem_create(size, err);
+    vm->mem = gmem_create_backed(size, &how, err);
     if (vm->mem == NULL)
         return err->code;
     vm->loop = loop_create(err);
