@@ -18,8 +18,8 @@
  * meanwhile is kept, the rest becomes what the instruction makes of it.
  * Only the shadow of STI or MOV SS in which it runs is over then, and KVM_GET_VCPU_EVENTS says so.
  *
- * Who links this needs the link arguments of kvm_fake_dep (meson.build): RDMSR and WRMSR of the
- * software CPU are intercepted at its msr_read and msr_write.
+ * Who links this needs the link arguments of kvm_fake_dep (meson.build): RDMSR, WRMSR and #DB of
+ * the software CPU are intercepted at its msr_read, msr_write and raise_db.
  */
 #ifndef TESTS_KVM_FAKE_H
 #define TESTS_KVM_FAKE_H

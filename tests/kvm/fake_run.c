@@ -333,7 +333,8 @@ static bool look_at_instruction(struct fake_vcpu *v)
     uint8_t bytes[15];
     unsigned n;
 
-    for (unsigned i = 0; i < 4 && (v->debug & KVM_GUESTDBG_USE_HW_BP); i++) {
+    for (unsigned i = 0; i < 4 && (v->debug & KVM_GUESTDBG_USE_HW_BP) && !fake_soft_resumes(v);
+         i++) {
         if ((v->debug_reg[7] >> (2 * i) & 3) && !(v->debug_reg[7] >> (16 + 4 * i) & 3) &&
             v->debug_reg[i] == fake_soft_pc(v))
             return end_debug(v, X86_EXC_DB, 1u << i);
@@ -399,6 +400,20 @@ static void inject(struct fake_vcpu *v)
     engine_soft.interrupt(v->soft); /* asks fake_lapic_ops.pending */
 }
 
+/* MOV from and to a debug register is the guest's own business: KVM intercepts it. */
+static bool watches(struct fake_vcpu *v)
+{
+    uint8_t bytes[15];
+    unsigned n, i = 0;
+
+    if (!(v->debug & KVM_GUESTDBG_USE_HW_BP))
+        return false;
+    n = fake_soft_fetch(v, bytes);
+    while (i < n && (bytes[i] == 0x66 || (bytes[i] & 0xf0) == 0x40))
+        i++;
+    return !(i + 1 < n && bytes[i] == 0x0f && (bytes[i + 1] == 0x21 || bytes[i + 1] == 0x23));
+}
+
 /* False: something came first; look at it. */
 static bool enter(struct fake_vcpu *v, struct vcpu_exit *exit)
 {
@@ -411,8 +426,10 @@ static bool enter(struct fake_vcpu *v, struct vcpu_exit *exit)
     if (wake)
         return false;
     v->has_run = true;
+    fake_soft_watch(v, watches(v));
     inject(v);
     engine_soft.run(v->soft, single(v) ? 1 : 0, exit);
+    fake_soft_watch(v, false);
     pthread_mutex_lock(&v->lock);
     v->running = NULL;
     pthread_mutex_unlock(&v->lock);
@@ -427,6 +444,12 @@ static bool leave(struct fake_vcpu *v, const struct vcpu_exit *exit)
     if (v->window) {
         v->window = false;
         return end(v, 0, KVM_EXIT_IRQ_WINDOW_OPEN);
+    }
+    if (v->debug_hit != 0) {
+        uint32_t hit = v->debug_hit;
+
+        v->debug_hit = 0;
+        return end_debug(v, X86_EXC_DB, hit | (stepping(v) ? DR6_BS : 0));
     }
     switch (exit->reason) {
     case VCPU_EXIT_BUDGET:

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/kvm/kvm.h"
+#include "engine/soft/soft.h"
 #include "fake.h"
 #include "mem/gmem.h"
 
@@ -136,6 +137,128 @@ static void halted_for_good(struct bench *b)
     check(st.mp_state == X86_MP_HALTED && st.rip == CODE, "and the state says so");
 }
 
+/* ---- the log of written pages ---- */
+
+/* mov [0x5000], ax; mov ax, [0x6000]; hlt */
+static const uint8_t writer[] = {0xa3, 0x00, 0x50, 0xa1, 0x00, 0x60, 0xf4};
+
+static void at_code(struct bench *b, const void *code, size_t len)
+{
+    static struct x86_state st;
+    struct error err = {0};
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    st.seg[X86_DS].attr = 0x93;
+    st.gpr[X86_RAX] = 0x1234;
+    gmem_write(b->env.mem, CODE, code, len);
+    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a state to run from");
+}
+
+/* Pages 0 to 63 of the first range. */
+static uint64_t taken(struct bench *b)
+{
+    uint64_t bits[4] = {0};
+
+    check(gmem_log_take(b->env.mem, 0, bits, 4) == 0, "the log is read");
+    return bits[0];
+}
+
+static void written_pages(struct bench *b)
+{
+    static struct x86_state st;
+    struct engine_env env = b->env;
+    struct error err = {0};
+    struct vcpu_exit x;
+    uint64_t bits[4] = {0};
+    void *vm = NULL, *cpu = NULL;
+
+    at_code(b, writer, sizeof(writer));
+    check(gmem_log_take(b->env.mem, 0, bits, 4) == -EINVAL, "no log, nothing to read");
+    check(gmem_log_begin(b->env.mem, engine_kvm.dirty_take, b->vm, &err) == 0, "a log");
+    check(engine_kvm.dirty(b->vm, true, &err) == 0, "the engine's");
+    check(taken(b) == 0, "nothing is written yet");
+    gmem_write(b->env.mem, 0x9ffe, "four", 4);
+    check(engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_HLT, "the guest writes");
+    check(taken(b) == (1ull << 5 | 1ull << 9 | 1ull << 10), "its page and the device's two");
+    check(taken(b) == 0, "each is told once");
+    check(gmem_ptr(b->env.mem, 0xb000, 4) != NULL && taken(b) == 1ull << 11,
+          "an address to write to counts");
+    check(gmem_ptr_ro(b->env.mem, 0xb000, 4) != NULL && taken(b) == 0, "one to read from does not");
+    check(gmem_log_take(b->env.mem, 0, bits, 3) == -EINVAL, "too few words for a MiB");
+    check(gmem_log_take(b->env.mem, 1, bits, 4) == -EINVAL, "no such range");
+    /* what a software CPU writes for the vCPU, as at a rescue */
+    env.visiting = env.interpret = true;
+    gmem_keeper_begin(b->env.mem);
+    engine_kvm.get(b->cpu, &st);
+    st.rip = CODE;
+    st.mp_state = X86_MP_RUNNING;
+    st.gpr[X86_RAX] = 0x4321;
+    check(engine_soft.vm_create(&env, &vm, &err) == 0 &&
+              engine_soft.vcpu_create(vm, 0, &cpu, &err) == 0 &&
+              engine_soft.set(cpu, &st, &err) == 0 && engine_soft.run(cpu, 8, &x) == 0,
+          "a visit");
+    gmem_keeper_end(b->env.mem);
+    check((taken(b) & 1ull << 5) != 0, "a visitor's page");
+    engine_soft.vcpu_destroy(cpu);
+    engine_soft.vm_destroy(vm);
+    check(engine_kvm.dirty(b->vm, false, &err) == 0, "the log ends");
+    gmem_log_end(b->env.mem);
+    check(!gmem_log_on(b->env.mem) && gmem_log_take(b->env.mem, 0, bits, 4) == -EINVAL, "for all");
+}
+
+/* ---- a debugger ---- */
+
+/* nop; mov [0x5000], ax; mov ax, [0x5002]; mov eax, dr0; nop; hlt */
+static const uint8_t stepped[] = {0x90, 0xa3, 0x00, 0x50, 0xa1, 0x02,
+                                  0x50, 0x0f, 0x21, 0xc0, 0x90, 0xf4};
+
+static bool stops(struct bench *b, unsigned at, bool step, unsigned points)
+{
+    struct vcpu_exit x;
+    int rc = engine_kvm.run(b->cpu, 0, &x);
+
+    return rc == 0 && x.reason == VCPU_EXIT_DEBUG && x.rip == CODE + at && x.debug.step == step &&
+           x.debug.points == points;
+}
+
+static void breakpoints(struct bench *b)
+{
+    static struct x86_state st;
+    struct vcpu_debug d = {.step = true};
+    struct vcpu_exit x;
+    struct error err = {0};
+
+    at_code(b, stepped, sizeof(stepped));
+    engine_kvm.get(b->cpu, &st);
+    st.dr[0] = 0x1234;
+    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a breakpoint register of the guest's own");
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && stops(b, 1, true, 0), "a step");
+    d = (struct vcpu_debug){.point = {[1] = {VCPU_BREAK_WRITE, 2, 0x5000},
+                                      [2] = {VCPU_BREAK_ACCESS, 1, 0x5003},
+                                      [3] = {VCPU_BREAK_EXEC, 1, CODE + 10}}};
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && stops(b, 4, false, 1 << 1), "a write");
+    check(stops(b, 7, false, 1 << 2), "a read of the word's other half");
+    check(stops(b, 10, false, 1 << 3), "an instruction, before it runs");
+    engine_kvm.get(b->cpu, &st);
+    check(st.gpr[X86_RAX] == 0x1234 && st.dr[0] == 0x1234, "the guest reads its own DR0");
+    check(engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_HLT && x.rip == CODE + 12,
+          "the next run lets it pass");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_WRITE, 4, 0x5002};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL && strstr(err.text, "multiple") != NULL,
+          "four bytes at an odd place");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_EXEC, 2, 0x5002};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL, "an instruction of two bytes");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_WRITE, 3, 0x5001};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL, "three bytes");
+    memset(&d, 0, sizeof(d));
+    at_code(b, stepped, sizeof(stepped));
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && engine_kvm.run(b->cpu, 0, &x) == 0 &&
+              x.reason == VCPU_EXIT_HLT,
+          "nothing of it any more");
+}
+
 /* ---- what stands in the way, said so that a person can act on it ---- */
 
 /* An emulator that looks at each instruction, as KVMs without hardware do, and is as slow. */
@@ -220,6 +343,8 @@ int main(void)
     halted_elsewhere(&b);
     kicked(&b);
     halted_for_good(&b);
+    written_pages(&b);
+    breakpoints(&b);
     refusals();
     engine_kvm.vcpu_destroy(b.cpu);
     engine_kvm.vm_destroy(b.vm);

@@ -48,7 +48,9 @@ struct kvm_cpu {
     bool halted, exit_wanted;
     uint64_t cr8;    /* as handed to the kernel last */
     bool unfinished; /* an access that userspace has answered ends at the next KVM_RUN */
-    bool step;       /* single-stepping is on in the kernel */
+    struct kvm_guest_debug debug; /* as the kernel was told last */
+    struct vcpu_debug wanted;     /* a debugger's */
+    bool pass;                    /* the breakpoint at RIP has ended run once: let it pass */
     bool shutdown;
     _Atomic(uint64_t) tsc_offset;
     uint64_t msr_lost; /* a bit for each of state.c's MSRs that the kernel does not take ... */
@@ -82,6 +84,17 @@ int kvm_cpuid_supported(const struct kvm_sys *sys, int dev_fd, struct x86_cpuid_
 int kvm_cpuid_fit(const struct engine_env *env, const char *model, struct x86_cpuid *c,
                   struct error *err);
 int kvm_cpuid_set(struct kvm_cpu *cpu, struct error *err);
+
+/* memory.c: the map of guest memory, and engine_ops.dirty, dirty_take */
+int kvm_memory_map(struct kvm_machine *vm, bool log, struct error *err);
+int kvm_dirty(void *vm, bool on, struct error *err);
+int kvm_dirty_take(void *vm, unsigned n, uint64_t *bits, size_t words);
+
+/* debug.c: engine_ops.debug; what the kernel is to do in this run, before it begins; after an exit:
+ * false if the guest just goes on. */
+int kvm_debug(void *vcpu, const struct vcpu_debug *want, struct error *err);
+int kvm_debug_begin(struct kvm_cpu *cpu, bool count);
+bool kvm_debug_exit(struct kvm_cpu *cpu, struct vcpu_exit *x);
 
 /* run.c: engine_ops.run, kick, interrupt, nmi */
 int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit);

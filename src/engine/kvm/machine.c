@@ -135,28 +135,6 @@ static int kvm_probe(const struct engine_env *env, bool choose, struct error *er
 
 /* ---- the VM ---- */
 
-static int map_memory(struct kvm_machine *vm, struct error *err)
-{
-    struct gmem_range r;
-
-    for (unsigned n = 0; gmem_range(vm->env.mem, n, &r); n++) {
-        struct kvm_userspace_memory_region m = {
-            .slot = n,
-            .flags = r.rom && vm->caps.readonly ? KVM_MEM_READONLY : 0,
-            .guest_phys_addr = r.gpa,
-            .memory_size = r.size,
-            .userspace_addr = (uintptr_t)r.hva,
-        };
-        int rc = kvm_vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m);
-
-        if (rc < 0)
-            return error_set(err, rc, "KVM does not take %llu MiB of memory at %#llx: %s",
-                             (unsigned long long)(r.size >> 20), (unsigned long long)r.gpa,
-                             strerror(-rc));
-    }
-    return 0;
-}
-
 static int setup(struct kvm_machine *vm, struct error *err)
 {
     uint64_t identity = KVM_IDENTITY_ADDR;
@@ -173,7 +151,7 @@ static int setup(struct kvm_machine *vm, struct error *err)
                              strerror(-rc));
     }
     rc = kvm_msr_setup(vm, err);
-    return rc == 0 ? map_memory(vm, err) : rc;
+    return rc == 0 ? kvm_memory_map(vm, false, err) : rc;
 }
 
 static void kvm_vm_destroy(void *p)
@@ -367,6 +345,9 @@ const struct engine_ops engine_kvm = {
     .interrupt = kvm_interrupt,
     .nmi = kvm_nmi,
     .tsc = kvm_tsc,
+    .dirty = kvm_dirty,
+    .dirty_take = kvm_dirty_take,
+    .debug = kvm_debug,
     .stats = kvm_stats,
     .report = kvm_report,
 };

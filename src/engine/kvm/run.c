@@ -181,10 +181,8 @@ static void exit_internal(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
 static void exit_debug(struct kvm_cpu *cpu, struct vcpu_exit *x)
 {
-    if (cpu->step) {
-        cpu->stats.instructions++;
+    if (!kvm_debug_exit(cpu, x))
         return;
-    }
     cpu->exit_wanted = true;
     x->reason = VCPU_EXIT_DEBUG;
 }
@@ -296,16 +294,6 @@ static int offer_nmi(struct kvm_cpu *cpu)
     return kvm_cpu_ioctl(cpu, KVM_NMI, 0);
 }
 
-static int set_step(struct kvm_cpu *cpu, bool on)
-{
-    struct kvm_guest_debug d = {.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0};
-
-    if (cpu->step == on)
-        return 0;
-    cpu->step = on;
-    return kvm_cpu_ioctl_p(cpu, KVM_SET_GUEST_DEBUG, &d);
-}
-
 /* ---- the loop ---- */
 
 static int enter(struct kvm_cpu *cpu, struct vcpu_exit *x)
@@ -385,7 +373,7 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     memset(exit, 0, sizeof(*exit));
     cpu->exit_wanted = false;
     cpu->thread = pthread_self();
-    rc = set_step(cpu, budget != 0);
+    rc = kvm_debug_begin(cpu, budget != 0);
     while (rc == 0) {
         if (cpu->unfinished && signalled(cpu)) /* the access before the interrupt */
             rc = kvm_finish(cpu, exit);

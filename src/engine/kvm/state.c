@@ -620,6 +620,7 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
     cpu->run->ready_for_interrupt_injection = 0;
     cpu->run->apic_base = sregs.apic_base;
     cpu->run->s.regs.regs = regs;
+    cpu->pass = false;
     atomic_store(&cpu->irq_signal, true);
     return 0;
 }
