@@ -33,7 +33,8 @@ void fake_soft_set(struct fake_vcpu *v, const struct x86_state *in)
 
 void fake_soft_forget(struct fake_vcpu *v)
 {
-    block_flush_all(v->soft);
+    if (!v->vm->fake->fast)
+        block_flush_all(v->soft);
 }
 
 void fake_soft_stop_after(struct fake_vcpu *v)
@@ -129,6 +130,26 @@ unsigned fake_soft_fetch(struct fake_vcpu *v, uint8_t bytes[15])
         }
     }
     cpu->st.cr2 = cr2;
+    return n;
+}
+
+/* What fetching needs of the CPU is as it was afterwards; nothing is fetched that has not been. */
+unsigned fake_soft_insn(struct fake_vcpu *v, uint8_t bytes[15])
+{
+    struct soft_cpu *cpu = v->soft;
+    uint8_t insn = cpu->insn;
+    uint64_t rip = cpu->st.rip;
+    bool delivering = cpu->delivering;
+    jmp_buf *env = cpu->env;
+    unsigned n;
+
+    if (insn == INSN_RUNS)
+        cpu->st.rip = soft_rip(cpu);
+    n = fake_soft_fetch(v, bytes);
+    cpu->st.rip = rip;
+    cpu->insn = insn;
+    cpu->delivering = delivering;
+    cpu->env = env;
     return n;
 }
 

@@ -46,6 +46,8 @@ int kvm_debug(void *vcpu, const struct vcpu_debug *want, struct error *err)
 {
     struct kvm_cpu *cpu = vcpu;
 
+    if (!cpu->vm->caps.guest_debug && (want->step || any_point(want)))
+        return error_set(err, -ENOTSUP, "this kernel's KVM has no KVM_SET_GUEST_DEBUG");
     for (unsigned i = 0; i < VCPU_BREAKS; i++) {
         if (want->point[i].kind != VCPU_BREAK_NONE && field_of(&want->point[i], err) < 0)
             return -EINVAL;

@@ -11,6 +11,7 @@
 /* What this kernel's KVM can do, read once. */
 struct kvm_caps {
     bool xsave, xcrs, sregs2, debugregs, exit_on_failure, readonly;
+    bool guest_debug;
     bool sync_regs; /* struct kvm_run holds the general registers after each KVM_RUN */
 };
 

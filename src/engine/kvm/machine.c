@@ -102,6 +102,7 @@ static void read_caps(struct kvm_machine *vm)
     c->xsave = check_extension(sys, vm->fd, KVM_CAP_XSAVE) != 0;
     c->xcrs = check_extension(sys, vm->fd, KVM_CAP_XCRS) != 0;
     c->sregs2 = check_extension(sys, vm->fd, KVM_CAP_SREGS2) != 0;
+    c->guest_debug = check_extension(sys, vm->fd, KVM_CAP_SET_GUEST_DEBUG) != 0;
     c->debugregs = check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
     c->readonly = check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
     c->sync_regs = (check_extension(sys, vm->fd, KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS) != 0;
