@@ -54,9 +54,15 @@ bare() {
 }
 
 # What this KVM answers otherwise, by the beginnings of the lines. The emulation of SVM knows no #BP
-# intercept and scales no TSC, and its walker writes page tables; a kernel keeps some of CPUID's bits
+# intercept, takes the guest's DR7 without acting on it, scales no TSC, and its walker writes page tables; a kernel keeps some of CPUID's bits
 # up to date, and tells of the end of a level-triggered interrupt also if an eventfd has sent it.
-known='^breakpoint: |^conform: this step does not end: breakpoint$|^dirty-log: pages: |^cpuid: entries: |^messages: |^others: set its rate: '
+known='^breakpoint: |^conform: this step does not end: breakpoint$|^watchpoint: a|^watchpoint: it |^dirty-log: pages: |^cpuid: entries: |^messages: |^others: set its rate: '
+# The engine without a guest around it. The first breakpoint is the one that the emulation passes by.
+engine() {
+    # shellcheck disable=SC2046
+    tools/kvm-bed.sh --timeout 200 $(bring build/tests/kvm/test_kvm_engine) -- test_kvm_engine real nobreaks
+}
+
 conform() {
     steps=$(sed -n 's/^\([a-z0-9-]*\): .*/\1/p' tests/kvm/conform.expected | uniq | tr '\n' ' ')
     # shellcheck disable=SC2046
@@ -89,5 +95,6 @@ if ! command -v qemu-system-x86_64 >/dev/null; then
 fi
 one "Debian's cloud kernel to a shell, chosen by auto" boots
 one "bare-metal images" bare
+one "the engine's log of written pages, steps, sleep" engine
 one "what the fake KVM answers, a real one answers, too" conform
 total
