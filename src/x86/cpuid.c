@@ -230,6 +230,7 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
                          "CPU model \"%s\" is not known; use host, v2, v3 or portable", model);
     memset(c, 0, sizeof(*c));
     c->tsc_hz = tsc_hz;
+    c->crystal_hz = X86_CRYSTAL_HZ;
     c->phys_bits = 40;
     c->lin_bits = la57 ? 57 : 48;
     c->max_basic = 0x16;
@@ -406,6 +407,31 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
     if (find(c, 0x40000101u, 0) != NULL && pv != NULL)
         find(c, 0x40000101u, 0)->eax = pv->eax & KVM_PV_FEATURES;
     read_features(c);
+}
+
+/*
+ * The TSC is the crystal times EBX over EAX. Linux multiplies the crystal's kHz by EBX in 32 bits:
+ * of the fractions that allow that, the nearest.
+ */
+void x86_cpuid_crystal(struct x86_cpuid *c, uint32_t hz)
+{
+    struct x86_cpuid_leaf *l = find(c, 0x15, 0), *pv = find(c, 0x40000010u, 0);
+    uint64_t most = UINT32_MAX / (hz / 1000), best = UINT64_MAX;
+
+    c->crystal_hz = hz;
+    if (pv != NULL)
+        pv->ebx = hz / 1000;
+    for (uint64_t q = 1; l != NULL && q <= most; q++) {
+        uint64_t p = (c->tsc_hz * q + hz / 2) / hz;
+        uint64_t off = p * hz > c->tsc_hz * q ? p * hz - c->tsc_hz * q : c->tsc_hz * q - p * hz;
+
+        if (p == 0 || p > most || off / q >= best)
+            continue;
+        best = off / q;
+        l->eax = (uint32_t)q;
+        l->ebx = (uint32_t)p;
+        l->ecx = hz;
+    }
 }
 
 /* Of the standard format, where each component has its place; and of the compact one. */
