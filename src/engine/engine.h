@@ -101,6 +101,7 @@ struct engine_env {
      */
     bool visiting;
     const struct kvm_sys *kvm; /* kvm: NULL is the host's device */
+    bool board_lapic;          /* kvm: the board's local APICs, not the kernel's */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
     void *ferr_ctx;
@@ -148,6 +149,12 @@ struct engine_ops {
     /* IGNNE#: the board has seen FERR#; x87 errors are ignored until they are cleared. Any thread.
      */
     void (*ignne)(void *vm);
+    /*
+     * For an engine whose local APICs are its own, or may be: the vCPU's goes back to the board's
+     * (env->lapic), for whoever runs or saves it there. The next run() takes it in again. On the
+     * vCPU's thread, or while it is paused. NULL: it has none.
+     */
+    int (*lapic_home)(void *vcpu);
     /*
      * The log of the pages that vCPUs write, on or off; any thread. NULL: the engine keeps none.
      * dirty_take is for gmem_log_take, which makes the union with what others write: it sets the
