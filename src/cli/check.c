@@ -65,6 +65,7 @@ static const struct known_key {
     {"boot.cmdline", KEY_STRING},
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
+    {"kvm.irqchip", KEY_STRING},
     {"jit.cache", KEY_STRING},
     {"jit.perfmap", KEY_BOOL},
     {"cpu.la57", KEY_BOOL},

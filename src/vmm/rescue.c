@@ -117,6 +117,8 @@ bool rescue_run(struct vcpu *v, struct vcpu_exit *x)
         return fail(v, x, err.text);
     r = v->rescue;
     e.ops->get(e.impl, r->state);
+    if (e.ops->lapic_home != NULL && e.ops->lapic_home(e.impl) != 0)
+        return fail(v, x, "its local APIC cannot be had");
     note(v, x, r->state);
     set_budget(r);
     r->visits++;
