@@ -37,20 +37,41 @@ boots() {
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --memory 1536 --timeout 300 \
         $(bring build/xhyve build/guest/cloud/vmlinuz $out/initrd) -- \
-        "xhyve --log info --stats -A -u -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd \
-            -l com1,stdio -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
-        rc=\$?
-        cat o e
-        grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ]"
+        "for chip in split user; do
+            xhyve --log info --stats -A -u -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd \
+                -o kvm.irqchip=\$chip -l com1,stdio \
+                -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
+            rc=\$?
+            cat o e
+            grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ] || exit 1
+        done"
 }
 
 bare() {
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --timeout 400 $(bring build/xhyve tests/kvm/images.sh) \
-        $(for i in $images; do bring build/tests/cpu/bare/"$i"; done) -- "sh images.sh $images" |
+        $(for i in $images; do bring build/tests/cpu/bare/"$i"; done) -- "IRQCHIP=user sh images.sh $images" |
         tee $out/bare.txt
     grep -v '^=' $out/bare.txt && return 1
     [ "$(grep -c '^= .* 0 failed' $out/bare.txt)" = "$(echo "$images" | wc -w)" ]
+}
+
+# The same with the kernel's local APIC, and where Linux 6.1's is not the manual's: no errors in ESR, TPR
+# has no low half and so has PPR, one that is addressed with others is not found by a flat bit alone, an
+# interrupt that came masked comes later, no ExtINT message, no level at LINT0, no page over RAM.
+# A busy host can make a clock's check fail, so a difference is looked at twice.
+split_images="apic-64 apic_ipi-64 apic_timer-64 hpet-64 ioapic-64 mmio-64 pic-64 smoke-64"
+split_once() {
+    # shellcheck disable=SC2046
+    tools/kvm-bed.sh --timeout 400 $(bring build/xhyve tests/kvm/images.sh) \
+        $(for i in $split_images; do bring build/tests/cpu/bare/"$i"; done) -- "sh images.sh $split_images" |
+        tr -d '\r' >$out/split.txt
+    grep '^=' $out/split.txt
+    grep -v '^=' $out/split.txt | LC_ALL=C sort | diff tests/kvm/split.known -
+}
+
+split() {
+    split_once || split_once
 }
 
 # What this KVM answers otherwise, by the beginnings of the lines. The emulation of SVM knows no #BP
@@ -78,7 +99,7 @@ rescues() {
     end_initrd
     rc=0
     XHYVE_FAKE_FAILS=mmio timeout 300 build/tests/kvm/xhyve-fake --engine kvm --jit-cache off --stats -A -u \
-        -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio \
+        -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio -o kvm.irqchip=user \
         -f "kexec,build/guest/cloud/vmlinuz,$out/initrd,console=ttyS0 nox2apic rdinit=/end" \
         </dev/null >$out/rescues.out 2>$out/rescues.err || rc=$?
     grep visits $out/rescues.err
@@ -95,6 +116,7 @@ if ! command -v qemu-system-x86_64 >/dev/null; then
 fi
 one "Debian's cloud kernel to a shell, chosen by auto" boots
 one "bare-metal images" bare
+one "bare-metal images with the kernel's local APIC" split
 one "the engine's log of written pages, steps, sleep" engine
 one "what the fake KVM answers, a real one answers, too" conform
 total

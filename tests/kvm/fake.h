@@ -11,7 +11,7 @@
  * vCPUs, 8 slots of RAM at a time (gmem's), no in-kernel PIC, IOAPIC, PIT or clock. Pages are read
  * anew at each KVM_RUN and before each interrupt: code that another thread writes is not seen
  * between those. A string instruction that reads a device may not span the deletion of the slot
- * that it writes to. The local APIC's timer counts at LAPIC_BUS_HZ, where KVM's counts at 1 GHz.
+ * that it writes to.
  *
  * While an access is pending (after KVM_EXIT_IO, MMIO, X86_RDMSR, X86_WRMSR) the state may be read
  * and written: it is that before the instruction, which ends in the next KVM_RUN; what was written

@@ -321,6 +321,7 @@ static int open_bench(struct bench *b, const struct kvm_sys *sys)
     b->env.kvm = sys;
     b->env.cpus = 1;
     b->env.lapic = &lapic;
+    b->env.board_lapic = true;
     b->env.cpuid = &b->cpuid;
     b->env.log = log_create(2, LOG_WARN);
     b->env.mem = gmem_create(1 << 20, &err);

@@ -123,6 +123,14 @@ static void sregs_out(struct kvm_cpu *cpu, const struct x86_state *st, struct kv
         (void)env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_APIC_BASE, &base);
         s->cr8 = env->lapic->get_cr8(env->lapic_ctx, cpu->id);
     }
+    if (cpu->vm->split && !cpu->vm->away) { /* the kernel's stays as it is */
+        struct kvm_sregs now;
+
+        if (kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &now) == 0) {
+            base = now.apic_base;
+            s->cr8 = now.cr8;
+        }
+    }
     s->apic_base = base;
     if ((st->cr0 & X86_CR0_PG) && (st->cr4 & X86_CR4_PAE) && !(st->efer & X86_EFER_LMA)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
@@ -583,6 +591,15 @@ static int failed(const struct kvm_cpu *cpu, struct error *err, int rc, const ch
     return error_set(err, rc, "vCPU %u: KVM does not %s: %s", cpu->id, what, strerror(-rc));
 }
 
+/* With local APICs in the kernel it is there that a vCPU sleeps. */
+static int mp_write(struct kvm_cpu *cpu, const struct x86_state *st)
+{
+    struct kvm_mp_state m = {.mp_state = st->mp_state == X86_MP_HALTED ? KVM_MP_STATE_HALTED
+                                                                       : KVM_MP_STATE_RUNNABLE};
+
+    return kvm_cpu_ioctl_p(cpu, KVM_SET_MP_STATE, &m);
+}
+
 int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error *err)
 {
     struct kvm_regs regs;
@@ -613,7 +630,12 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
     rc = kvm_cpu_ioctl_p(cpu, KVM_SET_VCPU_EVENTS, &events);
     if (rc < 0)
         return failed(cpu, err, rc, "take these pending events");
-    cpu->halted = in->mp_state == X86_MP_HALTED;
+    if (cpu->vm->split)
+        rc = mp_write(cpu, in);
+    if (rc < 0)
+        return failed(cpu, err, rc, "take this state of activity");
+    cpu->stale = true;
+    cpu->halted = !cpu->vm->split && in->mp_state == X86_MP_HALTED;
     cpu->shutdown = in->mp_state == X86_MP_SHUTDOWN;
     /* what the last exit told is no longer true */
     cpu->run->if_flag = (in->rflags & X86_FL_IF) != 0;
@@ -630,6 +652,7 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
     struct kvm_regs regs;
     struct kvm_sregs2 sregs;
     struct kvm_vcpu_events events;
+    uint32_t activity = KVM_MP_STATE_RUNNABLE;
     int rc;
 
     memset(out, 0, sizeof(*out));
@@ -644,6 +667,8 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
         rc = msrs_read(cpu, out);
     if (rc == 0)
         rc = debug_read(cpu, out);
+    if (rc == 0 && cpu->vm->split)
+        rc = kvm_mp_state(cpu, &activity);
     if (rc < 0)
         return failed(cpu, err, rc, "give its state");
     regs_in(&regs, out);
@@ -653,6 +678,8 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
         out->nmi_pending = true;
     out->tsc_offset = kvm_tsc_offset(cpu);
     atomic_store(&cpu->tsc_offset, out->tsc_offset);
-    out->mp_state = cpu->shutdown ? X86_MP_SHUTDOWN : cpu->halted ? X86_MP_HALTED : X86_MP_RUNNING;
+    out->mp_state = cpu->shutdown                                    ? X86_MP_SHUTDOWN
+                    : cpu->halted || activity == KVM_MP_STATE_HALTED ? X86_MP_HALTED
+                                                                     : X86_MP_RUNNING;
     return 0;
 }
