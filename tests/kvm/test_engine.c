@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
 #include "engine/soft/soft.h"
 #include "fake.h"
@@ -268,6 +269,108 @@ static void breakpoints(struct bench *b)
           "nothing of it any more");
 }
 
+/* ---- the kernel's local APIC, and the board's ---- */
+
+static void signal_none(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+}
+
+static void signal_sipi(void *ctx, unsigned cpu, uint8_t vector)
+{
+    (void)ctx;
+    (void)cpu;
+    (void)vector;
+}
+
+static uint64_t signal_tsc(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+    return 0;
+}
+
+static const struct vcpu_signal_ops signals = {.interrupt = signal_none,
+                                               .nmi = signal_none,
+                                               .smi = signal_none,
+                                               .init = signal_none,
+                                               .sipi = signal_sipi,
+                                               .tsc_now = signal_tsc,
+                                               .tsc_hz = signal_tsc};
+
+/* in al, 0x10; sti; nop; hlt; and of the handler: out 0x11, al. Nothing claims the ports. */
+static const uint8_t listens[] = {0xe4, 0x10, 0xfb, 0x90, 0xf4};
+static const uint8_t heard[] = {0xe6, 0x11};
+
+static bool comes_to(void *cpu, unsigned port)
+{
+    struct vcpu_exit x;
+
+    return engine_kvm.run(cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_PIO && x.io.addr == port;
+}
+
+/* From its beginning, with a message at the first stop; home: then the APIC is the board's. */
+static void message(struct bench *b, struct lapics *apics, void *cpu, bool home, const char *what)
+{
+    static struct x86_state st;
+    struct error err = {0};
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    check(engine_kvm.set(cpu, &st, &err) == 0 && comes_to(cpu, 0x10), "it runs");
+    if (home)
+        check(engine_kvm.lapic_home(cpu) == 0 && !lapics_cpu_ops.pending(apics, 0),
+              "the APIC comes");
+    msi_send(b->env.irqs, 0xfee00000, VECTOR);
+    check(lapics_cpu_ops.pending(apics, 0) == home, "the message goes where the APIC is");
+    if (!home)
+        check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.pending(apics, 0),
+              "or comes with it");
+    check(comes_to(cpu, 0x11), what);
+    check(!lapics_cpu_ops.pending(apics, 0), "it is the kernel's again");
+    check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.ack(apics, 0) == -1 &&
+              !lapics_cpu_ops.pending(apics, 0),
+          "once");
+    lapics_cpu_ops.mmio_write(apics, 0, 0xb0, 4, 0); /* its end */
+}
+
+static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
+{
+    static struct bench b;
+    struct lapic_config cfg = {.cpus = 1, .phys_bits = 39, .signals = &signals};
+    static struct dev_env dev;
+    struct lapics *apics = NULL;
+    struct error err = {0};
+
+    b = *of;
+    b.env.kvm = sys;
+    b.env.board_lapic = false;
+    b.env.strict_io = true;
+    b.env.irqs = irq_router_create(b.env.log);
+    dev_env_init(&dev, "lapics");
+    dev.irqs = b.env.irqs;
+    dev.log = b.env.log;
+    dev.timers = timerq_create(true, NULL, NULL);
+    check(lapics_create(&dev, &cfg, &apics, &err) == 0, "the board's APIC");
+    b.env.lapic = &lapics_cpu_ops;
+    b.env.lapic_ctx = apics;
+    gmem_write(b.env.mem, CODE, listens, sizeof(listens));
+    gmem_write(b.env.mem, HANDLER, heard, sizeof(heard));
+    check(engine_kvm.vm_create(&b.env, &b.vm, &err) == 0 &&
+              engine_kvm.vcpu_create(b.vm, 0, &b.cpu, &err) == 0,
+          "a VM with the kernel's");
+    message(&b, apics, b.cpu, false, "a message to the kernel's");
+    message(&b, apics, b.cpu, true, "a message while it is the board's");
+    engine_kvm.vcpu_destroy(b.cpu);
+    engine_kvm.vm_destroy(b.vm);
+    lapics_destroy(apics);
+    irq_router_destroy(b.env.irqs);
+    timerq_destroy(dev.timers);
+    dev_env_fini(&dev);
+}
+
 /* ---- what stands in the way, said so that a person can act on it ---- */
 
 /* An emulator that looks at each instruction, as KVMs without hardware do, and is as slow. */
@@ -357,6 +460,7 @@ int main(int argc, char **argv)
     halted_for_good(&b);
     written_pages(&b);
     breakpoints(&b);
+    kernel_apic(&b, real ? &kvm_sys_host : kvm_fake_sys(fake));
     if (!real)
         refusals();
     engine_kvm.vcpu_destroy(b.cpu);
