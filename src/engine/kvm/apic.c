@@ -177,9 +177,10 @@ int kvm_apic_setup(struct kvm_machine *vm, struct error *err)
     struct kvm_enable_cap ids = {.cap = KVM_CAP_X2APIC_API, .args = {KVM_X2APIC_API_USE_32BIT_IDS}};
     struct kvm_enable_cap cycle = {.cap = KVM_CAP_X86_APIC_BUS_CYCLES_NS,
                                    .args = {1000000000u / X86_CRYSTAL_HZ}};
+    unsigned flags = (unsigned)kvm_check_extension(vm->sys, vm->fd, KVM_CAP_X2APIC_API);
     int rc = 0;
 
-    if (kvm_check_extension(vm->sys, vm->fd, KVM_CAP_X2APIC_API) & KVM_X2APIC_API_USE_32BIT_IDS) {
+    if (flags & KVM_X2APIC_API_USE_32BIT_IDS) {
         rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&ids);
         vm->caps.x2apic_ids = rc >= 0;
     }
@@ -243,8 +244,8 @@ static int put(struct kvm_cpu *cpu, struct lapic_page *p)
         le32_store(p->reg + REG_INITIAL, 0);
     if (rc == 0)
         rc = kvm_cpu_ioctl_p(cpu, KVM_SET_LAPIC, p->reg);
-    if (rc == 0)
-        rc = kvm_msr_set(cpu, MSR_TSC_DEADLINE, p->deadline);
+    if (rc == 0 && kvm_msr_set(cpu, MSR_TSC_DEADLINE, p->deadline) < 0 && p->deadline != 0)
+        rc = -EINVAL;
     return rc;
 }
 
@@ -289,8 +290,8 @@ int kvm_lapic_home(void *vcpu)
         p.base = s.apic_base;
         if (wide_id(cpu, p.base))
             le32_store(p.reg + REG_ID, cpu->id << 24);
-        (void)kvm_msr_set(cpu, MSR_TSC_DEADLINE,
-                          0); /* the kernel's timer does not run beside ours */
+        /* the kernel's timer does not run beside ours */
+        (void)kvm_msr_set(cpu, MSR_TSC_DEADLINE, 0);
         vm->env.lapic->put(vm->env.lapic_ctx, cpu->id, &p);
         vm->away = true;
     }

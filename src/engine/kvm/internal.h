@@ -44,8 +44,7 @@ struct kvm_machine {
     void *board_ctx;
     struct kvm_cpu *_Atomic first;         /* who hears the PIC */
     struct irq_message pin[IRQ_GSI_COUNT]; /* under the IOAPIC's lock: what each pin sends */
-    atomic_bool
-        refused; /* a kind of message that the kernel's APIC does not take has been told of */
+    atomic_bool refused; /* a message that the kernel's APIC does not take has been told of */
     unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
 };
 

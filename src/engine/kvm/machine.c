@@ -105,7 +105,8 @@ static void read_caps(struct kvm_machine *vm)
     c->guest_debug = kvm_check_extension(sys, vm->fd, KVM_CAP_SET_GUEST_DEBUG) != 0;
     c->debugregs = kvm_check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
     c->readonly = kvm_check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
-    c->sync_regs = (kvm_check_extension(sys, vm->fd, KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS) != 0;
+    n = kvm_check_extension(sys, vm->fd, KVM_CAP_SYNC_REGS);
+    c->sync_regs = ((unsigned)n & KVM_SYNC_X86_REGS) != 0;
     c->exit_on_failure = kvm_check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
     n = kvm_cpuid_supported(sys, vm->dev_fd, leaf, X86_CPUID_MAX);
     for (int i = 0; i < n; i++) {
