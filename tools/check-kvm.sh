@@ -18,7 +18,8 @@ bring() {
     done
 }
 
-boots() {
+# $out/initrd: the cloud kernel's, with an /end that says something and powers off.
+end_initrd() {
     tools/guest.sh cloud >/dev/null
     rm -rf $out/tree
     mkdir -p $out/tree
@@ -29,29 +30,60 @@ boots() {
         cd $out/tree
         find . ! -name . | cpio --quiet -o -H newc -R 0:0
     ) >$out/initrd
+}
+
+boots() {
+    end_initrd
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --memory 1536 --timeout 300 \
         $(bring build/xhyve build/guest/cloud/vmlinuz $out/initrd) -- \
-        "xhyve --log info --stats -A -u -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd \
-            -l com1,stdio -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
-        rc=\$?
-        cat o e
-        grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ]"
+        "for chip in split user; do
+            xhyve --log info --stats -A -u -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd \
+                -o kvm.irqchip=\$chip -l com1,stdio \
+                -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
+            rc=\$?
+            cat o e
+            grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ] || exit 1
+        done"
 }
 
 bare() {
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --timeout 400 $(bring build/xhyve tests/kvm/images.sh) \
-        $(for i in $images; do bring build/tests/cpu/bare/"$i"; done) -- "sh images.sh $images" |
+        $(for i in $images; do bring build/tests/cpu/bare/"$i"; done) -- "IRQCHIP=user sh images.sh $images" |
         tee $out/bare.txt
     grep -v '^=' $out/bare.txt && return 1
     [ "$(grep -c '^= .* 0 failed' $out/bare.txt)" = "$(echo "$images" | wc -w)" ]
 }
 
+# The same with the kernel's local APIC, and where Linux 6.1's is not the manual's: no errors in ESR, TPR
+# has no low half and so has PPR, one that is addressed with others is not found by a flat bit alone, an
+# interrupt that came masked comes later, no ExtINT message, no level at LINT0, no page over RAM.
+# A busy host can make a clock's check fail, so a difference is looked at twice.
+split_images="apic-64 apic_ipi-64 apic_timer-64 hpet-64 ioapic-64 mmio-64 pic-64 smoke-64"
+split_once() {
+    # shellcheck disable=SC2046
+    tools/kvm-bed.sh --timeout 400 $(bring build/xhyve tests/kvm/images.sh) \
+        $(for i in $split_images; do bring build/tests/cpu/bare/"$i"; done) -- "sh images.sh $split_images" |
+        tr -d '\r' >$out/split.txt
+    grep '^=' $out/split.txt
+    grep -v '^=' $out/split.txt | LC_ALL=C sort | diff tests/kvm/split.known -
+}
+
+split() {
+    split_once || split_once
+}
+
 # What this KVM answers otherwise, by the beginnings of the lines. The emulation of SVM knows no #BP
-# intercept and scales no TSC, and its walker writes page tables; a kernel keeps some of CPUID's bits
+# intercept, takes the guest's DR7 without acting on it, scales no TSC, and its walker writes page tables; a kernel keeps some of CPUID's bits
 # up to date, and tells of the end of a level-triggered interrupt also if an eventfd has sent it.
-known='^breakpoint: |^conform: this step does not end: breakpoint$|^dirty-log: pages: |^cpuid: entries: |^messages: |^others: set its rate: '
+known='^breakpoint: |^conform: this step does not end: breakpoint$|^watchpoint: a|^watchpoint: it |^dirty-log: pages: |^cpuid: entries: |^messages: |^others: set its rate: '
+# The engine without a guest around it. The first breakpoint is the one that the emulation passes by.
+engine() {
+    # shellcheck disable=SC2046
+    tools/kvm-bed.sh --timeout 200 $(bring build/tests/kvm/test_kvm_engine) -- test_kvm_engine real nobreaks
+}
+
 conform() {
     steps=$(sed -n 's/^\([a-z0-9-]*\): .*/\1/p' tests/kvm/conform.expected | uniq | tr '\n' ' ')
     # shellcheck disable=SC2046
@@ -62,12 +94,29 @@ conform() {
     diff $out/conform.want $out/conform.txt && echo "$(wc -l <$out/conform.txt) answers as expected"
 }
 
+# On the fake, whose emulator knows no store: each to a device is a rescue, and an xAPIC's EOI is one.
+rescues() {
+    end_initrd
+    rc=0
+    XHYVE_FAKE_FAILS=mmio timeout 300 build/tests/kvm/xhyve-fake --engine kvm --jit-cache off --stats -A -u \
+        -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio -o kvm.irqchip=user \
+        -f "kexec,build/guest/cloud/vmlinuz,$out/initrd,console=ttyS0 nox2apic rdinit=/end" \
+        </dev/null >$out/rescues.out 2>$out/rescues.err || rc=$?
+    grep visits $out/rescues.err
+    visits=$(sed -n 's/.* instructions for it in \([0-9]*\) visits.*/\1/p' $out/rescues.err)
+    grep -q 'a shell on KVM' $out/rescues.out && [ $rc = 1 ] && [ "${visits:-0}" -ge 500 ]
+}
+
+one "Debian's cloud kernel to a shell through a rescue for each store to a device" rescues
 if ! command -v qemu-system-x86_64 >/dev/null; then
     echo "check-kvm: qemu-system-x86_64 is not installed, which would emulate a machine with KVM"
-    echo "0 passed, 0 failed, 1 skipped"
+    skipped=$((skipped + 1))
+    total
     exit 0
 fi
 one "Debian's cloud kernel to a shell, chosen by auto" boots
 one "bare-metal images" bare
+one "bare-metal images with the kernel's local APIC" split
+one "the engine's log of written pages, steps, sleep" engine
 one "what the fake KVM answers, a real one answers, too" conform
 total

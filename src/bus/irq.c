@@ -237,6 +237,18 @@ void irq_attach_lapics(struct irq_router *r, const struct lapic_ops *ops, void *
     r->lapics_ctx = ctx;
 }
 
+const struct lapic_ops *irq_lapics(const struct irq_router *r, void **ctx)
+{
+    *ctx = r->lapics_ctx;
+    return r->lapics;
+}
+
+void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg)
+{
+    if (r->lapics != NULL && r->lapics->pin != NULL)
+        r->lapics->pin(r->lapics_ctx, pin, msg);
+}
+
 void irq_pic_output(struct irq_router *r, bool level)
 {
     if (atomic_exchange(&r->pic_output, level) == level)

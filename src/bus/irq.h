@@ -103,9 +103,18 @@ struct lapic_ops {
     void (*extint)(void *ctx, bool level);
     /* NMI button: LINT1 of every vCPU. */
     void (*nmi)(void *ctx);
+    /*
+     * What an IOAPIC pin sends from now on, masked or not, before it does. For local APICs that
+     * must know beforehand which vectors' ends to tell of. IOAPIC's lock held. NULL: not needed.
+     */
+    void (*pin)(void *ctx, unsigned pin, const struct irq_message *msg);
 };
+/* The last one counts; before vCPUs run. irq_lapics: who it is now, and its context. */
 void irq_attach_lapics(struct irq_router *r, const struct lapic_ops *ops, void *ctx);
+const struct lapic_ops *irq_lapics(const struct irq_router *r, void **ctx);
 
+/* From the IOAPIC, with its lock held: see lapic_ops.pin. */
+void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg);
 /* From IOAPIC and MSI. */
 void irq_deliver(struct irq_router *r, const struct irq_message *msg);
 /* From a local APIC: level-triggered interrupt ended. No lock held. */
@@ -114,6 +123,16 @@ void irq_eoi_broadcast(struct irq_router *r, uint8_t vector);
 /* Observers for tests: called on every change of a GSI and for every message. */
 void irq_set_observer(struct irq_router *r, void (*gsi)(void *ctx, unsigned gsi, bool level),
                       void (*msg)(void *ctx, const struct irq_message *msg), void *ctx);
+
+/*
+ * One local APIC as its page has it: register n (the offset over 16) is the little-endian word at
+ * 16 n, the current count among them; REG_ID as in xAPIC mode. And what lies in MSRs beside it.
+ */
+struct lapic_page {
+    uint8_t reg[1024];
+    uint64_t base;     /* IA32_APIC_BASE, with the mode's bits */
+    uint64_t deadline; /* IA32_TSC_DEADLINE; 0: not armed */
+};
 
 /*
  * A vCPU's side of its local APIC, called by an engine on that vCPU's thread (but `pending`, which
@@ -133,6 +152,13 @@ struct lapic_cpu_ops {
     /* CR8: bits 7:4 of TPR. */
     uint8_t (*get_cr8)(void *ctx, unsigned cpu);
     void (*set_cr8)(void *ctx, unsigned cpu, uint8_t value);
+    /*
+     * For an engine that has local APICs of its own: `take` gives all of this one's state and
+     * leaves it without a request or a timer; `put` makes it the one in the page. No message may
+     * arrive meanwhile.
+     */
+    void (*take)(void *ctx, unsigned cpu, struct lapic_page *out);
+    void (*put)(void *ctx, unsigned cpu, const struct lapic_page *in);
     /* The guest's TSC for TSC-deadline: tsc = host_clock scaled; set by the VM, see lapic.h. */
 };
 

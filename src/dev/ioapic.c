@@ -44,10 +44,9 @@ static bool level_triggered(uint64_t entry)
     return (entry & RTE_LEVEL) != 0 && delivery(entry) <= IRQ_LOWEST;
 }
 
-static void send(struct ioapic *io, unsigned pin)
+static struct irq_message message(uint64_t entry)
 {
-    uint64_t entry = io->entry[pin];
-    struct irq_message msg = {
+    return (struct irq_message){
         .dest = (uint32_t)(entry >> 56),
         .logical = (entry & RTE_LOGICAL) != 0,
         .level = level_triggered(entry),
@@ -55,6 +54,18 @@ static void send(struct ioapic *io, unsigned pin)
         .delivery = delivery(entry),
         .vector = (uint8_t)entry,
     };
+}
+
+static void announce(struct ioapic *io, unsigned pin)
+{
+    struct irq_message msg = message(io->entry[pin]);
+
+    irq_pin(io->env->irqs, pin, &msg);
+}
+
+static void send(struct ioapic *io, unsigned pin)
+{
+    struct irq_message msg = message(io->entry[pin]);
 
     if (msg.delivery == 3 || msg.delivery == IRQ_STARTUP) {
         log_guest(io->env, "pin %u has the reserved delivery mode %u", pin, msg.delivery);
@@ -140,6 +151,7 @@ static void entry_write(struct ioapic *io, unsigned pin, bool high, uint32_t val
     if (!level_triggered(entry))
         entry &= ~RTE_REMOTE_IRR;
     io->entry[pin] = entry;
+    announce(io, pin);
     log_trace(io->env->log, "ioapic", "pin %u: %#llx", pin, (unsigned long long)entry);
     check_level(io, pin);
 }
@@ -210,8 +222,10 @@ static void ioapic_loaded(void *dev)
 
     io->id &= 0xF;
     io->select &= 0xFF;
-    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         io->entry[pin] &= RTE_WRITABLE | RTE_REMOTE_IRR;
+        announce(io, pin);
+    }
 }
 
 static void ioapic_destroy(void *dev)

@@ -459,6 +459,8 @@ const struct lapic_cpu_ops lapics_cpu_ops = {
     .msr_write = lapic_msr_write,
     .get_cr8 = lapics_get_cr8,
     .set_cr8 = lapics_set_cr8,
+    .take = lapic_page_take,
+    .put = lapic_page_put,
 };
 
 /* The limit on lines is the environment's, which no one else guards here. */
@@ -538,6 +540,7 @@ int lapics_create(struct dev_env *env, const struct lapic_config *cfg, struct la
         goto fail;
     l->env = env;
     l->x2apic = cfg->x2apic;
+    l->bus_hz = cfg->bus_hz != 0 ? cfg->bus_hz : LAPIC_BUS_HZ;
     l->base_mask = ((1ull << cfg->phys_bits) - 1) & ~0xFFFull;
     l->signals = cfg->signals;
     l->signals_ctx = cfg->signals_ctx;

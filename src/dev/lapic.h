@@ -20,6 +20,7 @@ struct lapics;
 struct lapic_config {
     unsigned cpus;      /* APIC ids 0 .. cpus-1 */
     bool x2apic;        /* start in x2APIC mode */
+    uint32_t bus_hz;    /* the timer's input before the divider; 0: LAPIC_BUS_HZ */
     unsigned phys_bits; /* width of a physical address: how far a guest may move the registers */
     const struct vcpu_signal_ops *signals;
     void *signals_ctx;

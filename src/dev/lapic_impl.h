@@ -101,6 +101,7 @@ struct lapics {
     struct dev_env *env;
     unsigned cpus;
     bool x2apic;
+    uint32_t bus_hz;
     uint64_t base_mask; /* the bits of IA32_APIC_BASE that are an address */
     const struct vcpu_signal_ops *signals;
     void *signals_ctx;
@@ -141,5 +142,17 @@ void lapic_timer_set_divide(struct lapic *a, uint32_t value);
 uint32_t lapic_timer_current(struct lapic *a);
 uint64_t lapic_timer_get_deadline(struct lapic *a);
 void lapic_timer_set_deadline(struct lapic *a, uint64_t tsc);
+/* The timer as a whole; `stop`: it ends there, at the very count that is given. */
+struct lapic_timer_state {
+    uint32_t lvt, divide, initial, current;
+    uint64_t deadline;
+};
+void lapic_timer_get(struct lapic *a, bool stop, struct lapic_timer_state *out);
+void lapic_timer_put(struct lapic *a, const struct lapic_timer_state *in);
+
+/* lapic_page.c: the APIC as its page has it, to look at; and lapic_cpu_ops.take and put. */
+void lapic_page_read(struct lapic *a, bool stop, struct lapic_page *out);
+void lapic_page_take(void *ctx, unsigned cpu, struct lapic_page *out);
+void lapic_page_put(void *ctx, unsigned cpu, const struct lapic_page *in);
 
 #endif

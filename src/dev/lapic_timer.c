@@ -28,12 +28,12 @@ static unsigned timer_divisor(const struct lapic *a)
 
 static uint64_t ticks_to_ns(const struct lapic *a, uint64_t ticks)
 {
-    return muldiv64(ticks * timer_divisor(a), NSEC_PER_SEC, LAPIC_BUS_HZ);
+    return muldiv64(ticks * timer_divisor(a), NSEC_PER_SEC, a->set->bus_hz);
 }
 
 static uint64_t ns_to_ticks(const struct lapic *a, uint64_t ns)
 {
-    return muldiv64(ns, LAPIC_BUS_HZ, NSEC_PER_SEC) / timer_divisor(a);
+    return muldiv64(ns, a->set->bus_hz, NSEC_PER_SEC) / timer_divisor(a);
 }
 
 static uint32_t current_count(struct lapic *a, uint64_t now)
@@ -256,6 +256,45 @@ void lapic_timer_set_deadline(struct lapic *a, uint64_t tsc)
             lapic_lvt_fire(a, LVT_TIMER);
         } else
             arm_deadline(a);
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+void lapic_timer_get(struct lapic *a, bool stop, struct lapic_timer_state *out)
+{
+    pthread_mutex_lock(&a->lock);
+    expire_due(a);
+    *out = (struct lapic_timer_state){
+        .lvt = a->lvt[LVT_TIMER],
+        .divide = a->timer_divide,
+        .initial = a->timer_initial,
+        .current = current_count(a, clock_now(a->set->env)),
+        .deadline = timer_mode(a) == TIMER_DEADLINE ? a->timer_deadline : 0,
+    };
+    if (stop)
+        disarm(a);
+    pthread_mutex_unlock(&a->lock);
+}
+
+void lapic_timer_put(struct lapic *a, const struct lapic_timer_state *in)
+{
+    pthread_mutex_lock(&a->lock);
+    disarm(a);
+    a->lvt[LVT_TIMER] = in->lvt;
+    a->timer_divide = in->divide & 0xB;
+    if (timer_mode(a) == TIMER_DEADLINE) {
+        a->timer_deadline = in->deadline;
+        if (in->deadline != 0)
+            arm_deadline(a);
+    } else if (timer_mode(a) < TIMER_DEADLINE) {
+        a->timer_initial = in->initial;
+        a->timer_base_count = in->current <= in->initial ? in->current : in->initial;
+        a->timer_base_ns = clock_now(a->set->env);
+        if (in->current == 0 && timer_mode(a) == TIMER_PERIODIC)
+            a->timer_base_count = in->initial;
+        a->timer_running = a->timer_base_count != 0;
+        if (a->timer_running)
+            arm_count(a, a->timer_base_ns);
     }
     pthread_mutex_unlock(&a->lock);
 }

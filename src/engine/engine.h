@@ -36,6 +36,19 @@ enum vcpu_exit_reason {
     VCPU_EXIT_FAIL,        /* the engine cannot go on; .text says why */
 };
 
+/* A debugger's breakpoints, beside the guest's own. */
+enum vcpu_break { VCPU_BREAK_NONE, VCPU_BREAK_EXEC, VCPU_BREAK_WRITE, VCPU_BREAK_ACCESS };
+
+#define VCPU_BREAKS 4u
+struct vcpu_debug {
+    bool step; /* after one instruction, with what it made of interrupts or exceptions */
+    struct vcpu_breakpoint {
+        uint8_t kind;  /* enum vcpu_break; EXEC before the instruction, the others after it */
+        uint8_t len;   /* bytes: 1, 2, 4, 8; 1 for EXEC */
+        uint64_t addr; /* linear, a multiple of len */
+    } point[VCPU_BREAKS];
+};
+
 struct vcpu_exit {
     enum vcpu_exit_reason reason;
     uint64_t rip;
@@ -51,6 +64,10 @@ struct vcpu_exit {
             bool write;
             uint64_t value;
         } msr;
+        struct {
+            bool step;
+            uint8_t points; /* a bit for each of struct vcpu_debug's that was hit */
+        } debug;
         struct {
             uint8_t len; /* bytes known; 0: none */
             uint8_t bytes[15];
@@ -84,6 +101,7 @@ struct engine_env {
      */
     bool visiting;
     const struct kvm_sys *kvm; /* kvm: NULL is the host's device */
+    bool board_lapic;          /* kvm: the board's local APICs, not the kernel's */
     /* FERR#: an x87 error waits that CR0.NE = 0 reports by the board's IRQ 13. NULL: not wired. */
     void (*ferr)(void *ctx, unsigned cpu);
     void *ferr_ctx;
@@ -131,6 +149,26 @@ struct engine_ops {
     /* IGNNE#: the board has seen FERR#; x87 errors are ignored until they are cleared. Any thread.
      */
     void (*ignne)(void *vm);
+    /*
+     * For an engine whose local APICs are its own, or may be: the vCPU's goes back to the board's
+     * (env->lapic), for whoever runs or saves it there. The next run() takes it in again. On the
+     * vCPU's thread, or while it is paused. NULL: it has none.
+     */
+    int (*lapic_home)(void *vcpu);
+    /*
+     * The log of the pages that vCPUs write, on or off; any thread. NULL: the engine keeps none.
+     * dirty_take is for gmem_log_take, which makes the union with what others write: it sets the
+     * bits of range n of gmem_range(), from the last call or `dirty` on.
+     */
+    int (*dirty)(void *vm, bool on, struct error *err);
+    int (*dirty_take)(void *vm, unsigned n, uint64_t *bits, size_t words);
+    /*
+     * What a debugger wants from the next run() on; all zeros: nothing. While there is a breakpoint
+     * or a step, run ends with VCPU_EXIT_DEBUG when the guest comes to it, and the guest's own
+     * debug registers read as they were set, but do not act. NULL: the engine cannot. -EINVAL with
+     * a sentence: no processor has such a breakpoint. On the vCPU's thread.
+     */
+    int (*debug)(void *vcpu, const struct vcpu_debug *want, struct error *err);
     void (*stats)(void *vcpu, struct vcpu_stats *out);
     /* Prints what the engine counts beside that, for a person. NULL: nothing. */
     void (*report)(void *vcpu, FILE *to);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #ifdef __linux__
 #include <sys/sysinfo.h>
 #endif
@@ -153,6 +154,108 @@ void *host_memory_alloc(size_t size, struct error *err)
                   strerror(-code));
     }
     return p;
+}
+
+/* ---- reserved huge pages, wired memory ---- */
+
+#ifdef __linux__
+/* A line of /proc/meminfo: the number behind "NAME:"; 0 if there is none. */
+static uint64_t meminfo(const char *name)
+{
+    FILE *f = fopen("/proc/meminfo", "re");
+    size_t len = strlen(name);
+    uint64_t value = 0;
+    char line[128];
+
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        if (strncmp(line, name, len) == 0 && line[len] == ':')
+            value = strtoull(line + len + 1, NULL, 10);
+    }
+    if (f != NULL)
+        fclose(f);
+    return value;
+}
+
+size_t host_huge_page(void)
+{
+    uint64_t kib = meminfo("Hugepagesize");
+
+    return kib <= SIZE_MAX / 1024 ? (size_t)kib * 1024 : 0;
+}
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+void *host_memory_alloc_huge(size_t size, struct error *err)
+{
+    size_t page = host_huge_page();
+    uint64_t total = meminfo("HugePages_Total"), left = meminfo("HugePages_Free"),
+             promised = meminfo("HugePages_Rsvd"), want;
+    void *p;
+
+    if (page == 0 || !size_ok(size) || size % page != 0) {
+        error_set(err, -ENOTSUP, "this host's kernel has no huge pages that could be reserved");
+        return NULL;
+    }
+    left = left > promised ? left - promised : 0;
+    want = size / page;
+    p = map_pages(size, MAP_HUGETLB);
+    if (p == NULL) {
+        int code = -errno;
+
+        if (left < want)
+            error_set(err, code,
+                      "%llu huge pages of %llu KiB are needed, and %llu of the %llu reserved ones "
+                      "are free; reserve more (sysctl vm.nr_hugepages=%llu)",
+                      (unsigned long long)want, (unsigned long long)(page / 1024),
+                      (unsigned long long)left, (unsigned long long)total,
+                      (unsigned long long)(total + want - left));
+        else
+            error_set(err, code, "the host gives no huge pages: %s", strerror(-code));
+        return NULL;
+    }
+    /* EINVAL: an older kernel, which gives each page when it is touched */
+    if (madvise(p, size, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
+        int code = -errno;
+
+        munmap(p, size);
+        error_set(err, code,
+                  "the host does not give all of the huge pages: %s; a limit of a control group "
+                  "(hugetlb.%lluMB.max) may be lower than their number",
+                  strerror(-code), (unsigned long long)(page / MIB));
+        return NULL;
+    }
+    return p;
+}
+#else
+size_t host_huge_page(void)
+{
+    return 0;
+}
+
+void *host_memory_alloc_huge(size_t size, struct error *err)
+{
+    (void)size;
+    error_set(err, -ENOTSUP, "this host has no huge pages that could be reserved");
+    return NULL;
+}
+#endif
+
+int host_memory_wire(void *p, size_t size, struct error *err)
+{
+    struct rlimit most = {.rlim_cur = RLIM_INFINITY};
+    int code;
+
+    if (mlock(p, size) == 0)
+        return 0;
+    code = -errno;
+    if (getrlimit(RLIMIT_MEMLOCK, &most) == 0 && most.rlim_cur < size && code != -EAGAIN)
+        return error_set(err, code,
+                         "at most %llu KiB may be wired (RLIMIT_MEMLOCK); allow more (ulimit -l "
+                         "unlimited, or LimitMEMLOCK= of the service)",
+                         (unsigned long long)(most.rlim_cur / 1024));
+    return error_set(err, code, "%s; the host may have too little memory", strerror(-code));
 }
 
 const void *host_file_map(int fd, size_t size)

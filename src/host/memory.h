@@ -12,6 +12,17 @@ void *host_memory_alloc(size_t size, struct error *err);
 void host_memory_free(void *p, size_t size);
 
 /*
+ * Memory out of the huge pages that the host's administrator has reserved, all of it taken at once:
+ * one that cannot be had is an error here, not the end of the program later. size is a multiple of
+ * host_huge_page(), which is 0 where there is nothing of the kind.
+ */
+size_t host_huge_page(void);
+void *host_memory_alloc_huge(size_t size, struct error *err);
+
+/* Takes all of it and keeps it from being paged out until it is freed. */
+int host_memory_wire(void *p, size_t size, struct error *err);
+
+/*
  * Memory that free() gives back, for what is filled at once: its backing is taken in huge pages
  * where the host gives them. NULL: there is none.
  */

@@ -1,6 +1,7 @@
 #include "mem/gmem.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,17 +15,23 @@ struct range {
     uint64_t gpa, size;
     uint8_t *hva;
     bool rom;
-    _Atomic(uint8_t) *code; /* one byte a page: 1 = an engine caches instructions of it */
+    _Atomic(uint8_t) *code;           /* one byte a page: 1 = an engine caches instructions of it */
+    _Atomic(uint64_t) *_Atomic dirty; /* a bit a page; from the first log until gmem_destroy */
 };
 
 struct gmem {
     uint64_t low, high;
-    uint8_t *ram; /* low and high memory, one after the other */
+    uint8_t *ram;  /* low and high memory, one after the other */
+    size_t mapped; /* bytes there, whole pages of their kind */
     unsigned count;
     struct range range[GMEM_RANGES]; /* fixed once vCPUs run */
     /* set while others write: the context first, and whose hook it is makes no difference */
     void (*_Atomic hook)(void *ctx, uint64_t gpa_page);
     void *_Atomic hook_ctx;
+    atomic_bool log; /* written pages are noted */
+    int (*log_take)(void *ctx, unsigned range, uint64_t *bits, size_t words);
+    void *log_ctx;
+    pthread_rwlock_t keepers; /* held to read by who keeps addresses, to write by gmem_log_take */
 };
 
 static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, bool rom,
@@ -45,27 +52,62 @@ static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, 
     return 0;
 }
 
-struct gmem *gmem_create(uint64_t size, struct error *err)
+static struct gmem *new_map(void)
 {
     struct gmem *m = calloc(1, sizeof(*m));
 
-    if (m == NULL || size == 0 || size % GMEM_PAGE != 0) {
-        error_set(err, m == NULL ? -ENOMEM : -EINVAL,
-                  "guest memory of %llu bytes is not a positive multiple of 4 KiB",
-                  (unsigned long long)size);
+    if (m != NULL && pthread_rwlock_init(&m->keepers, NULL) != 0) {
         free(m);
+        return NULL;
+    }
+    return m;
+}
+
+static int get_ram(struct gmem *m, uint64_t size, const struct gmem_backing *how, struct error *err)
+{
+    unsigned long long mib = (unsigned long long)(size >> 20);
+    size_t page = how->huge ? host_huge_page() : 0;
+
+    m->mapped = (size_t)(page != 0 ? align_up(size, page) : size);
+    m->ram = how->huge ? host_memory_alloc_huge(m->mapped, err) : host_memory_alloc(size, err);
+    if (m->ram == NULL) {
+        if (how->huge)
+            error_prefix(err, "memory.hugepages: no %llu MiB of guest memory", mib);
+        else
+            error_prefix(err, "cannot get %llu MiB of guest memory; try a smaller -m", mib);
+        return -ENOMEM;
+    }
+    if (how->wired && host_memory_wire(m->ram, m->mapped, err) < 0) {
+        error_prefix(err, "cannot wire %llu MiB of guest memory, which -S asks for", mib);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+struct gmem *gmem_create(uint64_t size, struct error *err)
+{
+    static const struct gmem_backing any;
+
+    return gmem_create_backed(size, &any, err);
+}
+
+struct gmem *gmem_create_backed(uint64_t size, const struct gmem_backing *how, struct error *err)
+{
+    struct gmem *m;
+
+    if (size == 0 || size % GMEM_PAGE != 0) {
+        error_set(err, -EINVAL, "guest memory of %llu bytes is not a positive multiple of 4 KiB",
+                  (unsigned long long)size);
+        return NULL;
+    }
+    m = new_map();
+    if (m == NULL) {
+        error_set(err, -ENOMEM, "no memory for the map of guest memory");
         return NULL;
     }
     m->low = min_u64(size, GMEM_LOWMEM_MAX);
     m->high = size - m->low;
-    m->ram = host_memory_alloc(size, err);
-    if (m->ram == NULL) {
-        error_prefix(err, "cannot get %llu MiB of guest memory; try a smaller -m",
-                     (unsigned long long)(size >> 20));
-        free(m);
-        return NULL;
-    }
-    if (add_range(m, 0, m->low, m->ram, false, err) != 0 ||
+    if (get_ram(m, size, how, err) != 0 || add_range(m, 0, m->low, m->ram, false, err) != 0 ||
         (m->high != 0 && add_range(m, GMEM_HIGH_BASE, m->high, m->ram + m->low, false, err) != 0)) {
         gmem_destroy(m);
         return NULL;
@@ -75,7 +117,7 @@ struct gmem *gmem_create(uint64_t size, struct error *err)
 
 struct gmem *gmem_create_over(const struct gmem_range *ranges, unsigned n, struct error *err)
 {
-    struct gmem *m = calloc(1, sizeof(*m));
+    struct gmem *m = new_map();
 
     if (m == NULL) {
         error_set(err, -ENOMEM, "no memory for the map of guest memory");
@@ -90,6 +132,11 @@ struct gmem *gmem_create_over(const struct gmem_range *ranges, unsigned n, struc
     return m;
 }
 
+static size_t log_words(const struct range *r)
+{
+    return (size_t)((r->size / GMEM_PAGE + 63) / 64);
+}
+
 void gmem_destroy(struct gmem *m)
 {
     if (m == NULL)
@@ -98,10 +145,12 @@ void gmem_destroy(struct gmem *m)
         struct range *r = &m->range[i];
 
         host_memory_free((void *)(uintptr_t)r->code, r->size / GMEM_PAGE);
+        host_memory_free((void *)(uintptr_t)atomic_load(&r->dirty), 8 * log_words(r));
         if (r->rom)
             host_memory_free(r->hva, r->size);
     }
-    host_memory_free(m->ram, m->low + m->high);
+    host_memory_free(m->ram, m->mapped);
+    pthread_rwlock_destroy(&m->keepers);
     free(m);
 }
 
@@ -160,11 +209,29 @@ const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len)
     return r != NULL ? r->hva + (gpa - r->gpa) : NULL;
 }
 
+/* [gpa, gpa+len) lies in the range. */
+static void note_dirty(const struct gmem *m, const struct range *r, uint64_t gpa, size_t len)
+{
+    _Atomic(uint64_t) *dirty;
+    uint64_t first, last;
+
+    if (likely(!atomic_load_explicit(&m->log, memory_order_relaxed)) || len == 0 || r->rom)
+        return;
+    dirty = atomic_load(&r->dirty);
+    first = (gpa - r->gpa) / GMEM_PAGE;
+    last = (gpa - r->gpa + len - 1) / GMEM_PAGE;
+    for (uint64_t page = first; page <= last; page++)
+        atomic_fetch_or(&dirty[page / 64], 1ull << (page % 64));
+}
+
 void *gmem_ptr(struct gmem *m, uint64_t gpa, size_t len)
 {
     const struct range *r = find(m, gpa, len);
 
-    return r != NULL && !r->rom ? r->hva + (gpa - r->gpa) : NULL;
+    if (r == NULL || r->rom)
+        return NULL;
+    note_dirty(m, r, gpa, len);
+    return r->hva + (gpa - r->gpa);
 }
 
 int gmem_read(struct gmem *m, uint64_t gpa, void *to, size_t len)
@@ -239,8 +306,11 @@ static void call_hook(const struct gmem *m, uint64_t page)
 
 void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
 {
+    const struct range *r = atomic_load(&m->log) ? find(m, gpa, len) : NULL;
     uint64_t end = gpa + len;
 
+    if (r != NULL)
+        note_dirty(m, r, gpa, len);
     if (len == 0 || atomic_load(&m->hook) == NULL)
         return;
     for (uint64_t page = align_down(gpa, GMEM_PAGE); page < end; page += GMEM_PAGE) {
@@ -278,6 +348,71 @@ bool gmem_is_code(const struct gmem *m, uint64_t gpa_page)
     _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
 
     return mark != NULL && atomic_load(mark) != 0;
+}
+
+/* ---- the log of written pages ---- */
+
+int gmem_log_begin(struct gmem *m,
+                   int (*take)(void *ctx, unsigned range, uint64_t *bits, size_t words), void *ctx,
+                   struct error *err)
+{
+    atomic_store(&m->log, false);
+    for (unsigned i = 0; i < m->count; i++) {
+        struct range *r = &m->range[i];
+        _Atomic(uint64_t) *dirty = atomic_load(&r->dirty);
+
+        if (dirty == NULL)
+            dirty = host_memory_alloc(8 * log_words(r), err);
+        if (dirty == NULL)
+            return -ENOMEM;
+        for (size_t w = 0; w < log_words(r); w++)
+            atomic_store_explicit(&dirty[w], 0, memory_order_relaxed);
+        atomic_store(&r->dirty, dirty);
+    }
+    pthread_rwlock_wrlock(&m->keepers); /* who keeps an address has been given it unnoticed */
+    m->log_take = take;
+    m->log_ctx = ctx;
+    atomic_store(&m->log, true);
+    pthread_rwlock_unlock(&m->keepers);
+    return 0;
+}
+
+/* The bits stay where they are: another thread may be about to set one. */
+void gmem_log_end(struct gmem *m)
+{
+    atomic_store(&m->log, false);
+}
+
+bool gmem_log_on(const struct gmem *m)
+{
+    return atomic_load(&m->log);
+}
+
+int gmem_log_take(struct gmem *m, unsigned n, uint64_t *bits, size_t words)
+{
+    _Atomic(uint64_t) *dirty;
+    int rc = 0;
+
+    if (!atomic_load(&m->log) || n >= m->count || words < log_words(&m->range[n]))
+        return -EINVAL;
+    dirty = atomic_load(&m->range[n].dirty);
+    pthread_rwlock_wrlock(&m->keepers);
+    for (size_t w = 0; w < log_words(&m->range[n]); w++)
+        bits[w] |= atomic_load(&dirty[w]) != 0 ? atomic_exchange(&dirty[w], 0) : 0;
+    if (m->log_take != NULL)
+        rc = m->log_take(m->log_ctx, n, bits, words);
+    pthread_rwlock_unlock(&m->keepers);
+    return rc;
+}
+
+void gmem_keeper_begin(struct gmem *m)
+{
+    pthread_rwlock_rdlock(&m->keepers);
+}
+
+void gmem_keeper_end(struct gmem *m)
+{
+    pthread_rwlock_unlock(&m->keepers);
 }
 
 bool gmem_range(const struct gmem *m, unsigned n, struct gmem_range *out)

@@ -22,8 +22,15 @@
 
 struct gmem;
 
+/* What kind of the host's memory RAM is. */
+struct gmem_backing {
+    bool huge;  /* huge pages that the host's administrator has reserved */
+    bool wired; /* all there from the beginning, and never paged out */
+};
+
 /* size is total RAM in bytes, a multiple of the page size. NULL and err if it cannot be had. */
 struct gmem *gmem_create(uint64_t size, struct error *err);
+struct gmem *gmem_create_backed(uint64_t size, const struct gmem_backing *how, struct error *err);
 
 /* One range of the map. */
 struct gmem_range {
@@ -60,6 +67,7 @@ uint64_t gmem_read64(struct gmem *m, uint64_t gpa);
 /*
  * The host address of [gpa, gpa+len) if it lies in one RAM range, else NULL. Valid until
  * gmem_destroy. Who writes through it must call gmem_written afterwards (gmem_write does itself).
+ * gmem_ptr_ro for who only reads: with a log of written pages, gmem_ptr counts as a write.
  */
 void *gmem_ptr(struct gmem *m, uint64_t gpa, size_t len);
 const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len); /* RAM or ROM */
@@ -75,6 +83,33 @@ void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_pag
 void gmem_mark_code(struct gmem *m, uint64_t gpa_page);
 void gmem_unmark_code(struct gmem *m, uint64_t gpa_page);
 bool gmem_is_code(const struct gmem *m, uint64_t gpa_page);
+
+/*
+ * The log of written pages, for who copies memory while the guest runs. Here the two halves become
+ * one: what devices write (gmem_written, and each address that gmem_ptr gives to write to), and
+ * what vCPUs write, of which the engine knows: `take` is its engine_ops.dirty_take or NULL, ctx its
+ * VM. begin, then the engine's own log (engine_ops.dirty), then the first copy of all pages. Calls
+ * of begin, end and take are the caller's to put in order; the rest goes on meanwhile. -ENOMEM.
+ */
+int gmem_log_begin(struct gmem *m,
+                   int (*take)(void *ctx, unsigned range, uint64_t *bits, size_t words), void *ctx,
+                   struct error *err);
+void gmem_log_end(struct gmem *m);
+bool gmem_log_on(const struct gmem *m);
+/*
+ * Sets a bit in `bits` for each page of range n (of gmem_range) that has been written since the
+ * last call, page i in word i / 64, bit i % 64; what is set stays. -EINVAL: there is no log, no
+ * such range, or too few words for it; else the engine's error.
+ */
+int gmem_log_take(struct gmem *m, unsigned n, uint64_t *bits, size_t words);
+
+/*
+ * Around the run of a software CPU beside another engine: it keeps addresses to write to, which it
+ * must ask for anew after each begin. gmem_log_take waits for its end. Other locks are taken
+ * inside.
+ */
+void gmem_keeper_begin(struct gmem *m);
+void gmem_keeper_end(struct gmem *m);
 
 /* For engines that map memory themselves. n from 0; false past the last. */
 bool gmem_range(const struct gmem *m, unsigned n, struct gmem_range *out);

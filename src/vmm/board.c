@@ -393,6 +393,7 @@ int board_create(struct vm *vm, struct error *err)
 {
     struct lapic_config lc = {.cpus = vm->cpus,
                               .phys_bits = vm->cpuid.phys_bits,
+                              .bus_hz = vm->cpuid.crystal_hz,
                               .signals = &vcpu_signals,
                               .signals_ctx = vm};
     int rc = config_bool(vm->cfg, "x86.x2apic", false, &lc.x2apic, err);

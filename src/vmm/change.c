@@ -52,6 +52,8 @@ void change_engine(struct vcpu *v)
     int rc = state == NULL ? error_set(&err, -ENOMEM, "no memory for a vCPU's state")
                            : make_other(v, to, &err);
 
+    if (rc == 0 && gmem_log_on(vm->mem))
+        rc = error_set(&err, -EBUSY, "a log of written pages is being kept");
     if (rc == 0) {
         vm->engine[from].ops->get(v->impl[from], state);
         rc = vm->engine[to].ops->set(v->impl[to], state, &err);

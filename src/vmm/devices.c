@@ -40,7 +40,6 @@ static const struct gap {
     {"lpc.bootvars", false, "booting from firmware"},
     {"lpc.tpm", false, "a TPM"},
     {"memory.guest_in_core", true, "keeping guest memory in core files"},
-    {"memory.wired", true, "wiring guest memory"},
 };
 
 int vm_check_built(const struct config *cfg, struct error *err)

@@ -69,6 +69,7 @@ struct vm {
 
     unsigned cpus;
     struct vcpu *vcpu;
+    struct timer *look; /* at vCPUs that sleep inside their engine; NULL: they do not */
     struct dev_env lapic_env;
     struct lapics *lapics;
     bool lapic_env_ready;

@@ -57,6 +57,8 @@ void profiler_look(struct vcpu *v, const struct vcpu_exit *x)
     if (x->reason != VCPU_EXIT_INTERRUPTED || !atomic_exchange(&s->wanted, false))
         return;
     vcpu_on(v).ops->get(vcpu_on(v).impl, &state);
+    if (state.mp_state == X86_MP_HALTED) /* asleep inside its engine */
+        return;
     flat = (state.efer & X86_EFER_LMA) && (state.seg[X86_CS].attr & X86_SEG_L);
     profile_add(s->counts, x->rip + (flat ? 0 : state.seg[X86_CS].base),
                 (state.seg[X86_SS].attr & X86_SEG_DPL) == X86_SEG_DPL);

@@ -111,15 +111,21 @@ bool rescue_run(struct vcpu *v, struct vcpu_exit *x)
     struct vcpu_on e = vcpu_on(v);
     struct error err = {0};
     struct rescue *r;
+    bool ok;
 
     if (v->rescue == NULL && create(v, &err) != 0)
         return fail(v, x, err.text);
     r = v->rescue;
     e.ops->get(e.impl, r->state);
+    if (e.ops->lapic_home != NULL && e.ops->lapic_home(e.impl) != 0)
+        return fail(v, x, "its local APIC cannot be had");
     note(v, x, r->state);
     set_budget(r);
     r->visits++;
-    if (!visit(v, x, &err))
+    gmem_keeper_begin(v->vm->mem); /* it writes by addresses that it keeps */
+    ok = visit(v, x, &err);
+    gmem_keeper_end(v->vm->mem);
+    if (!ok)
         return false;
     if (e.ops->set(e.impl, r->state, &err) != 0)
         return fail(v, x, err.text);

@@ -260,8 +260,38 @@ void vcpus_destroy(struct vm *vm)
     vm->vcpu = NULL;
 }
 
+/*
+ * An engine with local APICs of its own sleeps in HLT by itself, and would for ever if interrupts
+ * are off: a kick now and then lets it say so. On the loop's thread.
+ */
+#define LOOK_NS 500000000u
+
+static void look(void *ctx)
+{
+    struct vm *vm = ctx;
+
+    for (unsigned i = 0; i < vm->cpus; i++)
+        vcpu_on_kick(&vm->vcpu[i]);
+    timer_set(vm->look, timerq_now(vm->timers) + LOOK_NS);
+}
+
+static int look_begin(struct vm *vm, struct error *err)
+{
+    if (vm->engine[0].ops->lapic_home == NULL || vm->engine_env.board_lapic)
+        return 0;
+    vm->look = timer_create_on(vm->timers, NULL, look, vm);
+    if (vm->look == NULL)
+        return error_set(err, -ENOMEM, "no memory for a timer");
+    timer_set(vm->look, timerq_now(vm->timers) + LOOK_NS);
+    return 0;
+}
+
 int vcpus_start(struct vm *vm, struct error *err)
 {
+    int begun = look_begin(vm, err);
+
+    if (begun != 0)
+        return begun;
     for (unsigned i = 0; i < vm->cpus; i++) {
         int rc = pthread_create(&vm->vcpu[i].thread, NULL, vcpu_main, &vm->vcpu[i]);
 
@@ -284,6 +314,8 @@ void vcpus_leave(struct vm *vm)
 void vcpus_stop(struct vm *vm)
 {
     atomic_store(&vm->stopping, true);
+    timer_free(vm->look);
+    vm->look = NULL;
     for (unsigned i = 0; i < vm->cpus; i++) {
         struct vcpu *v = &vm->vcpu[i];
 

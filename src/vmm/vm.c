@@ -125,12 +125,17 @@ static void run_timers(void *ctx)
 
 static int create_base(struct vm *vm, struct error *err)
 {
+    struct gmem_backing how = {0};
     uint64_t size;
     int rc = config_size(vm->cfg, "memory.size", 256 * MIB, &size, err);
 
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "memory.hugepages", false, &how.huge, err);
+    if (rc == 0)
+        rc = config_bool(vm->cfg, "memory.wired", false, &how.wired, err);
     if (rc != 0)
         return rc;
-    vm->mem = gmem_create(size, err);
+    vm->mem = gmem_create_backed(size, &how, err);
     if (vm->mem == NULL)
         return err->code;
     vm->loop = loop_create(err);
@@ -191,6 +196,19 @@ static int fit_model(struct vm *vm, const struct engine_env *env, const char *mo
     return 0;
 }
 
+/* A portable model may change its engine: its local APICs are the board's. */
+static int kernel_lapic(struct vm *vm, struct engine_env *env, struct error *err)
+{
+    const char *model = config_get(vm->cfg, "cpu.model"),
+               *chip = config_get(vm->cfg, "kvm.irqchip");
+
+    if (chip != NULL && strcmp(chip, "user") != 0 && strcmp(chip, "split") != 0)
+        return error_set(err, -EINVAL, "kvm.irqchip is user or split, not '%s'", chip);
+    env->board_lapic = (chip != NULL && strcmp(chip, "user") == 0) ||
+                       (model != NULL && strcmp(model, "portable") == 0);
+    return 0;
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model"), *engine = config_get(vm->cfg, "engine");
@@ -224,6 +242,8 @@ static int create_engine(struct vm *vm, struct error *err)
         rc = config_bool(vm->cfg, "x86.vmexit_on_pause", false, &env.exit_on_pause, err);
     if (rc == 0)
         rc = config_bool(vm->cfg, "cpu.la57", false, &options.la57, err);
+    if (rc == 0)
+        rc = kernel_lapic(vm, &env, err);
     if (model == NULL)
         model = "host";
     if (rc == 0)

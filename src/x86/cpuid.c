@@ -137,13 +137,23 @@ static void add_vendor_leaves(struct x86_cpuid *c)
     add(c, 0x80000008u, ANY, c->lin_bits << 8 | c->phys_bits, 0, 0, 0);
 }
 
-static struct x86_cpuid_leaf *find(struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf)
+/* NULL: the table has no such leaf. */
+static const struct x86_cpuid_leaf *leaf_of(const struct x86_cpuid_leaf *l, unsigned count,
+                                            uint32_t leaf, uint32_t subleaf)
 {
-    for (unsigned i = 0; i < c->count; i++) {
-        if (c->leaf[i].leaf == leaf && (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
-            return &c->leaf[i];
+    for (unsigned i = 0; i < count; i++) {
+        if (l[i].leaf == leaf && (l[i].subleaf == ANY || l[i].subleaf == subleaf))
+            return &l[i];
     }
     return NULL;
+}
+
+/* The same in the VM's own table, to change. */
+static struct x86_cpuid_leaf *find(struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf)
+{
+    const struct x86_cpuid_leaf *l = leaf_of(c->leaf, c->count, leaf, subleaf);
+
+    return l != NULL ? &c->leaf[l - c->leaf] : NULL;
 }
 
 static int model_level(const char *model)
@@ -220,6 +230,7 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
                          "CPU model \"%s\" is not known; use host, v2, v3 or portable", model);
     memset(c, 0, sizeof(*c));
     c->tsc_hz = tsc_hz;
+    c->crystal_hz = X86_CRYSTAL_HZ;
     c->phys_bits = 40;
     c->lin_bits = la57 ? 57 : 48;
     c->max_basic = 0x16;
@@ -256,16 +267,6 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
 #define KVM_PV_LEAF 0x40000001u
 /* Of KVM's own features: its clock, both ways to find it, its steadiness; no delay at port 0x80. */
 #define KVM_PV_FEATURES (1u << 0 | 1u << 1 | 1u << 3 | 1u << 24)
-
-static const struct x86_cpuid_leaf *leaf_of(const struct x86_cpuid_leaf *l, unsigned count,
-                                            uint32_t leaf, uint32_t subleaf)
-{
-    for (unsigned i = 0; i < count; i++) {
-        if (l[i].leaf == leaf && (l[i].subleaf == ANY || l[i].subleaf == subleaf))
-            return &l[i];
-    }
-    return NULL;
-}
 
 /* Words of feature bits: what the hardware has to have of them, and what the board gives. */
 static const struct {
@@ -370,11 +371,12 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
     c->count = 0;
     c->max_basic = zero != NULL && zero->eax < own.max_basic ? zero->eax : own.max_basic;
     c->max_ext = ext != NULL ? ext->eax : own.max_ext;
-    for (unsigned i = 0; i < count && c->count < X86_CPUID_MAX; i++) {
+    /* room for the one that is added below */
+    for (unsigned i = 0; i < count && c->count < X86_CPUID_MAX - 1; i++) {
         if (adopted(leaf[i].leaf, leaf[i].subleaf))
             c->leaf[c->count++] = leaf[i];
     }
-    for (unsigned i = 0; i < own.count && c->count < X86_CPUID_MAX; i++) {
+    for (unsigned i = 0; i < own.count && c->count < X86_CPUID_MAX - 1; i++) {
         uint32_t n = own.leaf[i].leaf;
 
         if ((n >= 0x40000000u && n < 0x80000000u) || n == 0xb || n == 0x15 || n == 0x16)
@@ -407,6 +409,31 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
     read_features(c);
 }
 
+/*
+ * The TSC is the crystal times EBX over EAX. Linux multiplies the crystal's kHz by EBX in 32 bits:
+ * of the fractions that allow that, the nearest.
+ */
+void x86_cpuid_crystal(struct x86_cpuid *c, uint32_t hz)
+{
+    struct x86_cpuid_leaf *l = find(c, 0x15, 0), *pv = find(c, 0x40000010u, 0);
+    uint64_t most = UINT32_MAX / (hz / 1000), best = UINT64_MAX;
+
+    c->crystal_hz = hz;
+    if (pv != NULL)
+        pv->ebx = hz / 1000;
+    for (uint64_t q = 1; l != NULL && q <= most; q++) {
+        uint64_t p = (c->tsc_hz * q + hz / 2) / hz;
+        uint64_t off = p * hz > c->tsc_hz * q ? p * hz - c->tsc_hz * q : c->tsc_hz * q - p * hz;
+
+        if (p == 0 || p > most || off / q >= best)
+            continue;
+        best = off / q;
+        l->eax = (uint32_t)q;
+        l->ebx = (uint32_t)p;
+        l->ecx = hz;
+    }
+}
+
 /* Of the standard format, where each component has its place; and of the compact one. */
 static uint32_t xsave_size(uint64_t mask, bool compact)
 {
@@ -420,7 +447,7 @@ static uint32_t xsave_size(uint64_t mask, bool compact)
 void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf, unsigned cpu,
                      unsigned cpus, uint64_t cr4, uint64_t xcr0, uint64_t xss, uint32_t out[4])
 {
-    const struct x86_cpuid_leaf *l = NULL;
+    const struct x86_cpuid_leaf *l;
     unsigned shift = 0;
 
     memset(out, 0, 4 * sizeof(*out));
@@ -428,10 +455,7 @@ void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf,
     if ((leaf > c->max_basic && leaf < 0x40000000) || leaf > c->max_ext ||
         (leaf > 0x400001ff && leaf < 0x80000000u))
         leaf = c->max_basic;
-    for (unsigned i = 0; i < c->count && l == NULL; i++) {
-        if (c->leaf[i].leaf == leaf && (c->leaf[i].subleaf == ANY || c->leaf[i].subleaf == subleaf))
-            l = &c->leaf[i];
-    }
+    l = leaf_of(c->leaf, c->count, leaf, subleaf);
     if (l == NULL) {
         if (leaf == 0xb)
             out[2] = subleaf & 0xff;

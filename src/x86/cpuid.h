@@ -35,6 +35,7 @@ struct x86_cpuid {
     unsigned count;
     uint32_t max_basic, max_ext;
     uint64_t tsc_hz;
+    uint32_t crystal_hz; /* also what the local APICs' timers count */
     unsigned phys_bits, lin_bits;
     uint64_t xcr0_mask; /* bits a guest may set */
     uint32_t mxcsr_mask;
@@ -62,6 +63,10 @@ int x86_cpuid_create(struct x86_cpuid *out, const char *model,
  */
 void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
 void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
+
+/* Another crystal than X86_CRYSTAL_HZ: the local APICs are not the board's. hz of 1 MHz and more.
+ */
+void x86_cpuid_crystal(struct x86_cpuid *c, uint32_t hz);
 
 /*
  * What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE and PKE, APIC id). An

@@ -125,6 +125,43 @@ else
     skip "a size that is a little more than the host's: no /proc/meminfo"
 fi
 
+# Reserved huge pages, and wired memory under a limit that a root without CAP_IPC_LOCK has, too.
+huge=$(awk '/^HugePages_Free/ { n = $2 } /^Hugepagesize/ { s = $2 } END { print n * s }' /proc/meminfo)
+if [ "${huge:-0}" -lt 16384 ]; then
+    bad "reserve more (sysctl vm.nr_hugepages=" $boots -o memory.hugepages=true
+else
+    timeout -s KILL 20 "$xhyve" $boots -o memory.hugepages=true
+    test $? -eq 2 && passed=$((passed + 1)) || failed=$((failed + 1))
+fi
+if ! command -v setpriv >/dev/null; then
+    skip "a limit on wired memory: there is no setpriv"
+else
+    free=$xhyve xhyve=$dir/limited
+    cap=-ipc_lock
+    printf '#!/bin/sh\nulimit -l 64\nexec %s "%s" "$@"\n' \
+        "$([ "$(id -u)" -ne 0 ] || echo setpriv --bounding-set=$cap --inh-caps=$cap)" "$free" >"$xhyve"
+    chmod +x "$xhyve"
+    bad "at most 64 KiB may be wired (RLIMIT_MEMLOCK)" $boots -S
+    xhyve=$free
+fi
+if [ "$(id -u)" -eq 0 ] || [ "$(ulimit -l)" = unlimited ]; then
+    "$mkguest" idle >"$dir/idle"
+    "$xhyve" -S -m 16M -f "kexec,$dir/idle" </dev/null >/dev/null 2>&1 &
+    pid=$! wired=0 tries=0
+    while [ "${wired:-0}" -lt 16384 ] && [ $tries -lt 200 ] && kill -0 $pid 2>/dev/null; do
+        sleep 0.05
+        wired=$(awk '/^VmLck/ { print $2 }' /proc/$pid/status) tries=$((tries + 1))
+    done
+    kill -KILL $pid
+    wait $pid 2>/dev/null
+    [ "${wired:-0}" -ge 16384 ] && passed=$((passed + 1)) || {
+        echo "FAIL: -S wires $wired KiB of 16384"
+        failed=$((failed + 1))
+    }
+else
+    skip "wired memory: this user may not"
+fi
+
 # ---- words of the line ----
 
 bad "is taken twice" $boots -s 3,virtio-rnd -s 3:0,virtio-rnd

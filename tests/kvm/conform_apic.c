@@ -156,7 +156,7 @@ static void messages(struct conform *c)
     close(fd);
 }
 
-/* The APIC's own timer wakes a vCPU that sleeps. KVM's counts at 1 GHz, the fake's at 10 MHz. */
+/* The APIC's own timer wakes a vCPU that sleeps. */
 static void timer(struct conform *c)
 {
     static const uint8_t code[] = {

@@ -174,8 +174,44 @@ static void breakpoint(struct conform *c)
     box_close(&b);
 }
 
+/* A debugger's data breakpoints, beside what the guest holds in its own debug registers. */
+static void watchpoint(struct conform *c)
+{
+    /* nop; mov [0x5000], ax; mov ax, [0x5002]; mov eax, dr0; nop; hlt */
+    static const uint8_t code[] = {0x90, 0xa3, 0x00, 0x50, 0xa1, 0x02,
+                                   0x50, 0x0f, 0x21, 0xc0, 0x90, 0xf4};
+    struct kvm_debugregs own = {.db = {0x1234}, .dr6 = 0xffff0ff0, .dr7 = 0x400};
+    struct kvm_guest_debug d = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP};
+    struct kvm_regs r;
+    struct box b;
+
+    if (!box_open(c, &b, false))
+        return;
+    START(&b, code);
+    say_result(c, "the guest's", call(c, b.cpu, KVM_SET_DEBUGREGS, &own));
+    d.arch.debugreg[1] = 0x5000; /* two bytes, written */
+    d.arch.debugreg[2] = 0x5003; /* one, written or read */
+    d.arch.debugreg[3] = BOX_CODE + 10;
+    d.arch.debugreg[7] = 0x400 | 2u << 2 | 2u << 4 | 2u << 6 | 5u << 20 | 3u << 24;
+    say_result(c, "the debugger's", call(c, b.cpu, KVM_SET_GUEST_DEBUG, &d));
+    box_run(&b, "a write");
+    box_run(&b, "a read of a word's other half");
+    box_run(&b, "an instruction");
+    say_regs(&b, "the guest's own");
+    call(c, b.cpu, KVM_GET_REGS, &r);
+    r.rflags |= X86_FL_RF;
+    call(c, b.cpu, KVM_SET_REGS, &r);
+    box_run(&b, "it passes by RF");
+    memset(&own, 0, sizeof(own));
+    call(c, b.cpu, KVM_GET_DEBUGREGS, &own);
+    say(c, "kept", "dr0 %#llx dr7 %#llx", (unsigned long long)own.db[0],
+        (unsigned long long)own.dr7);
+    box_close(&b);
+}
+
 const struct step event_steps[] = {
-    {"window", window}, {"queued", queued},           {"exception", exception},
-    {"nmi", nmi},       {"single-step", single_step}, {"breakpoint", breakpoint},
-    {NULL, NULL},
+    {"window", window},           {"queued", queued},
+    {"exception", exception},     {"nmi", nmi},
+    {"single-step", single_step}, {"breakpoint", breakpoint},
+    {"watchpoint", watchpoint},   {NULL, NULL},
 };

@@ -7,19 +7,19 @@
  * on any thread, as with the real device; a vCPU's calls wait for each other. Each vCPU's software
  * CPU has a thread of its own, which runs while a caller waits in KVM_RUN.
  *
- * Limits. One instruction at a time is interpreted, so it is slow. At most 16 vCPUs, 8 slots of RAM
- * at a time (gmem's), no in-kernel PIC, IOAPIC, PIT or clock. Pages are read anew at each KVM_RUN
- * and before each interrupt: code that another thread writes is not seen between those. A string
- * instruction that reads a device may not span the deletion of the slot that it writes to. The
- * local APIC's timer counts at LAPIC_BUS_HZ, where KVM's counts at 1 GHz.
+ * Limits. One instruction at a time is interpreted, so it is slow (but see `fast`). At most 16
+ * vCPUs, 8 slots of RAM at a time (gmem's), no in-kernel PIC, IOAPIC, PIT or clock. Pages are read
+ * anew at each KVM_RUN and before each interrupt: code that another thread writes is not seen
+ * between those. A string instruction that reads a device may not span the deletion of the slot
+ * that it writes to.
  *
  * While an access is pending (after KVM_EXIT_IO, MMIO, X86_RDMSR, X86_WRMSR) the state may be read
  * and written: it is that before the instruction, which ends in the next KVM_RUN; what was written
  * meanwhile is kept, the rest becomes what the instruction makes of it.
  * Only the shadow of STI or MOV SS in which it runs is over then, and KVM_GET_VCPU_EVENTS says so.
  *
- * Who links this needs the link arguments of kvm_fake_dep (meson.build): RDMSR and WRMSR of the
- * software CPU are intercepted at its msr_read and msr_write.
+ * Who links this needs the link arguments of kvm_fake_dep (meson.build): RDMSR, WRMSR and #DB of
+ * the software CPU are intercepted at its msr_read, msr_write and raise_db.
  */
 #ifndef TESTS_KVM_FAKE_H
 #define TESTS_KVM_FAKE_H
@@ -49,6 +49,13 @@ struct kvm_fake_options {
      * it. bytes are those at RIP that can be fetched, up to 15. On the thread of the software CPU.
      */
     bool (*fails)(void *ctx, const uint8_t *bytes, unsigned len);
+    /*
+     * At the software CPU's full speed, translated. Of instructions that touch what is no memory
+     * KVM's emulator then knows loads by MOV, MOVZX and MOVSX alone: others end KVM_RUN with an
+     * emulation failure, as KVMs do that have no emulator for them. No device may write code, and
+     * no debugger may look in.
+     */
+    bool fast;
     void *fails_ctx;
 };
 

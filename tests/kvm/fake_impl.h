@@ -162,6 +162,10 @@ struct fake_vcpu {
     uint32_t tsc_khz;
     uint32_t debug; /* KVM_SET_GUEST_DEBUG's control */
     uint64_t debug_reg[8];
+    uint64_t own_dr[4], own_dr7; /* the guest's, while the debugger's are in their place */
+    bool watched;                /* they are */
+    uint32_t debug_hit;          /* DR6 of a #DB that is the debugger's */
+    bool gives_up;               /* run has ended in the access of an instruction unknown to KVM */
     struct kvm_cpuid_entry2 cpuid[FAKE_CPUID];
     unsigned cpuid_count;
 };
@@ -176,6 +180,7 @@ struct kvm_fake {
     unsigned missing_count;
     bool (*fails)(void *ctx, const uint8_t *bytes, unsigned len);
     void *fails_ctx;
+    bool fast;
     struct log *log;
     struct x86_cpuid host; /* what KVM_GET_SUPPORTED_CPUID tells */
     uint32_t tsc_khz;
@@ -293,7 +298,11 @@ void fake_soft_unhalt(struct fake_vcpu *v);
 bool fake_soft_halting(const struct fake_vcpu *v);
 void fake_soft_event(struct fake_vcpu *v, uint8_t type, const struct fake_event *e);
 void fake_soft_nmi(struct fake_vcpu *v);
+/* The debugger's breakpoints in the place of the guest's, for the next instruction; and back. */
+void fake_soft_watch(struct fake_vcpu *v, bool on);
+bool fake_soft_resumes(const struct fake_vcpu *v);                /* RF is set */
 unsigned fake_soft_fetch(struct fake_vcpu *v, uint8_t bytes[15]); /* at RIP; how many */
+unsigned fake_soft_insn(struct fake_vcpu *v, uint8_t bytes[15]);  /* the same in an access */
 unsigned fake_soft_cpl(const struct fake_vcpu *v);
 bool fake_soft_interruptible(const struct fake_vcpu *v);
 uint64_t fake_soft_pc(const struct fake_vcpu *v); /* linear */

@@ -372,6 +372,7 @@ int fake_irq_split(struct fake_vm *vm)
     struct irq_chip ioapic = {.ctx = vm, .lock = &vm->eoi_lock, .set = no_pin, .eoi = eoi};
     struct lapic_config cfg = {.cpus = FAKE_VCPUS,
                                .phys_bits = vm->fake->host.phys_bits,
+                               .bus_hz = 1000000000, /* Linux: APIC_BUS_CYCLE_NS */
                                .signals = &signals,
                                .signals_ctx = vm};
     int rc = lapics_create(&vm->env, &cfg, &vm->lapics, NULL);

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/endian.h"
 #include "dev/lapic_impl.h"
 
 static struct lapic *apic_of(struct fake_vcpu *v)
@@ -169,72 +168,22 @@ bool fake_set_apic_base(struct fake_vcpu *v, uint64_t value)
 
 /* ---- KVM_GET_LAPIC ---- */
 
-static void put(struct kvm_lapic_state *s, unsigned reg, uint32_t value)
-{
-    le32_store((uint8_t *)s->regs + 16 * reg, value);
-}
-
-static uint32_t take(const struct kvm_lapic_state *s, unsigned reg)
-{
-    return le32_load((const uint8_t *)s->regs + 16 * reg);
-}
-
 void fake_get_lapic(struct fake_vcpu *v, struct kvm_lapic_state *out)
 {
-    struct lapic *a = apic_of(v);
+    struct lapic_page p;
 
-    memset(out, 0, sizeof(*out));
-    put(out, REG_ID, a->id << 24); /* also in x2APIC mode, without KVM_CAP_X2APIC_API */
-    put(out, REG_VERSION, LAPIC_VERSION);
-    put(out, REG_TPR, a->tpr);
-    put(out, REG_PPR, a->ppr);
-    put(out, REG_LDR, a->ldr);
-    put(out, REG_DFR, a->dfr);
-    put(out, REG_SVR, a->svr);
-    for (unsigned i = 0; i < 8; i++) {
-        put(out, REG_ISR + i, a->isr[i]);
-        put(out, REG_TMR + i, a->tmr[i]);
-        put(out, REG_IRR + i, a->irr[i]);
-    }
-    put(out, REG_ESR, a->esr);
-    put(out, REG_ICR, a->icr_low);
-    put(out, REG_ICR_HIGH, a->icr_high);
-    for (unsigned i = 0; i < LVT_COUNT; i++)
-        put(out, REG_LVT + i, a->lvt[i]);
-    put(out, REG_CURRENT, lapic_timer_current(a));
-    pthread_mutex_lock(&a->lock);
-    put(out, REG_INITIAL, a->timer_initial);
-    put(out, REG_DIVIDE, a->timer_divide);
-    pthread_mutex_unlock(&a->lock);
+    lapic_page_read(apic_of(v), false, &p); /* the id as in xAPIC mode: no KVM_CAP_X2APIC_API */
+    memcpy(out->regs, p.reg, sizeof(out->regs));
 }
 
+/* The deadline is an MSR's, and stays. */
 void fake_set_lapic(struct fake_vcpu *v, const struct kvm_lapic_state *in)
 {
-    struct lapic *a = apic_of(v);
+    struct lapic_page p;
 
-    a->tpr = take(in, REG_TPR) & 0xff;
-    a->ldr = a->mode == LAPIC_X2APIC ? lapic_x2apic_ldr(a->id) : take(in, REG_LDR);
-    a->dfr = take(in, REG_DFR);
-    a->svr = take(in, REG_SVR);
-    for (unsigned i = 0; i < 8; i++) {
-        a->isr[i] = take(in, REG_ISR + i) & (i == 0 ? 0xffff0000u : ~0u);
-        a->tmr[i] = take(in, REG_TMR + i);
-        a->irr[i] = take(in, REG_IRR + i) & (i == 0 ? 0xffff0000u : ~0u);
-    }
-    a->irr_top = lapic_highest_irr(a);
-    a->esr = take(in, REG_ESR);
-    a->icr_low = take(in, REG_ICR);
-    a->icr_high = take(in, REG_ICR_HIGH);
-    for (unsigned i = 0; i < LVT_COUNT; i++) {
-        if (i != LVT_TIMER)
-            a->lvt[i] = take(in, REG_LVT + i);
-    }
-    lapic_timer_stop(a);
-    lapic_timer_set_lvt(a, take(in, REG_LVT));
-    lapic_timer_set_divide(a, take(in, REG_DIVIDE));
-    lapic_timer_set_initial(a, take(in, REG_INITIAL)); /* counts from its beginning, as KVM does */
-    lapic_update_ppr(a);
-    lapic_update_gates(a);
+    lapic_page_read(apic_of(v), false, &p);
+    memcpy(p.reg, in->regs, sizeof(p.reg));
+    lapic_page_put(v->vm->lapics, v->id, &p);
 }
 
 /* As KVM makes one, not as ours wakes up: disabled by software, LINT0 of the first is ExtINT. */

@@ -65,7 +65,7 @@ static struct fake_machine *machine_create(struct fake_vm *vm)
         .lapic = &fake_lapic_ops,
         .lapic_ctx = vm,
         .strict_msr = true,
-        .interpret = true, /* registers are then in one place at every access */
+        .interpret = !vm->fake->fast,
     };
 
     if (m == NULL)

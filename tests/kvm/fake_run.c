@@ -105,6 +105,31 @@ static void fill_mmio(struct kvm_run *run, uint64_t addr, unsigned size, bool wr
     memcpy(run->mmio.data, &value, size);
 }
 
+/* A load by MOV, MOVZX or MOVSX; prefixes of size and segment are nothing new to an emulator. */
+static bool emulated(const uint8_t *b, unsigned n)
+{
+    unsigned i = 0;
+
+    while (i < n && (b[i] == 0x66 || b[i] == 0x67 || b[i] == 0x65 || (b[i] & 0xf0) == 0x40))
+        i++;
+    if (i + 1 >= n)
+        return false;
+    if (b[i] != 0x0f)
+        return b[i] == 0x8a || b[i] == 0x8b || b[i] == 0xa0 || b[i] == 0xa1;
+    return b[i + 1] == 0xb6 || b[i + 1] == 0xb7 || b[i + 1] == 0xbe || b[i + 1] == 0xbf;
+}
+
+/* In an access to what is no memory: KVM would have to emulate the instruction. */
+static void need_emulator(struct fake_vcpu *v)
+{
+    uint8_t bytes[15];
+
+    if (!v->vm->fake->fast || emulated(bytes, fake_soft_insn(v, bytes)))
+        return;
+    v->gives_up = true;
+    fake_soft_abort(v);
+}
+
 /* A read-only slot is not in the software CPU's map: see make_map. */
 static uint64_t mmio_read(void *ctx, uint64_t addr, unsigned size)
 {
@@ -113,6 +138,7 @@ static uint64_t mmio_read(void *ctx, uint64_t addr, unsigned size)
 
     if (fake_memory_read(ctx, addr, &value, size))
         return value;
+    need_emulator(v);
     fill_mmio(v->run, addr, size, false, 0);
     fake_park(v);
     memcpy(&value, v->run->mmio.data, size);
@@ -125,6 +151,7 @@ static void mmio_write(void *ctx, uint64_t addr, unsigned size, uint64_t value)
 
     if (fake_ioevent_hit(ctx, false, addr, size, value))
         return;
+    need_emulator(v);
     fill_mmio(v->run, addr, size, true, value);
     fake_park(v);
 }
@@ -333,7 +360,8 @@ static bool look_at_instruction(struct fake_vcpu *v)
     uint8_t bytes[15];
     unsigned n;
 
-    for (unsigned i = 0; i < 4 && (v->debug & KVM_GUESTDBG_USE_HW_BP); i++) {
+    for (unsigned i = 0; i < 4 && (v->debug & KVM_GUESTDBG_USE_HW_BP) && !fake_soft_resumes(v);
+         i++) {
         if ((v->debug_reg[7] >> (2 * i) & 3) && !(v->debug_reg[7] >> (16 + 4 * i) & 3) &&
             v->debug_reg[i] == fake_soft_pc(v))
             return end_debug(v, X86_EXC_DB, 1u << i);
@@ -399,6 +427,20 @@ static void inject(struct fake_vcpu *v)
     engine_soft.interrupt(v->soft); /* asks fake_lapic_ops.pending */
 }
 
+/* MOV from and to a debug register is the guest's own business: KVM intercepts it. */
+static bool watches(struct fake_vcpu *v)
+{
+    uint8_t bytes[15];
+    unsigned n, i = 0;
+
+    if (!(v->debug & KVM_GUESTDBG_USE_HW_BP))
+        return false;
+    n = fake_soft_fetch(v, bytes);
+    while (i < n && (bytes[i] == 0x66 || (bytes[i] & 0xf0) == 0x40))
+        i++;
+    return !(i + 1 < n && bytes[i] == 0x0f && (bytes[i + 1] == 0x21 || bytes[i + 1] == 0x23));
+}
+
 /* False: something came first; look at it. */
 static bool enter(struct fake_vcpu *v, struct vcpu_exit *exit)
 {
@@ -411,8 +453,10 @@ static bool enter(struct fake_vcpu *v, struct vcpu_exit *exit)
     if (wake)
         return false;
     v->has_run = true;
+    fake_soft_watch(v, watches(v));
     inject(v);
     engine_soft.run(v->soft, single(v) ? 1 : 0, exit);
+    fake_soft_watch(v, false);
     pthread_mutex_lock(&v->lock);
     v->running = NULL;
     pthread_mutex_unlock(&v->lock);
@@ -427,6 +471,17 @@ static bool leave(struct fake_vcpu *v, const struct vcpu_exit *exit)
     if (v->window) {
         v->window = false;
         return end(v, 0, KVM_EXIT_IRQ_WINDOW_OPEN);
+    }
+    if (v->gives_up) {
+        v->gives_up = false;
+        end_emulation(v, bytes, fake_soft_fetch(v, bytes));
+        return false;
+    }
+    if (v->debug_hit != 0) {
+        uint32_t hit = v->debug_hit;
+
+        v->debug_hit = 0;
+        return end_debug(v, X86_EXC_DB, hit | (stepping(v) ? DR6_BS : 0));
     }
     switch (exit->reason) {
     case VCPU_EXIT_BUDGET:

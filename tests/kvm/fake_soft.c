@@ -33,7 +33,8 @@ void fake_soft_set(struct fake_vcpu *v, const struct x86_state *in)
 
 void fake_soft_forget(struct fake_vcpu *v)
 {
-    block_flush_all(v->soft);
+    if (!v->vm->fake->fast)
+        block_flush_all(v->soft);
 }
 
 void fake_soft_stop_after(struct fake_vcpu *v)
@@ -132,7 +133,57 @@ unsigned fake_soft_fetch(struct fake_vcpu *v, uint8_t bytes[15])
     return n;
 }
 
-/* ---- RDMSR and WRMSR, by the linker's --wrap ---- */
+/* What fetching needs of the CPU is as it was afterwards; nothing is fetched that has not been. */
+unsigned fake_soft_insn(struct fake_vcpu *v, uint8_t bytes[15])
+{
+    struct soft_cpu *cpu = v->soft;
+    uint8_t insn = cpu->insn;
+    uint64_t rip = cpu->st.rip;
+    bool delivering = cpu->delivering;
+    jmp_buf *env = cpu->env;
+    unsigned n;
+
+    if (insn == INSN_RUNS)
+        cpu->st.rip = soft_rip(cpu);
+    n = fake_soft_fetch(v, bytes);
+    cpu->st.rip = rip;
+    cpu->insn = insn;
+    cpu->delivering = delivering;
+    cpu->env = env;
+    return n;
+}
+
+/* ---- a debugger ---- */
+
+bool fake_soft_resumes(const struct fake_vcpu *v)
+{
+    return (((const struct soft_cpu *)v->soft)->st.rflags & X86_FL_RF) != 0;
+}
+
+void fake_soft_watch(struct fake_vcpu *v, bool on)
+{
+    struct soft_cpu *cpu = v->soft;
+
+    if (on == v->watched)
+        return;
+    v->watched = on;
+    if (on) {
+        memcpy(v->own_dr, cpu->st.dr, sizeof(v->own_dr));
+        v->own_dr7 = cpu->st.dr7;
+        memcpy(cpu->st.dr, v->debug_reg, sizeof(v->own_dr));
+        cpu->st.dr7 = v->debug_reg[7];
+    } else {
+        memcpy(cpu->st.dr, v->own_dr, sizeof(v->own_dr));
+        cpu->st.dr7 = v->own_dr7;
+    }
+    mmu_update_mode(cpu);
+    soft_set_slow(cpu);
+}
+
+/* ---- RDMSR, WRMSR and #DB, by the linker's --wrap ---- */
+
+_Noreturn void __real_raise_db(struct soft_cpu *cpu, uint64_t dr6);
+_Noreturn void __wrap_raise_db(struct soft_cpu *cpu, uint64_t dr6);
 
 void __real_msr_read(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
 void __real_msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value);
@@ -198,4 +249,14 @@ void __wrap_msr_write(struct soft_cpu *cpu, uint32_t index, uint64_t value)
         access_msr(cpu, v, index, &value, true);
     else
         __real_msr_write(cpu, index, value);
+}
+
+_Noreturn void __wrap_raise_db(struct soft_cpu *cpu, uint64_t dr6)
+{
+    struct fake_vcpu *v = owner(cpu);
+
+    if (v == NULL || !v->watched)
+        __real_raise_db(cpu, dr6);
+    v->debug_hit = (uint32_t)dr6;
+    fake_soft_abort(v);
 }

@@ -1,10 +1,16 @@
-/* The kvm engine alone on the fake: what a whole guest would meet too rarely. */
+/*
+ * The kvm engine alone on the fake: what a whole guest would meet too rarely. With the argument
+ * "real" on the host's device; with "nobreaks" behind it, one without hardware breakpoints (qemu's
+ * emulation of SVM).
+ */
 #include <errno.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
+#include "engine/soft/soft.h"
 #include "fake.h"
 #include "mem/gmem.h"
 
@@ -13,6 +19,8 @@
 #define VECTOR 0x40u
 
 static unsigned checks, failed;
+static bool real;          /* the host's device, not the fake */
+static bool breaks = true; /* it has hardware breakpoints */
 
 static void check(bool ok, const char *what)
 {
@@ -136,6 +144,233 @@ static void halted_for_good(struct bench *b)
     check(st.mp_state == X86_MP_HALTED && st.rip == CODE, "and the state says so");
 }
 
+/* ---- the log of written pages ---- */
+
+/* mov [0x5000], ax; mov ax, [0x6000]; hlt */
+static const uint8_t writer[] = {0xa3, 0x00, 0x50, 0xa1, 0x00, 0x60, 0xf4};
+
+static void at_code(struct bench *b, const void *code, size_t len)
+{
+    static struct x86_state st;
+    struct error err = {0};
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    st.seg[X86_DS].attr = 0x93;
+    st.gpr[X86_RAX] = 0x1234;
+    gmem_write(b->env.mem, CODE, code, len);
+    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a state to run from");
+}
+
+/* Of pages 0 to 63 of the first range just these; a real KVM may tell of more. */
+static bool taken(struct bench *b, uint64_t want)
+{
+    uint64_t bits[4] = {0};
+
+    check(gmem_log_take(b->env.mem, 0, bits, 4) == 0, "the log is read");
+    return real ? (bits[0] & want) == want : bits[0] == want;
+}
+
+static void written_pages(struct bench *b)
+{
+    static struct x86_state st;
+    struct engine_env env = b->env;
+    struct error err = {0};
+    struct vcpu_exit x;
+    uint64_t bits[4] = {0};
+    void *vm = NULL, *cpu = NULL;
+
+    at_code(b, writer, sizeof(writer));
+    check(gmem_log_take(b->env.mem, 0, bits, 4) == -EINVAL, "no log, nothing to read");
+    check(gmem_log_begin(b->env.mem, engine_kvm.dirty_take, b->vm, &err) == 0, "a log");
+    check(engine_kvm.dirty(b->vm, true, &err) == 0, "the engine's");
+    check(taken(b, 0), "nothing is written yet");
+    gmem_write(b->env.mem, 0x9ffe, "four", 4);
+    check(engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_HLT, "the guest writes");
+    check(taken(b, 1ull << 5 | 1ull << 9 | 1ull << 10), "its page and the device's two");
+    check(taken(b, 0), "each is told once");
+    check(gmem_ptr(b->env.mem, 0xb000, 4) != NULL && taken(b, 1ull << 11),
+          "an address to write to counts");
+    check(gmem_ptr_ro(b->env.mem, 0xb000, 4) != NULL && taken(b, 0), "one to read from does not");
+    check(gmem_log_take(b->env.mem, 0, bits, 3) == -EINVAL, "too few words for a MiB");
+    check(gmem_log_take(b->env.mem, 1, bits, 4) == -EINVAL, "no such range");
+    /* what a software CPU writes for the vCPU, as at a rescue */
+    env.visiting = env.interpret = true;
+    gmem_keeper_begin(b->env.mem);
+    engine_kvm.get(b->cpu, &st);
+    st.rip = CODE;
+    st.mp_state = X86_MP_RUNNING;
+    st.gpr[X86_RAX] = 0x4321;
+    check(engine_soft.vm_create(&env, &vm, &err) == 0 &&
+              engine_soft.vcpu_create(vm, 0, &cpu, &err) == 0 &&
+              engine_soft.set(cpu, &st, &err) == 0 && engine_soft.run(cpu, 8, &x) == 0,
+          "a visit");
+    gmem_keeper_end(b->env.mem);
+    check(gmem_log_take(b->env.mem, 0, bits, 4) == 0 && (bits[0] & 1ull << 5) != 0,
+          "a visitor's page");
+    engine_soft.vcpu_destroy(cpu);
+    engine_soft.vm_destroy(vm);
+    check(engine_kvm.dirty(b->vm, false, &err) == 0, "the log ends");
+    gmem_log_end(b->env.mem);
+    check(!gmem_log_on(b->env.mem) && gmem_log_take(b->env.mem, 0, bits, 4) == -EINVAL, "for all");
+}
+
+/* ---- a debugger ---- */
+
+/* nop; mov [0x5000], ax; mov ax, [0x5002]; mov eax, dr0; nop; hlt */
+static const uint8_t stepped[] = {0x90, 0xa3, 0x00, 0x50, 0xa1, 0x02,
+                                  0x50, 0x0f, 0x21, 0xc0, 0x90, 0xf4};
+
+static bool stops(struct bench *b, unsigned at, bool step, unsigned points)
+{
+    struct vcpu_exit x;
+    int rc = engine_kvm.run(b->cpu, 0, &x);
+
+    return rc == 0 && x.reason == VCPU_EXIT_DEBUG && x.rip == CODE + at && x.debug.step == step &&
+           x.debug.points == points;
+}
+
+static void breakpoints(struct bench *b)
+{
+    static struct x86_state st;
+    struct vcpu_debug d = {.step = true};
+    struct vcpu_exit x;
+    struct error err = {0};
+
+    at_code(b, stepped, sizeof(stepped));
+    engine_kvm.get(b->cpu, &st);
+    st.dr[0] = 0x1234;
+    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a breakpoint register of the guest's own");
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && stops(b, 1, true, 0), "a step");
+    d = (struct vcpu_debug){.point = {[1] = {VCPU_BREAK_WRITE, 2, 0x5000},
+                                      [2] = {VCPU_BREAK_ACCESS, 1, 0x5003},
+                                      [3] = {VCPU_BREAK_EXEC, 1, CODE + 10}}};
+    if (!breaks)
+        return;
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && stops(b, 4, false, 1 << 1), "a write");
+    check(stops(b, 7, false, 1 << 2), "a read of the word's other half");
+    check(stops(b, 10, false, 1 << 3), "an instruction, before it runs");
+    engine_kvm.get(b->cpu, &st);
+    check(st.gpr[X86_RAX] == 0x1234 && st.dr[0] == 0x1234, "the guest reads its own DR0");
+    check(engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_HLT && x.rip == CODE + 12,
+          "the next run lets it pass");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_WRITE, 4, 0x5002};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL && strstr(err.text, "multiple") != NULL,
+          "four bytes at an odd place");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_EXEC, 2, 0x5002};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL, "an instruction of two bytes");
+    d.point[0] = (struct vcpu_breakpoint){VCPU_BREAK_WRITE, 3, 0x5001};
+    check(engine_kvm.debug(b->cpu, &d, &err) == -EINVAL, "three bytes");
+    memset(&d, 0, sizeof(d));
+    at_code(b, stepped, sizeof(stepped));
+    check(engine_kvm.debug(b->cpu, &d, &err) == 0 && engine_kvm.run(b->cpu, 0, &x) == 0 &&
+              x.reason == VCPU_EXIT_HLT,
+          "nothing of it any more");
+}
+
+/* ---- the kernel's local APIC, and the board's ---- */
+
+static void signal_none(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+}
+
+static void signal_sipi(void *ctx, unsigned cpu, uint8_t vector)
+{
+    (void)ctx;
+    (void)cpu;
+    (void)vector;
+}
+
+static uint64_t signal_tsc(void *ctx, unsigned cpu)
+{
+    (void)ctx;
+    (void)cpu;
+    return 0;
+}
+
+static const struct vcpu_signal_ops signals = {.interrupt = signal_none,
+                                               .nmi = signal_none,
+                                               .smi = signal_none,
+                                               .init = signal_none,
+                                               .sipi = signal_sipi,
+                                               .tsc_now = signal_tsc,
+                                               .tsc_hz = signal_tsc};
+
+/* in al, 0x10; sti; nop; hlt; and of the handler: out 0x11, al. Nothing claims the ports. */
+static const uint8_t listens[] = {0xe4, 0x10, 0xfb, 0x90, 0xf4};
+static const uint8_t heard[] = {0xe6, 0x11};
+
+static bool comes_to(void *cpu, unsigned port)
+{
+    struct vcpu_exit x;
+
+    return engine_kvm.run(cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_PIO && x.io.addr == port;
+}
+
+/* From its beginning, with a message at the first stop; home: then the APIC is the board's. */
+static void message(struct bench *b, struct lapics *apics, void *cpu, bool home, const char *what)
+{
+    static struct x86_state st;
+    struct error err = {0};
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    check(engine_kvm.set(cpu, &st, &err) == 0 && comes_to(cpu, 0x10), "it runs");
+    if (home)
+        check(engine_kvm.lapic_home(cpu) == 0 && !lapics_cpu_ops.pending(apics, 0),
+              "the APIC comes");
+    msi_send(b->env.irqs, 0xfee00000, VECTOR);
+    check(lapics_cpu_ops.pending(apics, 0) == home, "the message goes where the APIC is");
+    if (!home)
+        check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.pending(apics, 0),
+              "or comes with it");
+    check(comes_to(cpu, 0x11), what);
+    check(!lapics_cpu_ops.pending(apics, 0), "it is the kernel's again");
+    check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.ack(apics, 0) == -1 &&
+              !lapics_cpu_ops.pending(apics, 0),
+          "once");
+    lapics_cpu_ops.mmio_write(apics, 0, 0xb0, 4, 0); /* its end */
+}
+
+static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
+{
+    static struct bench b;
+    struct lapic_config cfg = {.cpus = 1, .phys_bits = 39, .signals = &signals};
+    static struct dev_env dev;
+    struct lapics *apics = NULL;
+    struct error err = {0};
+
+    b = *of;
+    b.env.kvm = sys;
+    b.env.board_lapic = false;
+    b.env.strict_io = true;
+    b.env.irqs = irq_router_create(b.env.log);
+    dev_env_init(&dev, "lapics");
+    dev.irqs = b.env.irqs;
+    dev.log = b.env.log;
+    dev.timers = timerq_create(true, NULL, NULL);
+    check(lapics_create(&dev, &cfg, &apics, &err) == 0, "the board's APIC");
+    b.env.lapic = &lapics_cpu_ops;
+    b.env.lapic_ctx = apics;
+    gmem_write(b.env.mem, CODE, listens, sizeof(listens));
+    gmem_write(b.env.mem, HANDLER, heard, sizeof(heard));
+    check(engine_kvm.vm_create(&b.env, &b.vm, &err) == 0 &&
+              engine_kvm.vcpu_create(b.vm, 0, &b.cpu, &err) == 0,
+          "a VM with the kernel's");
+    message(&b, apics, b.cpu, false, "a message to the kernel's");
+    message(&b, apics, b.cpu, true, "a message while it is the board's");
+    engine_kvm.vcpu_destroy(b.cpu);
+    engine_kvm.vm_destroy(b.vm);
+    lapics_destroy(apics);
+    irq_router_destroy(b.env.irqs);
+    timerq_destroy(dev.timers);
+    dev_env_fini(&dev);
+}
+
 /* ---- what stands in the way, said so that a person can act on it ---- */
 
 /* An emulator that looks at each instruction, as KVMs without hardware do, and is as slow. */
@@ -181,14 +416,15 @@ static void refusals(void)
     refuses(NULL, 0, true, "emulates instead of running");
 }
 
-static int open_bench(struct bench *b, struct kvm_fake *fake)
+static int open_bench(struct bench *b, const struct kvm_sys *sys)
 {
     struct error err = {0};
     int rc;
 
-    b->env.kvm = kvm_fake_sys(fake);
+    b->env.kvm = sys;
     b->env.cpus = 1;
     b->env.lapic = &lapic;
+    b->env.board_lapic = true;
     b->env.cpuid = &b->cpuid;
     b->env.log = log_create(2, LOG_WARN);
     b->env.mem = gmem_create(1 << 20, &err);
@@ -205,14 +441,16 @@ static int open_bench(struct bench *b, struct kvm_fake *fake)
     return rc;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static struct bench b;
     static const uint8_t hlt = 0xf4;
     static const uint16_t entry[2] = {HANDLER, 0};
     struct kvm_fake *fake = kvm_fake_create(NULL);
 
-    if (open_bench(&b, fake) != 0)
+    real = argc > 1 && strcmp(argv[1], "real") == 0;
+    breaks = argc <= 2 || strcmp(argv[2], "nobreaks") != 0;
+    if (open_bench(&b, real ? &kvm_sys_host : kvm_fake_sys(fake)) != 0)
         return 1;
     gmem_write(b.env.mem, CODE, &hlt, 1);
     gmem_write(b.env.mem, HANDLER, &hlt, 1);
@@ -220,7 +458,11 @@ int main(void)
     halted_elsewhere(&b);
     kicked(&b);
     halted_for_good(&b);
-    refusals();
+    written_pages(&b);
+    breakpoints(&b);
+    kernel_apic(&b, real ? &kvm_sys_host : kvm_fake_sys(fake));
+    if (!real)
+        refusals();
     engine_kvm.vcpu_destroy(b.cpu);
     engine_kvm.vm_destroy(b.vm);
     bus_destroy(b.env.bus);

@@ -1,9 +1,12 @@
 /*
  * The xhyve program with the fake in KVM's place: links all of the command line, and every VM that
  * it makes gets a fake of its own. XHYVE_FAKE_FAILS=1: the fake's emulator does not know vector and
- * x87 instructions and a few others, as KVMs without hardware behind them.
+ * x87 instructions and a few others, as KVMs without hardware behind them. XHYVE_FAKE_FAILS=mmio:
+ * it runs as fast as the software CPU, and its emulator knows only loads: a Linux boots in it
+ * through a rescue for each store to a device.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "fake.h"
 #include "vmm/vm.h"
@@ -36,7 +39,10 @@ static bool fails(void *ctx, const uint8_t *bytes, unsigned len)
 int __wrap_vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,
                                  struct error *err)
 {
-    const struct kvm_fake_options options = {.fails = getenv("XHYVE_FAKE_FAILS") ? fails : NULL};
+    const char *what = getenv("XHYVE_FAKE_FAILS");
+    bool fast = what != NULL && strcmp(what, "mmio") == 0;
+    const struct kvm_fake_options options = {.fails = what != NULL && !fast ? fails : NULL,
+                                             .fast = fast};
 
     fake = kvm_fake_create(&options);
     if (fake == NULL)

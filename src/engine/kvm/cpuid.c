@@ -43,8 +43,13 @@ int kvm_cpuid_fit(const struct engine_env *env, const char *model, struct x86_cp
     struct x86_cpuid_leaf leaf[ENTRIES_MAX];
     int fd = sys->open(sys->ctx, KVM_DEVICE), n = fd;
 
+    bool split = false;
+    uint32_t hz = 0;
+
     if (fd >= 0) {
         n = kvm_cpuid_supported(sys, fd, leaf, ENTRIES_MAX);
+        split = kvm_apic_wanted(sys, fd, env);
+        hz = kvm_apic_hz(sys, fd);
         sys->close(sys->ctx, fd);
     }
     if (n < 0)
@@ -53,6 +58,8 @@ int kvm_cpuid_fit(const struct engine_env *env, const char *model, struct x86_cp
         x86_cpuid_adopt(c, leaf, (unsigned)n);
     else
         x86_cpuid_limit(c, leaf, (unsigned)n);
+    if (split && hz != c->crystal_hz)
+        x86_cpuid_crystal(c, hz);
     return 0;
 }
 

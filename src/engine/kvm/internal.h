@@ -11,6 +11,9 @@
 /* What this kernel's KVM can do, read once. */
 struct kvm_caps {
     bool xsave, xcrs, sregs2, debugregs, exit_on_failure, readonly;
+    bool guest_debug;
+    bool x2apic_ids; /* KVM_CAP_X2APIC_API, switched on */
+    bool sync_regs;  /* struct kvm_run holds the general registers after each KVM_RUN */
 };
 
 /* A transfer of MSRs: room for the kernel's struct kvm_msrs, whose end is open. */
@@ -31,6 +34,17 @@ struct kvm_machine {
     int dev_fd, fd; /* -1: not open */
     size_t run_size;
     struct kvm_caps caps;
+    /*
+     * With split, the vCPU's local APIC is the kernel's while it runs, and the board's while
+     * `away`. Messages hold `moving` to read, who moves the APIC writes: none is lost on the way.
+     */
+    bool split, away;
+    pthread_rwlock_t moving;
+    const struct lapic_ops *board; /* the board's local APICs */
+    void *board_ctx;
+    struct kvm_cpu *_Atomic first;         /* who hears the PIC */
+    struct irq_message pin[IRQ_GSI_COUNT]; /* under the IOAPIC's lock: what each pin sends */
+    atomic_bool refused; /* a message that the kernel's APIC does not take has been told of */
     unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
 };
 
@@ -42,13 +56,16 @@ struct kvm_cpu {
     pthread_t thread;    /* of the KVM_RUN that may be under way */
     atomic_bool running; /* `thread` is valid; set before the next three are read */
     /* set by any thread, before `running` is read */
-    atomic_bool kicked, irq_signal, nmi_signal;
+    atomic_bool kicked, irq_signal, nmi_signal, lint0_signal, lint1_signal;
     bool irq_waits; /* the local APIC has one that the vCPU does not take yet */
     bool halted, exit_wanted;
     uint64_t cr8;    /* as handed to the kernel last */
     bool unfinished; /* an access that userspace has answered ends at the next KVM_RUN */
-    bool step;       /* single-stepping is on in the kernel */
+    struct kvm_guest_debug debug; /* as the kernel was told last */
+    struct vcpu_debug wanted;     /* a debugger's */
+    bool pass;                    /* the breakpoint at RIP has ended run once: let it pass */
     bool shutdown;
+    bool stale; /* split: what the kernel says of the interrupt window is from before a change */
     _Atomic(uint64_t) tsc_offset;
     uint64_t msr_lost; /* a bit for each of state.c's MSRs that the kernel does not take ... */
     uint64_t msr_kept[KVM_MSRS_MAX]; /* ... and what they would hold */
@@ -82,6 +99,32 @@ int kvm_cpuid_fit(const struct engine_env *env, const char *model, struct x86_cp
                   struct error *err);
 int kvm_cpuid_set(struct kvm_cpu *cpu, struct error *err);
 
+/* memory.c: the map of guest memory, and engine_ops.dirty, dirty_take */
+int kvm_memory_map(struct kvm_machine *vm, bool log, struct error *err);
+int kvm_dirty(void *vm, bool on, struct error *err);
+int kvm_dirty_take(void *vm, unsigned n, uint64_t *bits, size_t words);
+
+/* debug.c: engine_ops.debug; what the kernel is to do in this run, before it begins; after an exit:
+ * false if the guest just goes on. */
+int kvm_debug(void *vcpu, const struct vcpu_debug *want, struct error *err);
+int kvm_debug_begin(struct kvm_cpu *cpu, bool count);
+bool kvm_debug_exit(struct kvm_cpu *cpu, struct vcpu_exit *x);
+
+/*
+ * apic.c: local APICs in the kernel. wanted: this KVM has them, and nobody wants the board's.
+ * setup: before vCPUs are made. in: before a run, from the board.
+ */
+bool kvm_apic_wanted(const struct kvm_sys *sys, int dev_fd, const struct engine_env *env);
+uint32_t kvm_apic_hz(const struct kvm_sys *sys, int dev_fd);
+int kvm_apic_setup(struct kvm_machine *vm, struct error *err);
+void kvm_apic_end(struct kvm_machine *vm);
+int kvm_apic_in(struct kvm_cpu *cpu);
+int kvm_lapic_home(void *vcpu);         /* engine_ops.lapic_home */
+int kvm_apic_pins(struct kvm_cpu *cpu); /* LINT0 and LINT1 have something to say */
+int kvm_apic_eoi(struct kvm_cpu *cpu, uint8_t vector);
+/* mp_state of the kernel; -errno */
+int kvm_mp_state(struct kvm_cpu *cpu, uint32_t *state);
+
 /* run.c: engine_ops.run, kick, interrupt, nmi */
 int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit);
 void kvm_kick(void *vcpu);
@@ -91,6 +134,10 @@ void kvm_nmi(void *vcpu);
 int kvm_finish(struct kvm_cpu *cpu, struct vcpu_exit *x);
 
 /* msr.c: which MSRs are ours to answer, and the answers to KVM_EXIT_X86_RDMSR and WRMSR. */
+/* run.c: wakes the vCPU up for what stands in its flags; any thread */
+void kvm_poke(struct kvm_cpu *cpu);
+int kvm_check_extension(const struct kvm_sys *sys, int fd, unsigned long cap);
+
 int kvm_msr_setup(struct kvm_machine *vm, struct error *err);
 void kvm_msr_exit(struct kvm_cpu *cpu);
 

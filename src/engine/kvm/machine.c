@@ -25,7 +25,7 @@ int kvm_cpu_ioctl_p(const struct kvm_cpu *cpu, unsigned long request, void *arg)
 
 /* ---- what is there ---- */
 
-static int check_extension(const struct kvm_sys *sys, int fd, unsigned long cap)
+int kvm_check_extension(const struct kvm_sys *sys, int fd, unsigned long cap)
 {
     int rc = sys->ioctl(sys->ctx, fd, KVM_CHECK_EXTENSION, cap);
 
@@ -85,7 +85,7 @@ static const struct {
 static int check_needed(const struct kvm_sys *sys, int fd, struct error *err)
 {
     for (unsigned i = 0; i < countof(needed); i++) {
-        if (check_extension(sys, fd, needed[i].cap) == 0)
+        if (kvm_check_extension(sys, fd, needed[i].cap) == 0)
             return error_set(err, -ENOTSUP, "this kernel's KVM is too old: it has no %s",
                              needed[i].name);
     }
@@ -99,12 +99,15 @@ static void read_caps(struct kvm_machine *vm)
     struct x86_cpuid_leaf leaf[X86_CPUID_MAX];
     int n;
 
-    c->xsave = check_extension(sys, vm->fd, KVM_CAP_XSAVE) != 0;
-    c->xcrs = check_extension(sys, vm->fd, KVM_CAP_XCRS) != 0;
-    c->sregs2 = check_extension(sys, vm->fd, KVM_CAP_SREGS2) != 0;
-    c->debugregs = check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
-    c->readonly = check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
-    c->exit_on_failure = check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
+    c->xsave = kvm_check_extension(sys, vm->fd, KVM_CAP_XSAVE) != 0;
+    c->xcrs = kvm_check_extension(sys, vm->fd, KVM_CAP_XCRS) != 0;
+    c->sregs2 = kvm_check_extension(sys, vm->fd, KVM_CAP_SREGS2) != 0;
+    c->guest_debug = kvm_check_extension(sys, vm->fd, KVM_CAP_SET_GUEST_DEBUG) != 0;
+    c->debugregs = kvm_check_extension(sys, vm->fd, KVM_CAP_DEBUGREGS) != 0;
+    c->readonly = kvm_check_extension(sys, vm->fd, KVM_CAP_READONLY_MEM) != 0;
+    n = kvm_check_extension(sys, vm->fd, KVM_CAP_SYNC_REGS);
+    c->sync_regs = ((unsigned)n & KVM_SYNC_X86_REGS) != 0;
+    c->exit_on_failure = kvm_check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
     n = kvm_cpuid_supported(sys, vm->dev_fd, leaf, X86_CPUID_MAX);
     for (int i = 0; i < n; i++) {
         if (leaf[i].leaf == 0xd && leaf[i].subleaf == 2)
@@ -134,28 +137,6 @@ static int kvm_probe(const struct engine_env *env, bool choose, struct error *er
 
 /* ---- the VM ---- */
 
-static int map_memory(struct kvm_machine *vm, struct error *err)
-{
-    struct gmem_range r;
-
-    for (unsigned n = 0; gmem_range(vm->env.mem, n, &r); n++) {
-        struct kvm_userspace_memory_region m = {
-            .slot = n,
-            .flags = r.rom && vm->caps.readonly ? KVM_MEM_READONLY : 0,
-            .guest_phys_addr = r.gpa,
-            .memory_size = r.size,
-            .userspace_addr = (uintptr_t)r.hva,
-        };
-        int rc = kvm_vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&m);
-
-        if (rc < 0)
-            return error_set(err, rc, "KVM does not take %llu MiB of memory at %#llx: %s",
-                             (unsigned long long)(r.size >> 20), (unsigned long long)r.gpa,
-                             strerror(-rc));
-    }
-    return 0;
-}
-
 static int setup(struct kvm_machine *vm, struct error *err)
 {
     uint64_t identity = KVM_IDENTITY_ADDR;
@@ -171,8 +152,13 @@ static int setup(struct kvm_machine *vm, struct error *err)
             return error_set(err, rc, "KVM does not report what it cannot emulate: %s",
                              strerror(-rc));
     }
+    if (vm->split) {
+        rc = kvm_apic_setup(vm, err);
+        if (rc < 0)
+            return rc;
+    }
     rc = kvm_msr_setup(vm, err);
-    return rc == 0 ? map_memory(vm, err) : rc;
+    return rc == 0 ? kvm_memory_map(vm, false, err) : rc;
 }
 
 static void kvm_vm_destroy(void *p)
@@ -181,10 +167,12 @@ static void kvm_vm_destroy(void *p)
 
     if (vm == NULL)
         return;
+    kvm_apic_end(vm);
     if (vm->fd >= 0)
         vm->sys->close(vm->sys->ctx, vm->fd);
     if (vm->dev_fd >= 0)
         vm->sys->close(vm->sys->ctx, vm->dev_fd);
+    pthread_rwlock_destroy(&vm->moving);
     free(vm);
 }
 
@@ -213,13 +201,14 @@ static int create_vm(struct kvm_machine *vm, struct error *err)
     if (rc < (int)sizeof(struct kvm_run))
         return error_set(err, rc < 0 ? rc : -EINVAL, "KVM shares no page of a vCPU");
     vm->run_size = (size_t)rc;
-    rc = check_extension(sys, vm->fd, KVM_CAP_MAX_VCPUS);
+    rc = kvm_check_extension(sys, vm->fd, KVM_CAP_MAX_VCPUS);
     if (rc == 0)
-        rc = check_extension(sys, vm->fd, KVM_CAP_NR_VCPUS);
+        rc = kvm_check_extension(sys, vm->fd, KVM_CAP_NR_VCPUS);
     if (rc > 0 && vm->env.cpus > (unsigned)rc)
         return error_set(err, -E2BIG, "KVM runs at most %d vCPUs here, not %u; give a smaller -c",
                          rc, vm->env.cpus);
     read_caps(vm);
+    vm->split = kvm_apic_wanted(sys, vm->dev_fd, &vm->env);
     return setup(vm, err);
 }
 
@@ -233,6 +222,10 @@ static int kvm_vm_create(const struct engine_env *env, void **out, struct error 
     vm->env = *env;
     vm->sys = env->kvm != NULL ? env->kvm : &kvm_sys_host;
     vm->dev_fd = vm->fd = -1;
+    if (pthread_rwlock_init(&vm->moving, NULL) != 0) {
+        free(vm);
+        return error_set(err, -ENOMEM, "no memory for a VM");
+    }
     rc = create_vm(vm, err);
     if (rc < 0) {
         kvm_vm_destroy(vm);
@@ -252,6 +245,8 @@ static void kvm_vcpu_destroy(void *p)
     if (cpu == NULL)
         return;
     sys = cpu->vm->sys;
+    if (atomic_load(&cpu->vm->first) == cpu)
+        atomic_store(&cpu->vm->first, NULL);
     if (cpu->run != NULL)
         sys->munmap(sys->ctx, cpu->run, cpu->vm->run_size);
     if (cpu->fd >= 0)
@@ -271,12 +266,17 @@ static int create_vcpu(struct kvm_cpu *cpu, struct error *err)
     cpu->run = sys->mmap(sys->ctx, cpu->fd, cpu->vm->run_size);
     if (cpu->run == NULL)
         return error_set(err, -ENOMEM, "no memory for what KVM shares of vCPU %u", cpu->id);
+    if (cpu->vm->caps.sync_regs)
+        cpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
     rc = kvm_cpuid_set(cpu, err);
     if (rc < 0)
         return rc;
     x86_state_reset(&state, cpu->id == 0);
     state.tsc_offset = 0 - host_tsc();
-    return kvm_state_set(cpu, &state, err);
+    rc = kvm_state_set(cpu, &state, err);
+    if (rc == 0 && cpu->id == 0)
+        atomic_store(&cpu->vm->first, cpu);
+    return rc;
 }
 
 static int kvm_vcpu_create(void *p, unsigned id, void **out, struct error *err)
@@ -333,14 +333,20 @@ static void kvm_report(void *vcpu, FILE *to)
         unsigned reason;
         const char *name;
     } names[] = {
-        {KVM_EXIT_IO, "port"},         {KVM_EXIT_MMIO, "MMIO"},
-        {KVM_EXIT_HLT, "HLT"},         {KVM_EXIT_IRQ_WINDOW_OPEN, "interrupt window"},
-        {KVM_EXIT_SET_TPR, "TPR"},     {KVM_EXIT_X86_RDMSR, "RDMSR"},
-        {KVM_EXIT_X86_WRMSR, "WRMSR"}, {KVM_EXIT_INTERNAL_ERROR, "cannot emulate"},
+        {KVM_EXIT_IO, "port"},
+        {KVM_EXIT_MMIO, "MMIO"},
+        {KVM_EXIT_HLT, "HLT"},
+        {KVM_EXIT_IRQ_WINDOW_OPEN, "interrupt window"},
+        {KVM_EXIT_SET_TPR, "TPR"},
+        {KVM_EXIT_IOAPIC_EOI, "EOI"},
+        {KVM_EXIT_X86_RDMSR, "RDMSR"},
+        {KVM_EXIT_X86_WRMSR, "WRMSR"},
+        {KVM_EXIT_INTERNAL_ERROR, "cannot emulate"},
     };
     const struct kvm_cpu *cpu = vcpu;
 
-    fprintf(to, "vcpu %u: exits:", cpu->id);
+    fprintf(to, "vcpu %u: local APIC: %s; exits:", cpu->id,
+            cpu->vm->split ? "the kernel's" : "ours");
     for (unsigned i = 0; i < countof(names); i++)
         fprintf(to, "%s %llu %s", i == 0 ? "" : ",",
                 (unsigned long long)cpu->exits[names[i].reason], names[i].name);
@@ -364,6 +370,10 @@ const struct engine_ops engine_kvm = {
     .interrupt = kvm_interrupt,
     .nmi = kvm_nmi,
     .tsc = kvm_tsc,
+    .lapic_home = kvm_lapic_home,
+    .dirty = kvm_dirty,
+    .dirty_take = kvm_dirty_take,
+    .debug = kvm_debug,
     .stats = kvm_stats,
     .report = kvm_report,
 };

@@ -41,10 +41,12 @@ int kvm_msr_setup(struct kvm_machine *vm, struct error *err)
         {KVM_MSR_FILTER_WRITE, MSR_TSC_ADJUST},
     };
     int rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&cap);
+    unsigned n = 0;
 
     if (rc == 0) {
-        for (unsigned i = 0; i < countof(ours); i++)
-            filter.ranges[i] = (struct kvm_msr_filter_range){
+        for (unsigned i = vm->split ? 2 : 0; i < countof(ours);
+             i++) /* the APIC's are the kernel's */
+            filter.ranges[n++] = (struct kvm_msr_filter_range){
                 .flags = ours[i].flags, .base = ours[i].base, .nmsrs = 1, .bitmap = none};
         rc = kvm_vm_ioctl(vm, KVM_X86_SET_MSR_FILTER, (uintptr_t)&filter);
     }
@@ -71,6 +73,11 @@ static void tsc_moved(struct kvm_cpu *cpu)
     const struct engine_env *env = &cpu->vm->env;
     uint64_t deadline;
 
+    if (cpu->vm->split) { /* written again, so that the kernel computes anew */
+        if (kvm_msr_get(cpu, MSR_TSC_DEADLINE, &deadline) == 0 && deadline != 0)
+            (void)kvm_msr_set(cpu, MSR_TSC_DEADLINE, deadline);
+        return;
+    }
     if (env->lapic == NULL ||
         env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_TSC_DEADLINE, &deadline) != 0 ||
         deadline == 0)
@@ -104,7 +111,7 @@ void kvm_msr_exit(struct kvm_cpu *cpu)
     uint64_t value = run->msr.data;
     int rc = -ENOENT;
 
-    if (lapic_msr(index) && env->lapic != NULL) {
+    if (lapic_msr(index) && env->lapic != NULL && !cpu->vm->split) {
         if (write) {
             rc = env->lapic->msr_write(env->lapic_ctx, cpu->id, index, value);
             atomic_store(&cpu->irq_signal, true);

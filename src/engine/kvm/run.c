@@ -9,7 +9,7 @@
 
 /* ---- signals from other threads ---- */
 
-static void poke(struct kvm_cpu *cpu)
+void kvm_poke(struct kvm_cpu *cpu)
 {
     const struct kvm_sys *sys = cpu->vm->sys;
 
@@ -23,7 +23,7 @@ void kvm_kick(void *vcpu)
     struct kvm_cpu *cpu = vcpu;
 
     atomic_store(&cpu->kicked, true);
-    poke(cpu);
+    kvm_poke(cpu);
 }
 
 void kvm_interrupt(void *vcpu)
@@ -31,7 +31,7 @@ void kvm_interrupt(void *vcpu)
     struct kvm_cpu *cpu = vcpu;
 
     atomic_store(&cpu->irq_signal, true);
-    poke(cpu);
+    kvm_poke(cpu);
 }
 
 void kvm_nmi(void *vcpu)
@@ -39,7 +39,7 @@ void kvm_nmi(void *vcpu)
     struct kvm_cpu *cpu = vcpu;
 
     atomic_store(&cpu->nmi_signal, true);
-    poke(cpu);
+    kvm_poke(cpu);
 }
 
 /* ---- ports, memory-mapped registers ---- */
@@ -87,7 +87,8 @@ static bool is_apic(const struct kvm_cpu *cpu, uint64_t gpa)
 {
     uint64_t base = cpu->run->apic_base;
 
-    return cpu->vm->env.lapic != NULL && (base & 0xc00) == 0x800 && gpa >> 12 == base >> 12;
+    return cpu->vm->env.lapic != NULL && !cpu->vm->split && (base & 0xc00) == 0x800 &&
+           gpa >> 12 == base >> 12;
 }
 
 /* Sizes that the bus has none of come from accesses that cross a page. */
@@ -136,17 +137,30 @@ static void exit_mmio(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
 /* ---- giving up ---- */
 
+/* Where the guest stands; nothing unfinished. */
+static int read_rip(struct kvm_cpu *cpu, uint64_t *rip)
+{
+    struct kvm_regs regs;
+    int rc;
+
+    if (cpu->vm->caps.sync_regs) {
+        *rip = cpu->run->s.regs.regs.rip;
+        return 0;
+    }
+    rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
+    if (rc == 0)
+        *rip = regs.rip;
+    return rc;
+}
+
 static void fail(struct kvm_cpu *cpu, struct vcpu_exit *x, const char *what, uint64_t detail)
 {
-    struct kvm_regs regs = {0};
-
-    (void)kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
+    (void)read_rip(cpu, &x->rip);
     cpu->exit_wanted = true;
     x->reason = VCPU_EXIT_FAIL;
-    x->rip = regs.rip;
     snprintf(x->text, sizeof(x->text),
              "KVM cannot go on at RIP %#llx: %s (%#llx); try --engine soft",
-             (unsigned long long)regs.rip, what, (unsigned long long)detail);
+             (unsigned long long)x->rip, what, (unsigned long long)detail);
 }
 
 static void exit_internal(struct kvm_cpu *cpu, struct vcpu_exit *x)
@@ -168,10 +182,8 @@ static void exit_internal(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
 static void exit_debug(struct kvm_cpu *cpu, struct vcpu_exit *x)
 {
-    if (cpu->step) {
-        cpu->stats.instructions++;
+    if (!kvm_debug_exit(cpu, x))
         return;
-    }
     cpu->exit_wanted = true;
     x->reason = VCPU_EXIT_DEBUG;
 }
@@ -202,6 +214,10 @@ static void take_exit(struct kvm_cpu *cpu, struct vcpu_exit *x)
     case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR:
         break;
+    case KVM_EXIT_IOAPIC_EOI:
+        if (kvm_apic_eoi(cpu, run->eoi.vector) < 0)
+            fail(cpu, x, "its local APIC cannot be read at the end of interrupt", run->eoi.vector);
+        break;
     case KVM_EXIT_SHUTDOWN:
         cpu->shutdown = true;
         break;
@@ -227,7 +243,7 @@ static void priority_out(struct kvm_cpu *cpu)
 {
     const struct engine_env *env = &cpu->vm->env;
 
-    if (env->lapic != NULL)
+    if (env->lapic != NULL && !cpu->vm->split)
         cpu->run->cr8 = cpu->cr8 = env->lapic->get_cr8(env->lapic_ctx, cpu->id);
 }
 
@@ -235,7 +251,7 @@ static void priority_in(struct kvm_cpu *cpu)
 {
     const struct engine_env *env = &cpu->vm->env;
 
-    if (env->lapic == NULL || cpu->run->cr8 == cpu->cr8)
+    if (env->lapic == NULL || cpu->vm->split || cpu->run->cr8 == cpu->cr8)
         return;
     env->lapic->set_cr8(env->lapic_ctx, cpu->id, (uint8_t)cpu->run->cr8);
     atomic_store(&cpu->irq_signal, true);
@@ -275,6 +291,34 @@ static int offer_interrupt(struct kvm_cpu *cpu)
     return 0;
 }
 
+/* Beside the kernel's local APIC all that is ours is the PIC: what KVM_INTERRUPT gives is its
+ * ExtINT. */
+static int offer_pic(struct kvm_cpu *cpu)
+{
+    struct irq_router *irqs = cpu->vm->env.irqs;
+    struct kvm_run *run = cpu->run;
+    struct kvm_interrupt irq;
+
+    if (atomic_exchange(&cpu->irq_signal, false))
+        cpu->irq_waits = true;
+    if (!cpu->irq_waits)
+        return 0;
+    run->request_interrupt_window = 0;
+    cpu->irq_waits = cpu->id == 0 && irq_pic_pending(irqs);
+    if (!cpu->irq_waits)
+        return 0;
+    if (run->ready_for_interrupt_injection) {
+        run->ready_for_interrupt_injection = 0;
+        cpu->stats.interrupts++;
+        irq.irq = irq_pic_ack(irqs);
+        cpu->irq_waits = irq_pic_pending(irqs);
+        run->request_interrupt_window = cpu->irq_waits;
+        return kvm_cpu_ioctl_p(cpu, KVM_INTERRUPT, &irq);
+    }
+    run->request_interrupt_window = 1;
+    return 0;
+}
+
 static int offer_nmi(struct kvm_cpu *cpu)
 {
     if (!atomic_exchange(&cpu->nmi_signal, false))
@@ -283,17 +327,24 @@ static int offer_nmi(struct kvm_cpu *cpu)
     return kvm_cpu_ioctl(cpu, KVM_NMI, 0);
 }
 
-static int set_step(struct kvm_cpu *cpu, bool on)
-{
-    struct kvm_guest_debug d = {.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0};
-
-    if (cpu->step == on)
-        return 0;
-    cpu->step = on;
-    return kvm_cpu_ioctl_p(cpu, KVM_SET_GUEST_DEBUG, &d);
-}
-
 /* ---- the loop ---- */
+
+/* A HLT in the kernel ends no run; one with interrupts off nothing ends, and the VM wants to know.
+ */
+static int asleep_for_good(struct kvm_cpu *cpu, struct vcpu_exit *x)
+{
+    uint32_t state = KVM_MP_STATE_RUNNABLE;
+    int rc = 0;
+
+    if (cpu->vm->split && !cpu->run->if_flag && !atomic_load(&cpu->nmi_signal))
+        rc = kvm_mp_state(cpu, &state);
+    if (state == KVM_MP_STATE_HALTED) {
+        x->reason = VCPU_EXIT_HLT;
+        x->interrupts_off = true;
+        cpu->exit_wanted = true;
+    }
+    return rc;
+}
 
 static int enter(struct kvm_cpu *cpu, struct vcpu_exit *x)
 {
@@ -301,7 +352,7 @@ static int enter(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
     cpu->unfinished = false;
     if (rc == -EINTR || rc == -EAGAIN)
-        return 0;
+        return asleep_for_good(cpu, x);
     if (rc < 0)
         return rc;
     take_exit(cpu, x);
@@ -319,11 +370,21 @@ int kvm_finish(struct kvm_cpu *cpu, struct vcpu_exit *x)
     return rc;
 }
 
+/* A run of no length: the kernel says anew whether it would take an interrupt. */
+static int refresh(struct kvm_cpu *cpu, struct vcpu_exit *x)
+{
+    if (!cpu->vm->split || !cpu->stale)
+        return 0;
+    cpu->stale = false;
+    __atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    return enter(cpu, x);
+}
+
 /* Something came from another thread that has to be looked at before the guest goes on. */
 static bool signalled(const struct kvm_cpu *cpu)
 {
     return atomic_load(&cpu->kicked) || atomic_load(&cpu->irq_signal) ||
-           atomic_load(&cpu->nmi_signal);
+           atomic_load(&cpu->nmi_signal) || atomic_load(&cpu->lint1_signal);
 }
 
 /* One entry into the guest, unless something came meanwhile. */
@@ -367,20 +428,25 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct kvm_cpu *cpu = vcpu;
     uint64_t end = cpu->stats.instructions + budget;
-    struct kvm_regs regs;
     int rc, done;
 
     memset(exit, 0, sizeof(*exit));
     cpu->exit_wanted = false;
     cpu->thread = pthread_self();
-    rc = set_step(cpu, budget != 0);
+    rc = kvm_debug_begin(cpu, budget != 0);
+    if (rc == 0)
+        rc = kvm_apic_in(cpu);
+    if (rc == 0)
+        rc = refresh(cpu, exit);
     while (rc == 0) {
         if (cpu->unfinished && signalled(cpu)) /* the access before the interrupt */
             rc = kvm_finish(cpu, exit);
         if (rc == 0 && !cpu->unfinished) {
-            rc = offer_nmi(cpu);
+            rc = cpu->vm->split ? kvm_apic_pins(cpu) : 0;
             if (rc == 0)
-                rc = offer_interrupt(cpu);
+                rc = offer_nmi(cpu);
+            if (rc == 0)
+                rc = cpu->vm->split ? offer_pic(cpu) : offer_interrupt(cpu);
         }
         if (rc < 0 || leave(cpu, exit))
             break;
@@ -394,8 +460,6 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     if (rc == 0)
         rc = done;
     if (rc == 0 && exit->reason != VCPU_EXIT_FAIL)
-        rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &regs);
-    if (rc == 0 && exit->reason != VCPU_EXIT_FAIL)
-        exit->rip = regs.rip;
+        rc = read_rip(cpu, &exit->rip);
     return rc;
 }

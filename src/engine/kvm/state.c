@@ -123,6 +123,14 @@ static void sregs_out(struct kvm_cpu *cpu, const struct x86_state *st, struct kv
         (void)env->lapic->msr_read(env->lapic_ctx, cpu->id, MSR_APIC_BASE, &base);
         s->cr8 = env->lapic->get_cr8(env->lapic_ctx, cpu->id);
     }
+    if (cpu->vm->split && !cpu->vm->away) { /* the kernel's stays as it is */
+        struct kvm_sregs now;
+
+        if (kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &now) == 0) {
+            base = now.apic_base;
+            s->cr8 = now.cr8;
+        }
+    }
     s->apic_base = base;
     if ((st->cr0 & X86_CR0_PG) && (st->cr4 & X86_CR4_PAE) && !(st->efer & X86_EFER_LMA)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
@@ -351,7 +359,7 @@ static const struct state_msr {
 };
 
 #define STATE_MSRS (countof(state_msrs) + 2 * X86_MTRR_VAR)
-_Static_assert(STATE_MSRS <= KVM_MSRS_MAX, "they fit into one call");
+_Static_assert(STATE_MSRS <= KVM_MSRS_MAX && STATE_MSRS <= 64, "one call, a bit for each");
 
 static struct state_msr state_msr(unsigned n)
 {
@@ -366,67 +374,71 @@ static struct state_msr state_msr(unsigned n)
 }
 
 /*
- * A kernel stops at the first MSR that it does not have or whose value it refuses. Such an MSR
- * keeps what the kernel has for it, and is remembered here, so that a change of engine loses
- * nothing.
+ * KVM_GET_MSRS or KVM_SET_MSRS for all of them. A kernel stops at the first that it does not have
+ * or whose value it refuses: its bit is set in *refused, and the rest is tried again behind it.
  */
-static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
+static int msrs_transfer(struct kvm_cpu *cpu, unsigned long request, struct kvm_msr_entry *all,
+                         uint64_t *refused)
 {
     struct kvm_msr_buf b;
     struct kvm_msrs *m = kvm_msrs_in(&b);
     unsigned done = 0;
 
+    *refused = 0;
     while (done < STATE_MSRS) {
-        unsigned n = 0;
+        unsigned n = (unsigned)STATE_MSRS - done;
         int rc;
 
-        for (unsigned i = done; i < STATE_MSRS; i++, n++) {
-            struct state_msr one = state_msr(i);
-
-            m->entries[n] = (struct kvm_msr_entry){.index = one.index};
-            memcpy(&m->entries[n].data, (const uint8_t *)st + one.offset, 8);
-        }
+        memcpy(m->entries, all + done, n * sizeof(*all));
         m->nmsrs = n;
-        rc = kvm_cpu_ioctl_p(cpu, KVM_SET_MSRS, m);
+        rc = kvm_cpu_ioctl_p(cpu, request, m);
         if (rc < 0)
             return rc;
-        for (unsigned i = 0; i < (unsigned)rc && i < n; i++)
-            cpu->msr_lost &= ~(1ull << (done + i));
-        done += (unsigned)rc;
-        if (done < STATE_MSRS) {
-            cpu->msr_lost |= 1ull << done;
-            cpu->msr_kept[done] = m->entries[rc].data;
-            done++;
-        }
+        n = (unsigned)min_u64((unsigned)rc, n);
+        memcpy(all + done, m->entries, n * sizeof(*all));
+        done += n;
+        if (done < STATE_MSRS)
+            *refused |= 1ull << done++;
     }
     return 0;
 }
 
+/*
+ * An MSR that the kernel refuses keeps what the kernel has for it, and the value is remembered
+ * here, so that a change of engine loses nothing.
+ */
+static int msrs_write(struct kvm_cpu *cpu, const struct x86_state *st)
+{
+    struct kvm_msr_entry all[STATE_MSRS];
+
+    for (unsigned i = 0; i < STATE_MSRS; i++) {
+        struct state_msr one = state_msr(i);
+
+        all[i] = (struct kvm_msr_entry){.index = one.index};
+        memcpy(&all[i].data, (const uint8_t *)st + one.offset, 8);
+        cpu->msr_kept[i] = all[i].data;
+    }
+    return msrs_transfer(cpu, KVM_SET_MSRS, all, &cpu->msr_lost);
+}
+
 static int msrs_read(struct kvm_cpu *cpu, struct x86_state *st)
 {
-    struct kvm_msr_buf b;
-    struct kvm_msrs *m = kvm_msrs_in(&b);
-    unsigned done = 0;
+    struct kvm_msr_entry all[STATE_MSRS];
+    uint64_t refused;
+    int rc;
 
-    while (done < STATE_MSRS) {
-        unsigned n = 0;
-        int rc;
-
-        for (unsigned i = done; i < STATE_MSRS; i++, n++)
-            m->entries[n] = (struct kvm_msr_entry){.index = state_msr(i).index};
-        m->nmsrs = n;
-        rc = kvm_cpu_ioctl_p(cpu, KVM_GET_MSRS, m);
-        if (rc < 0)
-            return rc;
-        for (unsigned i = 0; i < (unsigned)rc && i < n; i++)
-            memcpy((uint8_t *)st + state_msr(done + i).offset, &m->entries[i].data, 8);
-        done += (unsigned)rc;
-        if (done < STATE_MSRS)
-            done++; /* not there */
-    }
+    for (unsigned i = 0; i < STATE_MSRS; i++)
+        all[i] = (struct kvm_msr_entry){.index = state_msr(i).index};
+    rc = msrs_transfer(cpu, KVM_GET_MSRS, all, &refused);
+    if (rc < 0)
+        return rc;
     for (unsigned i = 0; i < STATE_MSRS; i++) {
+        uint8_t *to = (uint8_t *)st + state_msr(i).offset;
+
         if (cpu->msr_lost >> i & 1)
-            memcpy((uint8_t *)st + state_msr(i).offset, &cpu->msr_kept[i], 8);
+            memcpy(to, &cpu->msr_kept[i], 8);
+        else if (!(refused >> i & 1))
+            memcpy(to, &all[i].data, 8);
     }
     return 0;
 }
@@ -579,6 +591,15 @@ static int failed(const struct kvm_cpu *cpu, struct error *err, int rc, const ch
     return error_set(err, rc, "vCPU %u: KVM does not %s: %s", cpu->id, what, strerror(-rc));
 }
 
+/* With local APICs in the kernel it is there that a vCPU sleeps. */
+static int mp_write(struct kvm_cpu *cpu, const struct x86_state *st)
+{
+    struct kvm_mp_state m = {.mp_state = st->mp_state == X86_MP_HALTED ? KVM_MP_STATE_HALTED
+                                                                       : KVM_MP_STATE_RUNNABLE};
+
+    return kvm_cpu_ioctl_p(cpu, KVM_SET_MP_STATE, &m);
+}
+
 int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error *err)
 {
     struct kvm_regs regs;
@@ -609,12 +630,19 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
     rc = kvm_cpu_ioctl_p(cpu, KVM_SET_VCPU_EVENTS, &events);
     if (rc < 0)
         return failed(cpu, err, rc, "take these pending events");
-    cpu->halted = in->mp_state == X86_MP_HALTED;
+    if (cpu->vm->split)
+        rc = mp_write(cpu, in);
+    if (rc < 0)
+        return failed(cpu, err, rc, "take this state of activity");
+    cpu->stale = true;
+    cpu->halted = !cpu->vm->split && in->mp_state == X86_MP_HALTED;
     cpu->shutdown = in->mp_state == X86_MP_SHUTDOWN;
     /* what the last exit told is no longer true */
     cpu->run->if_flag = (in->rflags & X86_FL_IF) != 0;
     cpu->run->ready_for_interrupt_injection = 0;
     cpu->run->apic_base = sregs.apic_base;
+    cpu->run->s.regs.regs = regs;
+    cpu->pass = false;
     atomic_store(&cpu->irq_signal, true);
     return 0;
 }
@@ -624,6 +652,7 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
     struct kvm_regs regs;
     struct kvm_sregs2 sregs;
     struct kvm_vcpu_events events;
+    uint32_t activity = KVM_MP_STATE_RUNNABLE;
     int rc;
 
     memset(out, 0, sizeof(*out));
@@ -638,6 +667,8 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
         rc = msrs_read(cpu, out);
     if (rc == 0)
         rc = debug_read(cpu, out);
+    if (rc == 0 && cpu->vm->split)
+        rc = kvm_mp_state(cpu, &activity);
     if (rc < 0)
         return failed(cpu, err, rc, "give its state");
     regs_in(&regs, out);
@@ -647,6 +678,8 @@ int kvm_state_get(struct kvm_cpu *cpu, struct x86_state *out, struct error *err)
         out->nmi_pending = true;
     out->tsc_offset = kvm_tsc_offset(cpu);
     atomic_store(&cpu->tsc_offset, out->tsc_offset);
-    out->mp_state = cpu->shutdown ? X86_MP_SHUTDOWN : cpu->halted ? X86_MP_HALTED : X86_MP_RUNNING;
+    out->mp_state = cpu->shutdown                                    ? X86_MP_SHUTDOWN
+                    : cpu->halted || activity == KVM_MP_STATE_HALTED ? X86_MP_HALTED
+                                                                     : X86_MP_RUNNING;
     return 0;
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs bare-metal test images and says whether all their checks passed:
-#     run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE] IMAGE...
+#     run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE]... IMAGE...
 # An image passes if its last line counts no failure and it ends with code 0 at port 0xF4. XHYVE names
 # the program (build/xhyve of this tree if not set); "qemu" is the peer, to see whether a check or the
 # CPU is wrong.
@@ -8,17 +8,17 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 xhyve=${XHYVE:-$here/../../../build/xhyve}
 engine=soft
-set=cpu.model=host
+set=
 while :; do
     case ${1-} in
     --engine) engine=$2 ;;
-    --set) set=$2 ;;
+    --set) set="$set -o $2" ;;
     *) break ;;
     esac
     shift 2
 done
 [ $# -gt 0 ] || {
-    echo "usage: run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE] IMAGE..." >&2
+    echo "usage: run.sh [--engine soft|soft,interp|kvm|qemu] [--set KEY=VALUE]... IMAGE..." >&2
     exit 2
 }
 out=$(mktemp)
@@ -39,7 +39,7 @@ for image; do
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;
     *)
-        timeout 20 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host -o "$set" -l com1,stdio \
+        timeout 20 "$xhyve" --engine "$engine" -m 64M -o cpu.model=host $set -l com1,stdio \
             -l pc-testdev -s 0:0,hostbridge -s 31,lpc -f multiboot,"$image" \
             >"$out" 2>"$out.err" </dev/null || rc=$?
         ;;

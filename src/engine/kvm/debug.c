@@ -1,0 +1,119 @@
+#include <errno.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "engine/kvm/internal.h"
+
+/*
+ * A debugger's breakpoints and steps by KVM_SET_GUEST_DEBUG. The kernel keeps the guest's own debug
+ * registers meanwhile: it reads what it wrote, and what it wrote does not act.
+ */
+
+#define DR6_STEP (1u << 14)
+#define DR7_FIXED (1u << 10)
+#define DR7_EXACT (1u << 9) /* GE: of no effect since the P6, and what debuggers set */
+
+/* DR7's two bits for each kind and for each length. Intel SDM Vol.3, debug registers. */
+static int field_of(const struct vcpu_breakpoint *p, struct error *err)
+{
+    static const uint8_t kinds[] = {
+        [VCPU_BREAK_EXEC] = 0, [VCPU_BREAK_WRITE] = 1, [VCPU_BREAK_ACCESS] = 3};
+    static const int8_t lens[] = {[1] = 0, [2] = 1, [4] = 3, [8] = 2, [3] = -1, [5] = -1, -1, -1};
+
+    if (p->kind > VCPU_BREAK_ACCESS || p->len == 0 || p->len > 8 || lens[p->len] < 0 ||
+        (p->kind == VCPU_BREAK_EXEC && p->len != 1))
+        return error_set(err, -EINVAL,
+                         "a breakpoint of %u bytes: the processor has 1, 2, 4 and 8, and 1 for "
+                         "instructions",
+                         p->len);
+    if (p->addr % p->len != 0)
+        return error_set(err, -EINVAL,
+                         "a breakpoint of %u bytes at %#llx: the address must be a multiple",
+                         p->len, (unsigned long long)p->addr);
+    return kinds[p->kind] | lens[p->len] << 2;
+}
+
+static bool any_point(const struct vcpu_debug *d)
+{
+    for (unsigned i = 0; i < VCPU_BREAKS; i++) {
+        if (d->point[i].kind != VCPU_BREAK_NONE)
+            return true;
+    }
+    return false;
+}
+
+int kvm_debug(void *vcpu, const struct vcpu_debug *want, struct error *err)
+{
+    struct kvm_cpu *cpu = vcpu;
+
+    if (!cpu->vm->caps.guest_debug && (want->step || any_point(want)))
+        return error_set(err, -ENOTSUP, "this kernel's KVM has no KVM_SET_GUEST_DEBUG");
+    for (unsigned i = 0; i < VCPU_BREAKS; i++) {
+        if (want->point[i].kind != VCPU_BREAK_NONE && field_of(&want->point[i], err) < 0)
+            return -EINVAL;
+    }
+    cpu->wanted = *want;
+    return 0;
+}
+
+/* An instruction breakpoint ended the last run: RF lets that instruction through. */
+static int let_pass(struct kvm_cpu *cpu)
+{
+    struct kvm_regs r;
+    int rc;
+
+    if (!cpu->pass)
+        return 0;
+    cpu->pass = false;
+    rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &r);
+    if (rc < 0)
+        return rc;
+    r.rflags |= X86_FL_RF;
+    return kvm_cpu_ioctl_p(cpu, KVM_SET_REGS, &r);
+}
+
+int kvm_debug_begin(struct kvm_cpu *cpu, bool count)
+{
+    const struct vcpu_debug *w = &cpu->wanted;
+    struct kvm_guest_debug d;
+    int rc;
+
+    memset(&d, 0, sizeof(d));
+    if (any_point(w)) {
+        d.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+        d.arch.debugreg[7] = DR7_FIXED | DR7_EXACT;
+    }
+    if (count || w->step)
+        d.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+    for (unsigned i = 0; i < VCPU_BREAKS; i++) {
+        if (w->point[i].kind == VCPU_BREAK_NONE)
+            continue;
+        d.arch.debugreg[i] = w->point[i].addr;
+        d.arch.debugreg[7] |= 2ull << (2 * i);
+        d.arch.debugreg[7] |= (uint64_t)field_of(&w->point[i], NULL) << (16 + 4 * i);
+    }
+    rc = let_pass(cpu);
+    if (rc < 0 || memcmp(&d, &cpu->debug, sizeof(d)) == 0)
+        return rc;
+    cpu->debug = d;
+    return kvm_cpu_ioctl_p(cpu, KVM_SET_GUEST_DEBUG, &d);
+}
+
+bool kvm_debug_exit(struct kvm_cpu *cpu, struct vcpu_exit *x)
+{
+    const struct kvm_debug_exit_arch *arch = &cpu->run->debug.arch;
+    bool step = (arch->dr6 & DR6_STEP) != 0;
+
+    x->debug.points = 0;
+    for (unsigned i = 0; i < VCPU_BREAKS; i++) {
+        if (cpu->wanted.point[i].kind == VCPU_BREAK_NONE || !(arch->dr6 >> i & 1))
+            continue;
+        x->debug.points |= (uint8_t)(1u << i);
+        if (cpu->wanted.point[i].kind == VCPU_BREAK_EXEC)
+            cpu->pass = true;
+    }
+    x->debug.step = step && cpu->wanted.step;
+    if (step)
+        cpu->stats.instructions++;
+    return x->debug.step || x->debug.points != 0;
+}
