@@ -44,7 +44,10 @@ static bool make_geometry(struct block *b)
     g.physical = b->opt.physical != 0 ? b->opt.physical : g.sector;
     if (i != NULL) {
         if (b->opt.sector == 0) {
-            g.sector = i->file->sector == 4096 && i->info.size % 4096 == 0 ? 4096 : 512;
+            /* The device's own, unless a format lies between. */
+            bool large = i->info.cluster == 1 && i->file->sector == 4096;
+
+            g.sector = large && i->info.size % 4096 == 0 ? 4096 : 512;
             g.physical = i->file->physical >= 4096 ? 4096 : g.sector;
         }
         g.size = align_down(i->info.size, g.sector);
