@@ -24,8 +24,8 @@
  *
  * Clusters that lost their entry keep their count (`pending`, then `quarantine`) until their entry
  * is gone from stable storage and every call that may have looked it up has returned. Requests past
- * these calls (format.h, `locate`) are not seen: a cluster is given out again only inside a call of
- * flush, resize or close, during which the layer above has none under way.
+ * these calls (format.h, `locate`) are not seen: that none is under way on clusters that `zero`
+ * takes away is the layer above's part. Nothing else takes a cluster from where it was located.
  */
 #ifndef BLOCK_QCOW2_H
 #define BLOCK_QCOW2_H
@@ -184,6 +184,7 @@ struct qcow2 {
     bool corrupt;
     struct qcow2_alloc *allocs;
     struct qcow2_ranges pending, quarantine;
+    uint64_t pending_clusters;
     unsigned epoch; /* 0, 1 */
     uint64_t calls[2];
     unsigned quarantine_epoch;

@@ -351,6 +351,7 @@ static void begin_quarantine(struct qcow2 *q)
         return;
     q->quarantine = q->pending;
     memset(&q->pending, 0, sizeof(q->pending));
+    q->pending_clusters = 0;
     q->quarantine_epoch = q->epoch;
     q->epoch ^= 1;
     q->quarantine_stable = false;

@@ -6,7 +6,14 @@
 #include <string.h>
 
 #define RUN_MAX (4 * MIB) /* of one allocation, if a cluster is not larger */
-#define PAD_MAX 16384u    /* longer zeros are asked from the file */
+/* Of a guest that never flushes: so much waits to be given out again, in pieces and in bytes. */
+#ifdef XHYVE_HOSTILE
+#define PENDING_PIECES 4u
+#else
+#define PENDING_PIECES 1024u
+#endif
+#define PENDING_BYTES (256 * MIB)
+#define PAD_MAX 16384u /* longer zeros are asked from the file */
 
 static unsigned enter(struct qcow2 *q)
 {
@@ -251,6 +258,16 @@ int qcow2_begin_write(struct qcow2 *q)
  */
 static int make_room(struct qcow2 *q, int rc)
 {
+    if (q->pending.count >= PENDING_PIECES ||
+        q->pending_clusters << q->cluster_bits >= PENDING_BYTES) {
+        int failed;
+
+        pthread_mutex_unlock(&q->lock);
+        failed = qcow2_commit(q, true);
+        pthread_mutex_lock(&q->lock);
+        if (failed < 0)
+            return failed;
+    }
     while (rc == -EAGAIN || qcow2_cache_full(q)) {
         bool grow = rc == -EAGAIN;
 

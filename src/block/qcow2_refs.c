@@ -230,6 +230,7 @@ void qcow2_free_later(struct qcow2 *q, uint64_t first, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++)
         qcow2_set_remove(&q->metadata, first + i);
+    q->pending_clusters += count;
     if (qcow2_ranges_add(&q->pending, first, count) < 0)
         log_warn(q->log, "%s: no memory to give clusters back, some are lost until the next check",
                  q->file->name);
