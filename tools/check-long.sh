@@ -108,6 +108,11 @@ boot)
     part "boot" tools/boot-test.sh --long boot
     part "memtest86+" memtest
     ;;
+disk)
+    one "crashes amid writes to qcow2 images" tests/block/crash.sh build/tests/block/qcow2-crash \
+        --count 10000
+    part "disks of real guests" tools/boot-test.sh --long disk
+    ;;
 kvm)
     tools/guest.sh cloud >/dev/null
     mkdir -p build/boot
