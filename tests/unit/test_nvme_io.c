@@ -462,8 +462,12 @@ static void test_delete_held(void **state)
         put(d, 1, &e);
         put(d, 2, &e);
     }
+    disk->manual = true;
     ring_sq(d, 1);
     ring_sq(d, 2);
+    while (disk->count > 0)
+        disk_finish(0, 0);
+    disk->manual = false;
     assert_int_equal(admin(d, (struct sqe){.op = 0, .dw10 = 1}), 0);
     while (take(d, 1, &c, true))
         of[c.sqid]++;
