@@ -331,7 +331,7 @@ static void run_admin(struct nvme *n, const struct nvme_cmd *c)
         return;
     }
     if (status != ST_SUCCESS) {
-        /* No mistake that a person should see: drivers find out so what there is. */
+        /* No mistake that a person should see: so drivers find out what there is. */
         log_debug(n->env->log, "%s: admin command %#x (cid %u) ends with status %#x", n->env->name,
                   c->opcode, c->cid, status & ST_CODE);
         nvme_log_error(n, 0, c->cid, status, 0, c->nsid);
@@ -364,6 +364,9 @@ static bool step(struct nvme *n, unsigned qid)
         run_admin(n, &c);
         return true;
     }
+    /* What could not be completed would only take slots from other queues. */
+    if (n->cq[q->cqid].held != NULL)
+        return false;
     s = nvme_slot_get(n);
     if (s == NULL)
         return false;

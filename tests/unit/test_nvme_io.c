@@ -369,6 +369,30 @@ static void test_slots(void **state)
     nvme_stop(d);
 }
 
+/* A completion queue that nobody empties does not stop the others. */
+static void test_starve(void **state)
+{
+    struct drv *d = nvme_start("path=x,ioslots=6");
+    struct sqe e = rw(READ, 0, 1, DATA, 0);
+    struct cqe c = {0};
+
+    (void)state;
+    enable(d);
+    assert_int_equal(create_cq(d, 1, 2, 0), 0);
+    assert_int_equal(create_sq(d, 1, 32, 1), 0);
+    create_pair(d, 2, 8);
+    for (unsigned i = 0; i < 20; i++)
+        put(d, 1, &e);
+    ring_sq(d, 1);
+    assert_int_equal(disk->submitted, 2);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(run(d, 2, &e, NULL), 0);
+    for (unsigned i = 0; i < 20; i++)
+        assert_true(take(d, 1, &c, true));
+    assert_int_equal(disk->submitted, 30);
+    nvme_stop(d);
+}
+
 /* A queue is deleted, the controller reset, while commands are under way. */
 static void test_reset_inflight(void **state)
 {
@@ -438,8 +462,12 @@ static void test_delete_held(void **state)
         put(d, 1, &e);
         put(d, 2, &e);
     }
+    disk->manual = true;
     ring_sq(d, 1);
     ring_sq(d, 2);
+    while (disk->count > 0)
+        disk_finish(0, 0);
+    disk->manual = false;
     assert_int_equal(admin(d, (struct sqe){.op = 0, .dw10 = 1}), 0);
     while (take(d, 1, &c, true))
         of[c.sqid]++;
@@ -681,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_dsm),
         T(test_full),
         cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_starve),
         T(test_reset_inflight),
         T(test_delete_held),
         T(test_msix),
