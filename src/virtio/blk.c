@@ -526,7 +526,10 @@ static int blk_type_create(struct virtio *v, struct dev_env *env, const struct o
     *out = b; /* the transport destroys it if this fails */
     b->env = env;
     b->v = v;
-    b->queues = (unsigned)min_u64(queues, VIRTIO_QUEUES_MAX + 1);
+    b->queues = (unsigned)queues;
+    if (queues == 0 || queues > VIRTIO_QUEUES_MAX)
+        return error_set(err, -EINVAL, "queues=%llu: must be 1 to %u", (unsigned long long)queues,
+                         VIRTIO_QUEUES_MAX);
     rc = virtio_set_queues(v, b->queues, err);
     if (rc == 0)
         rc = block_open(env, opts, false, &events, b, &b->block, err);

@@ -166,6 +166,11 @@ fi
 
 bad "is taken twice" $boots -s 3,virtio-rnd -s 3:0,virtio-rnd
 bad "did you mean 'virtio-rnd'?" $boots -s 3,virtio-rdn
+bad "a disk needs an image" $boots -s 3,virtio-blk
+bad "/nonexistent: there is no such file" $boots -s 3,virtio-scsi,/nonexistent
+bad "at most 20 characters" $boots -s 3,virtio-blk,ram=1m,ser=123456789012345678901
+bad "queues=65: must be 1 to 64" $boots -s 3,virtio-blk,ram=1m,queues=65
+bad "queues=0: must be 1 to 62" $boots -s 3,virtio-scsi,ram=1m,queues=0
 bad "did you mean 'backend'?" $boots -s 3,uart,stdio,backed=x
 bad "is not a slot" $boots -s 3a,virtio-rnd
 bad "is not a number" $boots -c 2x

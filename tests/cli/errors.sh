@@ -63,7 +63,9 @@ bad "no device" -s 3
 bad "unknown device 'zebra'" -s 3,zebra
 bad "did you mean 'virtio-rnd'?" -s 3,virtio-rng
 bad "is taken twice, by uart and by lpc" -s 3,uart,null -s 0:3:0,lpc
-bad "unknown option 'x'; it takes no options" -s 3,virtio-rnd,x
+bad "unknown option 'x'; it takes no options" -s 3,hostbridge,x
+bad "unknown option 'x'; known: packed" -s 3,virtio-rnd,x
+bad "virtio-blk at 3: queues: 'x'" -s 3,virtio-blk,ram=1m,queues=x
 bad "uart at 3: unknown option" -s 3,uart,stdio,bakend=x
 bad "both want stdio" -s 31,lpc -l com1,stdio -s 3,uart,stdio
 bad "did you mean 'com1'?" -l con1,stdio
