@@ -30,7 +30,7 @@ done
 modules="virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio-rng
     button evdev pvpanic pvpanic-mmio"
 # Loaded where there is a controller of disks: not every guest should wait for them.
-disk_modules="virtio_blk sd_mod virtio_scsi ext4"
+disk_modules="virtio_blk sd_mod virtio_scsi ext4 crc32c_generic ahci sr_mod isofs"
 order=" "
 
 # A module's name has '_' where its file may have '-'.
