@@ -97,14 +97,14 @@ conform() {
 # On the fake, whose emulator knows no store: each to a device is a rescue, and an xAPIC's EOI is one.
 rescues() {
     end_initrd
-    rc=0
+    ended=0
     XHYVE_FAKE_FAILS=mmio timeout 300 build/tests/kvm/xhyve-fake --engine kvm --jit-cache off --stats -A -u \
         -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio -o kvm.irqchip=user \
         -f "kexec,build/guest/cloud/vmlinuz,$out/initrd,console=ttyS0 nox2apic rdinit=/end" \
-        </dev/null >$out/rescues.out 2>$out/rescues.err || rc=$?
+        </dev/null >$out/rescues.out 2>$out/rescues.err || ended=$?
     grep visits $out/rescues.err
     visits=$(sed -n 's/.* instructions for it in \([0-9]*\) visits.*/\1/p' $out/rescues.err)
-    grep -q 'a shell on KVM' $out/rescues.out && [ $rc = 1 ] && [ "${visits:-0}" -ge 500 ]
+    grep -q 'a shell on KVM' $out/rescues.out && [ $ended = 1 ] && [ "${visits:-0}" -ge 500 ]
 }
 
 one "Debian's cloud kernel to a shell through a rescue for each store to a device" rescues

@@ -434,7 +434,7 @@ static void op_reopen(struct run *r)
     for (uint64_t i = 0; r->file->faults != faults && i < r->sectors; i++)
         set_copy(&r->model[i].live, &r->model[i].crash);
     check(r, &r->file->f, !(r->file->faults > 0), "closed");
-    r->q = open_image(r, &r->file->f, false, 64 << rng_below(&r->rng, 3), &err);
+    r->q = open_image(r, &r->file->f, false, 64ull << rng_below(&r->rng, 3), &err);
     if (r->q == NULL)
         fail(r, "open again: %s", err.text);
     if (r->set->faults && !(r->file->faults > 0))
@@ -546,7 +546,7 @@ static void start(struct run *r)
     }
     if (r->failed)
         return;
-    r->q = open_image(r, &r->file->f, false, 64 << rng_below(&r->rng, 3), &err);
+    r->q = open_image(r, &r->file->f, false, 64ull << rng_below(&r->rng, 3), &err);
     if (r->q == NULL) {
         fail(r, "open: %s", err.text);
         return;

@@ -478,7 +478,7 @@ static void test_widths(void **state)
 
 static char *dir; /* of its files */
 
-static int shell(const char *fmt, ...)
+static int __attribute__((format(printf, 1, 2))) shell(const char *fmt, ...)
 {
     char line[2048];
     va_list ap;

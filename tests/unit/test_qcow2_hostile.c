@@ -44,7 +44,8 @@ static uint8_t *good_image(uint64_t *s, uint64_t *len)
         uint64_t at = align_down(rng(s) % o.size, 512);
 
         memset(data, i + 1, 1 << 16);
-        iov = (struct iovec){.iov_base = data, .iov_len = min_u64(512 << rng(s) % 8, o.size - at)};
+        iov =
+            (struct iovec){.iov_base = data, .iov_len = min_u64(512ull << rng(s) % 8, o.size - at)};
         assert_int_equal(qcow2_write(q, at, &iov, 1), 0);
         if (i % 3 == 0)
             assert_int_equal(qcow2_zero(q, at, iov.iov_len, i % 2 == 0), 0);
