@@ -62,6 +62,10 @@ bad "'1:2:3:4' is not a slot" -s 1:2:3:4,hostbridge
 bad "no device" -s 3
 bad "unknown device 'zebra'" -s 3,zebra
 bad "did you mean 'virtio-rnd'?" -s 3,virtio-rng
+bad "'/x' is no port; wanted hd:PATH or cd:PATH" -s 3,ahci,/x
+bad "ahci at 3: unknown option 'serial'" -s 3,ahci,hd:/x,serial=1
+bad "port 32: ports go from 0 to 31" -s 3,ahci -o pci.0.3.0.port.32.type=hd
+bad "type=floppy; wanted hd or cd" -s 3,ahci -o pci.0.3.0.port.0.type=floppy
 bad "is taken twice, by uart and by lpc" -s 3,uart,null -s 0:3:0,lpc
 bad "unknown option 'x'; it takes no options" -s 3,hostbridge,x
 bad "unknown option 'x'; known: packed" -s 3,virtio-rnd,x
