@@ -81,6 +81,7 @@ static int run(const struct cli *cli)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGUSR1);
     sigaddset(&signals, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     if (pidfile != NULL && cli_pidfile_create(pidfile, &err) < 0)

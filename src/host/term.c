@@ -84,7 +84,7 @@ static const struct {
     {SIGFPE, true, "SIGFPE"},   {SIGABRT, false, "SIGABRT"},
 };
 
-static const int loop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+static const int loop_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 
 /* printf may not be called in a handler. */
 static size_t put_text(char *to, size_t at, size_t cap, const char *text)

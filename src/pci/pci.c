@@ -404,6 +404,19 @@ int pci_options_check(const struct pci_ops *ops, const struct config *node, cons
     return options_check(node, ops->options, ops->option_count, not_options, what, err);
 }
 
+void pci_refresh(struct pci *p)
+{
+    for (unsigned i = 0; i < p->func_count; i++) {
+        struct pci_func *f = p->funcs[i];
+
+        if (f->ops->refresh == NULL)
+            continue;
+        pthread_mutex_lock(&f->env->lock);
+        f->ops->refresh(f->impl);
+        pthread_mutex_unlock(&f->env->lock);
+    }
+}
+
 int pci_insert(struct pci *p, unsigned bus, unsigned slot, unsigned func, unsigned unit,
                const char *path, bool force, struct error *err)
 {

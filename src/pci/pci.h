@@ -37,6 +37,8 @@ struct pci_ops {
     void (*cfg_written)(void *dev, unsigned offset, unsigned size);
     /* A read of configuration space is about to happen; may be NULL. */
     void (*cfg_read)(void *dev, unsigned offset, unsigned size);
+    /* What is behind the device, an image, may have another size: look. May be NULL. */
+    void (*refresh)(void *dev);
     /*
      * Before anything is saved: ends what the device has under way (requests to a disk), and begins
      * nothing new until the VM's clock goes on. May be NULL.
@@ -107,6 +109,9 @@ int pci_options_parse(const struct pci_ops *ops, struct config *node, const char
                       const char *what, struct error *err);
 int pci_options_check(const struct pci_ops *ops, const struct config *node, const char *what,
                       struct error *err);
+
+/* pci_ops.refresh of every function; their locks are taken. The loop's thread. */
+void pci_refresh(struct pci *p);
 
 /* pci_ops.insert of the function there; its lock is taken. -ENODEV. Any thread. */
 int pci_insert(struct pci *p, unsigned bus, unsigned slot, unsigned func, unsigned unit,

@@ -169,6 +169,16 @@ static int ahci_insert(void *dev, unsigned unit, const char *path, bool force, s
     return d->ops->insert(d, path, force, err);
 }
 
+static void ahci_refresh(void *dev)
+{
+    struct ahci *a = dev;
+
+    for (unsigned i = 0; i < a->ports; i++) {
+        if (a->port[i].dev != NULL)
+            block_refresh(a->port[i].dev->block);
+    }
+}
+
 /* ---- state ---- */
 
 static const struct state_field ahci_state[] = {
@@ -262,7 +272,7 @@ static void ahci_loaded(void *dev)
     .options = ahci_port_options, .option_count = countof(ahci_port_options),                      \
     .destroy = ahci_destroy, .reset = ahci_power_on, .bar_read = ahci_bar_read,                    \
     .bar_write = ahci_bar_write, .save = ahci_save, .load = ahci_load, .loaded = ahci_loaded,      \
-    .insert = ahci_insert
+    .insert = ahci_insert, .refresh = ahci_refresh
 
 const struct pci_ops ahci_ops = {
     .name = "ahci",

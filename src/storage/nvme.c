@@ -217,6 +217,13 @@ static void disk_changed(void *ctx)
     nvme_run(n);
 }
 
+static void nvme_refresh(void *dev)
+{
+    struct nvme *n = dev;
+
+    block_refresh(n->block);
+}
+
 static const struct block_events disk_events = {.changed = disk_changed};
 
 /* ---- the device ---- */
@@ -364,6 +371,7 @@ const struct pci_ops nvme_ops = {
     .bar_read = nvme_bar_read,
     .bar_write = nvme_bar_write,
     .quiesce = nvme_quiesce,
+    .refresh = nvme_refresh,
     .save = nvme_save,
     .load = nvme_load,
 };

@@ -41,7 +41,7 @@ int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, str
 #define VIRTIO_PCI_OPS                                                                             \
     .destroy = virtio_pci_destroy, .reset = virtio_pci_reset, .bar_read = virtio_pci_bar_read,     \
     .bar_write = virtio_pci_bar_write, .cfg_written = virtio_pci_cfg_written,                      \
-    .cfg_read = virtio_pci_cfg_read, .quiesce = virtio_pci_quiesce, .save = virtio_pci_save,       \
-    .load = virtio_pci_load
+    .cfg_read = virtio_pci_cfg_read, .quiesce = virtio_pci_quiesce, .refresh = virtio_pci_refresh, \
+    .save = virtio_pci_save, .load = virtio_pci_load
 
 #endif

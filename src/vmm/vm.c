@@ -32,6 +32,10 @@ void vm_stop(struct vm *vm, enum vm_status status)
 
 void vm_signal(struct vm *vm, int signo)
 {
+    if (signo == SIGUSR1) {
+        pci_refresh(vm->pci);
+        return;
+    }
     if (signo == SIGUSR2) {
         vm_change_engine(vm);
         return;

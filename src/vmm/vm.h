@@ -38,6 +38,7 @@ void vm_destroy(struct vm *vm); /* NULL is allowed */
 int vm_run(struct vm *vm);
 
 /*
+ * SIGUSR1: disks look at the sizes of their images again.
  * SIGUSR2: the engines soft and kvm change places (needs cpu.model=portable).
  * SIGTERM and the like: the first presses the ACPI power button, a second one ends the VM. Without
  * ACPI tables the first ends it (VM_POWEROFF).

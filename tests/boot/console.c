@@ -18,10 +18,9 @@
  *     expect [SECONDS] TEXT   TEXT appears after the last match
  *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no
  * newline clock SECONDS           the guest's clock is that close to the host's signal NAME TERM,
- * INT or HUP to the VM mark NAME               prints the time since the start and the VM's memory
- *     host COMMAND            a shell's command on the host; must end with 0
- *     include FILE            more of these, from a file beside the scenario
- *     status N [SECONDS]      the VM ends with exit status N
+ * INT, HUP or USR1 to the VM mark NAME               prints the time since the start and the VM's
+ * memory host COMMAND            a shell's command on the host; must end with 0 include FILE more
+ * of these, from a file beside the scenario status N [SECONDS]      the VM ends with exit status N
  *     says TEXT               standard error holds TEXT by now
  *     never TEXT              anywhere in the file: TEXT ends the test as failed
  *
@@ -511,10 +510,11 @@ static bool check_clock(struct play *p, unsigned seconds)
 
 static bool send_signal(struct play *p, const char *name)
 {
-    int signo = strcmp(name, "TERM") == 0  ? SIGTERM
-                : strcmp(name, "INT") == 0 ? SIGINT
-                : strcmp(name, "HUP") == 0 ? SIGHUP
-                                           : 0;
+    int signo = strcmp(name, "TERM") == 0   ? SIGTERM
+                : strcmp(name, "INT") == 0  ? SIGINT
+                : strcmp(name, "HUP") == 0  ? SIGHUP
+                : strcmp(name, "USR1") == 0 ? SIGUSR1
+                                            : 0;
 
     if (signo == 0)
         die(p->scenario, "unknown signal '%s'", name);
