@@ -16,11 +16,13 @@
  *                         played beside boot
  * What happens, in order:
  *     expect [SECONDS] TEXT   TEXT appears after the last match
- *     send TEXT               types a line; \xHH is a byte, and a line that ends in \c has no
- * newline clock SECONDS           the guest's clock is that close to the host's signal NAME TERM,
- * INT, HUP or USR1 to the VM mark NAME               prints the time since the start and the VM's
- * memory host COMMAND            a shell's command on the host; must end with 0 include FILE more
- * of these, from a file beside the scenario status N [SECONDS]      the VM ends with exit status N
+ *     send TEXT               types a line; \xHH is a byte, \c at the end: no newline
+ *     clock SECONDS           the guest's clock is that close to the host's
+ *     signal NAME             TERM, INT, HUP or USR1 to the VM
+ *     mark NAME               prints the time since the start and the VM's memory
+ *     host COMMAND            a shell's command on the host; must end with 0
+ *     include FILE            more of these, from a file beside the scenario
+ *     status N [SECONDS]      the VM ends with exit status N
  *     says TEXT               standard error holds TEXT by now
  *     never TEXT              anywhere in the file: TEXT ends the test as failed
  *
