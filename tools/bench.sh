@@ -1,8 +1,9 @@
 #!/bin/bash
 # make bench: xhyve beside qemu without KVM (-accel tcg) and the host, in turns, RUNS times (3).
-#     make bench                      both parts
+#     make bench                      all parts
 #     make bench PART=programs        static programs: the host, xhyve, qemu (tools/bench-programs.sh)
 #     make bench PART=boot            a boot: xhyve, qemu's machines (tools/bench-boot.sh)
+#     make bench PART=disk            a disk: xhyve, qemu (tools/bench-disk.sh)
 # The tables are left in build/bench.txt and the measurements in build/bench.raw. In the environment
 # or behind make bench:
 #     RUNS=5                          more turns
@@ -17,10 +18,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUNS=${RUNS:-3} SCALE=${SCALE:-1} XHYVE=${XHYVE:-build/xhyve} XHYVE_FLAGS=${XHYVE_FLAGS-}
 case ${PART:-all} in
-programs | boot) parts=$PART ;;
-all) parts="programs boot" ;;
+programs | boot | disk) parts=$PART ;;
+all) parts="programs boot disk" ;;
 *)
-    echo "bench: PART is programs or boot" >&2
+    echo "bench: PART is programs, boot or disk" >&2
     exit 2
     ;;
 esac
@@ -58,7 +59,25 @@ cat >"$tree/bench-boot" <<'INIT'
 echo bench-init
 exec /init
 INIT
-chmod 755 "$tree/bench-programs" "$tree/bench-boot"
+cat >"$tree/bench-disk" <<'INIT'
+#!/bin/sh
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for list in order order.disk; do
+    while read -r module; do
+        [ -z "$module" ] || insmod "/lib/modules/$module.ko" 2>/dev/null
+    done <"/lib/modules/$list"
+done
+read -r seconds </bench-seconds
+echo # the firmware leaves a line begun
+/xdisk /dev/vda "$seconds" </dev/null 2>&1
+poweroff -f
+INIT
+chmod 755 "$tree/bench-programs" "$tree/bench-boot" "$tree/bench-disk"
+cp build/bench/xdisk "$tree/xdisk"
+echo "${DISK_SECONDS:-2}" >"$tree/bench-seconds"
 build/bench/xbench names | while read -r name group; do
     case " ${BENCH_ONLY:-$name} " in *" $name "*) echo "$name $group" ;; esac
 done >build/bench/names
