@@ -56,7 +56,7 @@ struct run {
     uint64_t sectors, room; /* of the disk */
     uint64_t tag;
     unsigned crash_one_in;
-    bool failed;
+    bool failed, big; /* big: tables of the smallest clusters become full */
     uint64_t crashes, crash_size_min, qemu_checks;
     char what[160];
 };
@@ -263,14 +263,16 @@ static void use_again(struct run *r, struct bfile *f)
         fail(r, "mending: %s", err.text);
 }
 
-static void crash(void *ctx)
+/* Before a flush most is still open. */
+static void crash(void *ctx, bool flush)
 {
     struct run *r = ctx;
     struct error err = {0};
     struct bfile *f;
     struct qcow2 *q;
 
-    if (r->failed || r->crash_one_in == 0 || rng_below(&r->crash_rng, r->crash_one_in) != 0)
+    if (r->failed || r->crash_one_in == 0 ||
+        rng_below(&r->crash_rng, flush ? min_u64(r->crash_one_in, 3) : r->crash_one_in) != 0)
         return;
     r->crashes++;
     f = record_crash(r->file, &r->crash_rng, false);
@@ -324,6 +326,8 @@ static void op_range(struct run *r, uint64_t *first, uint64_t *count)
 {
     uint64_t per = r->q->cluster / SECTOR, most = rng_below(&r->rng, 4) == 0 ? 12 * per : 2 * per;
 
+    if (r->big && rng_below(&r->rng, 2) == 0)
+        most = 6000;
     *count = 1 + rng_below(&r->rng, min_u64(max_u64(most, 8), r->sectors));
     *first = rng_below(&r->rng, r->sectors - *count + 1);
     if (rng_below(&r->rng, 3) == 0) { /* whole clusters */
@@ -407,7 +411,7 @@ static void op_resize(struct run *r)
     if (r->q->version < 3 && r->q->header.snapshots > 0)
         return;
     size = old + rng_below(&r->rng, 64 * per);
-    if (size > most || rng_below(&r->rng, 3) == 0)
+    if (size > most || r->big || rng_below(&r->rng, 3) == 0)
         size = 1 + old / 2 + rng_below(&r->rng, old / 2 + 1);
     model_room(r, max_u64(size, old));
     for (uint64_t i = size; i < old; i++)
@@ -453,7 +457,10 @@ static void setup_new(struct run *r)
     o.version = rng_below(&r->rng, 4) == 0 ? 2 : 3;
     o.lazy_refcounts = o.version == 3 && rng_below(&r->rng, 4) == 0;
     o.zstd = o.version == 3 && rng_below(&r->rng, 4) == 0;
+    r->big = b == 9 && rng_below(&r->rng, 2) == 0;
     o.size = SECTOR * (1 + rng_below(&r->rng, (b > 16 ? 8 : 100) * max_u64(o.cluster / SECTOR, 8)));
+    if (r->big)
+        o.size = SECTOR * (2000 + rng_below(&r->rng, 30000));
     snprintf(r->what, sizeof(r->what), "version %u, clusters of %u, %" PRIu64 " bytes", o.version,
              o.cluster, o.size);
     if (qcow2_create(&r->file->f, &o, &err) < 0)
@@ -541,6 +548,7 @@ static void start(struct run *r)
         r->base = r->set->images.gl_pathv[pick];
         snprintf(r->what, sizeof(r->what), "%s", r->base);
         record_load(r->file, r->base);
+        r->big = strstr(r->base, "/grow") != NULL;
     } else {
         setup_new(r);
     }
@@ -573,7 +581,7 @@ static bool sequence(const struct settings *set, uint64_t seed, uint64_t *crashe
     } else {
         r.crash_one_in = 1 + (unsigned)rng_below(&r.rng, 30);
     }
-    if (r.q != NULL && r.q->cluster_bits > 16) /* these take longer to look at */
+    if (r.big || (r.q != NULL && r.q->cluster_bits > 16)) /* these take longer to look at */
         r.crash_one_in *= 8;
     r.file->before = crash;
     r.file->ctx = &r;

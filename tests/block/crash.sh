@@ -23,6 +23,11 @@ make() { # NAME SOURCE OPTIONS [convert's arguments]
 for bits in 1 2 4 8 16 32 64; do
     make "refcount$bits" small "cluster_size=512,refcount_bits=$bits"
 done
+for bits in 16 32 64; do # refcount tables of one cluster, which become full
+    for n in 1 2 3; do
+        qemu-img create -q -f qcow2 -o "cluster_size=512,refcount_bits=$bits" "grow$bits-$n.qcow2" 12M
+    done
+done
 make v2 large compat=0.10,cluster_size=4096
 make v3 large cluster_size=65536
 make huge large cluster_size=2M

@@ -140,7 +140,7 @@ static int record_write(struct bfile *f, uint64_t offset, const struct iovec *io
     int rc;
 
     if (r->before != NULL)
-        r->before(r->ctx);
+        r->before(r->ctx, false);
     rc = fault(r);
     if (rc < 0 && r->fault != FAULT_SHORT)
         return rc;
@@ -167,7 +167,7 @@ static int record_flush(struct bfile *f)
     int rc;
 
     if (r->before != NULL)
-        r->before(r->ctx);
+        r->before(r->ctx, true);
     rc = fault(r);
     if (rc < 0)
         return rc;
@@ -193,7 +193,7 @@ static int record_zero(struct bfile *f, uint64_t offset, uint64_t len, bool punc
 
     (void)punch;
     if (r->before != NULL)
-        r->before(r->ctx);
+        r->before(r->ctx, false);
     rc = fault(r);
     if (rc == 0 && offset < r->size)
         put_bytes(r, offset, NULL, min_u64(len, r->size - offset));

@@ -43,7 +43,7 @@ struct record {
     enum record_fault fault;
     uint64_t faults; /* calls that failed so far */
     /* Before each write and flush. */
-    void (*before)(void *ctx);
+    void (*before)(void *ctx, bool flush);
     void *ctx;
 };
 
