@@ -44,7 +44,10 @@ static bool make_geometry(struct block *b)
     g.physical = b->opt.physical != 0 ? b->opt.physical : g.sector;
     if (i != NULL) {
         if (b->opt.sector == 0) {
-            g.sector = i->file->sector == 4096 && i->info.size % 4096 == 0 ? 4096 : 512;
+            /* The device's own, unless a format lies between. */
+            bool large = i->info.cluster == 1 && i->file->sector == 4096;
+
+            g.sector = large && i->info.size % 4096 == 0 ? 4096 : 512;
             g.physical = i->file->physical >= 4096 ? 4096 : g.sector;
         }
         g.size = align_down(i->info.size, g.sector);
@@ -134,7 +137,7 @@ void block_close(struct block *b)
 {
     if (b == NULL)
         return;
-    block_drain_all(b);
+    block_drain(b);
     destroy(b);
 }
 
@@ -147,11 +150,11 @@ void block_refresh(struct block *b)
 {
     if (b->image == NULL)
         return;
+    block_quiet(b);
     b->image->format->info(b->image->image, &b->image->info);
-    if (make_geometry(b)) {
+    if (make_geometry(b))
         b->changed = true;
-        block_settle(b);
-    }
+    block_settle(b); /* of what was finished meanwhile, too */
 }
 
 int block_insert(struct block *b, const char *path, struct error *err)
@@ -165,7 +168,7 @@ int block_insert(struct block *b, const char *path, struct error *err)
         rc = block_image_open(&b->opt, path, b->env->log, &new, err);
     if (rc < 0)
         return rc;
-    block_drain_all(b);
+    block_finish(b);
     b->image = new;
     block_image_close(old, b->env->log);
     make_geometry(b);

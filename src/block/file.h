@@ -23,7 +23,10 @@ struct bfile_ops {
      * -ENXIO: a format whose last cluster may be cut takes that for success.
      */
     int (*read)(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count);
-    /* A write behind the end makes the file longer, unless it is a device: -ENOSPC. */
+    /*
+     * A write behind the end makes the file longer (with fd_align above 1 perhaps up to a multiple
+     * of that), unless it is a device: -ENOSPC.
+     */
     int (*write)(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count);
     /* All writes that have returned are on stable storage. */
     int (*flush)(struct bfile *f);

@@ -62,7 +62,7 @@ static void start(struct block *b)
     }
     if (i->info.cluster == 1 && i->file->fd >= 0 && aio_has_uring(b->aio))
         job->op = AIO_FLUSH; /* there is nothing but the file's content */
-    aio_submit(b->aio, job);
+    block_job(b, job);
 }
 
 /* One flush of the file serves all that are ready; those that come meanwhile wait for the next. */
@@ -103,7 +103,7 @@ void block_flush_result(struct block *b)
     /* The kernel cancels what a thread has submitted that ends meanwhile (a vCPU, say). */
     if (job->op == AIO_FLUSH && (rc == -ECANCELED || rc == -EAGAIN || rc == -EINTR)) {
         *job = (struct aio_job){.op = AIO_CALL, .call = flush_call};
-        aio_submit(b->aio, job);
+        block_job(b, job);
         return;
     }
     end(b);

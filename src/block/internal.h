@@ -67,6 +67,7 @@ struct op {
     uint64_t done;  /* bytes that are finished */
     uint64_t piece; /* bytes of the part under way, from done on */
     bool direct;    /* the part goes past the format */
+    bool plain;     /* the format has nothing but the file's bytes */
     bool troubled;  /* has failed; counted in block.troubled */
     /* The first byte of the part in r->iov, and the part's pieces of memory. */
     unsigned index;
@@ -88,6 +89,7 @@ struct block {
     struct aio *aio; /* NULL: no loop, all is done inside block_submit */
     struct loop_fd *watch;
     unsigned plugged;
+    unsigned jobs; /* under way there */
 
     struct op *first, *last; /* active: submitted, not done */
     unsigned zeros;          /* active ones that are ZERO or DISCARD */
@@ -127,7 +129,11 @@ static inline bool op_is_write(const struct op *op)
 void block_process(struct block *b);
 /* What is finished will be told by the loop; without one, it is now. */
 void block_settle(struct block *b);
-void block_drain_all(struct block *b);
+void block_job(struct block *b, struct aio_job *job);
+/* Waits until no call of the format is under way, without calling a `done`. */
+void block_quiet(struct block *b);
+/* Waits until every request is finished, those that are held, too; no `done` is called. */
+void block_finish(struct block *b);
 
 /* op.c */
 void block_complete(struct block *b, struct block_request *r, int rc); /* `done` comes later */

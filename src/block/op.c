@@ -279,7 +279,7 @@ static int zero_call(struct op *op, uint64_t offset)
 
     if (op->r->op == BLOCK_ZERO)
         return i->format->zero(i->image, offset, op->piece, op->r->punch);
-    if (i->info.cluster > 1)
+    if (!op->plain)
         rc = i->format->zero(i->image, offset, op->piece, true);
     else if (i->file->ops->discard != NULL)
         rc = i->file->ops->discard(i->file, offset, op->piece);
@@ -318,6 +318,7 @@ static int op_prepare(struct op *op)
     int rc = 0;
 
     op->direct = false;
+    op->plain = op->b->image->info.cluster == 1;
     op->state = OP_RUNS;
     if (op_is_zero(op))
         op->piece = min_u64(op->r->len - op->done, ZERO_PIECE);
@@ -343,8 +344,8 @@ static void op_written(struct op *op)
 {
     bool fua = op->r->fua;
 
-    /* Written through a format, its own tables are not stable because the file is opened so. */
-    if (op->b->opt.sync && op->b->image->info.cluster > 1)
+    /* O_DSYNC makes writes of the file stable, but no format's tables, and zeros not everywhere. */
+    if (op->b->opt.sync && (!op->plain || op->r->op == BLOCK_ZERO))
         fua = true;
     if (fua && (op->r->op == BLOCK_WRITE || op->r->op == BLOCK_ZERO))
         block_flush_wait(op);
@@ -364,7 +365,7 @@ void block_op_start(struct op *op)
     while (op->done < op->r->len) {
         rc = op_prepare(op);
         if (rc == 0 && b->aio != NULL) {
-            aio_submit(b->aio, &op->job);
+            block_job(b, &op->job);
             return;
         }
         if (rc == 0) {
@@ -400,7 +401,7 @@ void block_op_result(struct op *op)
         direct_end(op);
         if (again) {
             op->job = (struct aio_job){.op = AIO_CALL, .call = op_call};
-            aio_submit(op->b->aio, &op->job);
+            block_job(op->b, &op->job);
             return;
         }
     }

@@ -24,18 +24,31 @@ static void run_done(struct block *b)
     block_unplug(b);
 }
 
-void block_process(struct block *b)
+void block_job(struct block *b, struct aio_job *job)
+{
+    b->jobs++;
+    aio_submit(b->aio, job);
+}
+
+/* What is back goes on, or joins those whose `done` is to be called. */
+static void reap(struct block *b)
 {
     struct aio_job *job;
 
+    aio_clear(b->aio);
+    while ((job = aio_reap(b->aio)) != NULL) {
+        b->jobs--;
+        if (job == &b->flush_job)
+            block_flush_result(b);
+        else
+            block_op_result(container_of(job, struct op, job));
+    }
+}
+
+void block_process(struct block *b)
+{
     if (b->aio != NULL) {
-        aio_clear(b->aio);
-        while ((job = aio_reap(b->aio)) != NULL) {
-            if (job == &b->flush_job)
-                block_flush_result(b);
-            else
-                block_op_result(container_of(job, struct op, job));
-        }
+        reap(b);
         if (b->plugged == 0)
             aio_kick(b->aio);
     }
@@ -131,23 +144,30 @@ void block_unplug(struct block *b)
         aio_kick(b->aio);
 }
 
-void block_drain_all(struct block *b)
+void block_quiet(struct block *b)
 {
-    assert(!b->in_done); /* `done` would have to be called inside another */
+    while (b->jobs > 0) {
+        aio_kick(b->aio); /* plugged or not */
+        aio_wait(b->aio);
+        reap(b);
+    }
+}
+
+void block_finish(struct block *b)
+{
     b->draining = true;
     block_hold_drain(b);
-    block_process(b);
-    while (b->first != NULL || b->done_first != NULL) {
-        if (b->aio != NULL) {
-            aio_kick(b->aio); /* plugged or not */
-            aio_wait(b->aio);
-        }
-        block_process(b);
-    }
+    block_quiet(b);
+    assert(b->first == NULL);
     b->draining = false;
 }
 
 void block_drain(struct block *b)
 {
-    block_drain_all(b);
+    assert(!b->in_done); /* `done` would have to be called inside another */
+    do {
+        block_finish(b);
+        run_done(b);
+    } while (b->first != NULL || b->done_first != NULL);
+    block_settle(b); /* `changed` may be due; the loop was told, but that is forgotten */
 }

@@ -5,6 +5,10 @@
 
 #include "block/internal.h"
 
+#ifdef __linux__
+#include <sys/mount.h>
+#endif
+
 struct sentence {
     const char *options, *text;
     int code;
@@ -244,6 +248,39 @@ static void test_refresh(void **state)
     }
 }
 
+/* What the loop was told before is not forgotten when somebody else waits for the disk's jobs. */
+static void test_told(void **state)
+{
+    static uint8_t p[512];
+    struct disk *d = disk_create(true);
+    struct call bad, read;
+    struct error err = {0};
+
+    (void)state;
+    disk_file(d, 65536);
+    for (unsigned i = 0; i < 300; i++) {
+        assert_int_equal(disk_open(d, "", true, &err), 0);
+        call_init(&bad, d, BLOCK_READ, 1, p, 512);
+        call_init(&read, d, BLOCK_READ, 512, p, 512);
+        pthread_mutex_lock(&d->env.lock);
+        block_submit(d->b, &bad.r);
+        block_submit(d->b, &read.r);
+        if (i % 3 == 0)
+            block_refresh(d->b);
+        else if (i % 3 == 1)
+            assert_int_equal(block_insert(d->b, NULL, &err), 0);
+        else
+            block_drain(d->b);
+        assert_int_equal(bad.rc, i % 3 == 2 ? -EINVAL : 1);
+        pthread_mutex_unlock(&d->env.lock);
+        assert_int_equal(call_wait(&bad), -EINVAL);
+        assert_int_equal(call_wait(&read), 0);
+        until_changed(d, (i + 2) / 3);
+        disk_close(d);
+    }
+    disk_destroy(d);
+}
+
 static int insert(struct disk *d, const char *path, struct error *err)
 {
     int rc;
@@ -336,6 +373,72 @@ static void test_pieces(void **state)
     }
 }
 
+#ifdef __linux__
+/* A file system that is full: the guest's write waits until there is room. */
+static void full(const char *options)
+{
+    struct disk *d = disk_create(true);
+    uint8_t *p = malloc(MIB), *q = malloc(MIB);
+    char dir[] = "/tmp/full-XXXXXX", ballast[64];
+    struct call c;
+    int fd;
+
+    assert_non_null(mkdtemp(dir));
+    if (mount("tmpfs", dir, "tmpfs", 0, "size=2m") < 0) {
+        print_message("skipped: no file system can be mounted here\n");
+        rmdir(dir);
+        disk_destroy(d);
+        free(p);
+        free(q);
+        return;
+    }
+    snprintf(ballast, sizeof(ballast), "%s/ballast", dir);
+    fd = open(ballast, O_RDWR | O_CREAT, 0600);
+    assert_int_equal(posix_fallocate(fd, 0, MIB + 512 * KIB), 0);
+    snprintf(d->path, sizeof(d->path), "%s/disk", dir);
+    close(open(d->path, O_RDWR | O_CREAT, 0600));
+    assert_int_equal(truncate(d->path, 4 * MIB), 0);
+    disk_open_ok(d, options);
+    memset(p, 7, MIB);
+    call_init(&c, d, BLOCK_WRITE, MIB, p, MIB);
+    call_submit(&c);
+    for (bool waits = false; !waits;) {
+        pthread_mutex_lock(&d->env.lock);
+        waits = d->b->troubled == 1;
+        pthread_mutex_unlock(&d->env.lock);
+        usleep(1000);
+    }
+    assert_int_equal(disk_do(d, BLOCK_READ, 0, q, 512), 0); /* others go on */
+    assert_non_null(strstr(d->log[0], "No space left on device; the guest's requests wait"));
+    close(fd);
+    unlink(ballast);
+    assert_int_equal(call_wait(&c), 0);
+    assert_int_equal(disk_do(d, BLOCK_READ, MIB, q, MIB), 0);
+    assert_memory_equal(p, q, MIB);
+    disk_close(d);
+    unlink(d->path);
+    d->path[0] = '\0';
+    assert_int_equal(umount(dir), 0);
+    rmdir(dir);
+    disk_destroy(d);
+    free(p);
+    free(q);
+}
+
+static void test_full(void **state)
+{
+    (void)state;
+    full("on_error=pause,aio=threads");
+    full("on_error=pause");
+}
+#else
+static void test_full(void **state)
+{
+    (void)state;
+    print_message("skipped: Linux mounts a small file system for this\n");
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,7 +446,8 @@ int main(void)
         cmocka_unit_test(test_unreadable), cmocka_unit_test(test_geometry),
         cmocka_unit_test(test_serial),     cmocka_unit_test(test_judged),
         cmocka_unit_test(test_nodelete),   cmocka_unit_test(test_refresh),
-        cmocka_unit_test(test_insert),     cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_told),       cmocka_unit_test(test_insert),
+        cmocka_unit_test(test_pieces),     cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,6 +45,19 @@ static void settle(struct fixture *f)
     assert_int_equal(disk_do(f->d, BLOCK_READ, 0, sector, 512), 0);
 }
 
+/* A write with FUA has come to its flush, or (which would be wrong) is done without. */
+static void until_flushing(struct fixture *f, struct call *c)
+{
+    for (bool moved = false; !moved;) {
+        pthread_mutex_lock(&f->d->env.lock);
+        pthread_mutex_lock(&f->g->lock);
+        moved = c->rc != 1 || f->g->inside > 0;
+        pthread_mutex_unlock(&f->g->lock);
+        pthread_mutex_unlock(&f->d->env.lock);
+        usleep(1000);
+    }
+}
+
 static void test_flush_waits(void **state)
 {
     struct fixture *f = make(true, "ram=1m");
@@ -103,7 +116,7 @@ static void test_fua(void **state)
     c.r.fua = true;
     gate_set(f->g, "f");
     call_submit(&c);
-    gate_wait(f->g, 1);
+    until_flushing(f, &c);
     settle(f);
     assert_int_equal(c.rc, 1);
     gate_set(f->g, "");

@@ -245,7 +245,7 @@ static void run(bool loop, const char *options, const char *file)
         print_message("skipped: %s\n", err.text);
     } else {
         pthread_mutex_lock(&t.d->env.lock);
-        steps(&t, (unsigned)number("BLOCK_COUNT", 1500));
+        steps(&t, (unsigned)number("BLOCK_COUNT", 800));
         block_close(t.d->b); /* with requests under way */
         t.d->b = NULL;
         pthread_mutex_unlock(&t.d->env.lock);
