@@ -110,7 +110,9 @@ boot)
     ;;
 disk)
     one "crashes amid writes to qcow2 images" tests/block/crash.sh build/tests/block/qcow2-crash \
-        --count 10000
+        --count 1000 --seed "${SEED:-1000}"
+    one "calls that fail under qcow2 images" tests/block/crash.sh build/tests/block/qcow2-crash \
+        --count 1000 --faults --seed "${SEED:-1000}"
     part "disks of real guests" tools/boot-test.sh --long disk
     ;;
 kvm)

@@ -78,7 +78,9 @@ struct block_format {
     /*
      * Where [offset, offset + len) lies in the file, if it is one piece there that can be read, or
      * written, in place, which stays so until every other call has returned. Never blocks; false:
-     * use read and write. NULL: always false.
+     * use read and write. NULL: always false. Who uses the answer starts no zero of the same
+     * clusters until it is done, and none of these while a zero runs (src/block/op.c): nothing
+     * else moves a cluster that was located.
      */
     bool (*locate)(void *image, bool write, uint64_t offset, uint64_t len, uint64_t *in_file);
     int (*resize)(void *image, uint64_t size, struct error *err); /* NULL: cannot */
