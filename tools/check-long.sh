@@ -27,20 +27,20 @@ count() {
 }
 
 # Every ELF file of the machine's programs and libraries, fifty at a time, or as many as six minutes
-# hold: machines have few or many.
+# hold: machines have few or many. Names of its own: count.sh's functions have `rc`.
 every_elf() {
-    rc=0
-    end=$(($(date +%s) + 360))
+    elf_rc=0
+    elf_end=$(($(date +%s) + 360))
     find /usr/bin /usr/lib -type f \( -perm /111 -o -name '*.so*' \) 2>/dev/null |
-        while [ "$(date +%s)" -lt $end ] && read -r file; do
+        while [ "$(date +%s)" -lt $elf_end ] && read -r file; do
             if [ "$(head -c 4 "$file" 2>/dev/null | tail -c 3)" = ELF ]; then
                 printf '%s\0' "$file"
             fi
         done | xargs -0 -n 50 sh -c '[ "$(date +%s)" -lt "$0" ] || exit 255
-            build/tests/cpu/decode_zydis "$@"' $end >build/decode-all.log 2>&1 || rc=$?
+            build/tests/cpu/decode_zydis "$@"' $elf_end >build/decode-all.log 2>&1 || elf_rc=$?
     echo "$(grep -c " cases, " build/decode-all.log) times fifty files of this machine decoded"
-    [ $rc -ne 124 ] || echo "no more after six minutes"
-    [ $rc -eq 0 ] || [ $rc -eq 124 ] || {
+    [ $elf_rc -ne 124 ] || echo "no more after six minutes"
+    [ $elf_rc -eq 0 ] || [ $elf_rc -eq 124 ] || {
         grep -v " 0 differences" build/decode-all.log | head -n 40
         return 1
     }
