@@ -44,6 +44,15 @@ static inline uint64_t align_up(uint64_t v, uint64_t align)
     return (v + align - 1) & ~(align - 1);
 }
 
+/* FNV-1a over more bytes, from FNV1A_START on: for names that stay the same, not for secrets. */
+#define FNV1A_START 0xcbf29ce484222325ull
+static inline uint64_t fnv1a(uint64_t h, const void *data, size_t len)
+{
+    for (const uint8_t *p = data; len > 0; len--)
+        h = (h ^ *p++) * 0x100000001b3ull;
+    return h;
+}
+
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

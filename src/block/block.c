@@ -13,22 +13,12 @@
 
 #define THREADS 8u /* of a disk: enough to keep a device busy, few enough for many disks */
 
-/* FNV-1a and a stir, so that near names give far numbers. */
-static uint64_t hash(const char *text)
-{
-    uint64_t h = 0xcbf29ce484222325ull;
-
-    for (; *text != '\0'; text++)
-        h = (h ^ (uint8_t)*text) * 0x100000001b3ull;
-    h ^= h >> 32;
-    h *= 0x9e3779b97f4a7c15ull;
-    return h ^ h >> 29;
-}
-
 static void make_serial(const char *of, char *out, size_t size)
 {
-    uint64_t h = hash(of);
+    uint64_t h = fnv1a(FNV1A_START, of, strlen(of));
 
+    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15ull; /* so that near names give far numbers */
+    h ^= h >> 29;
     snprintf(out, size, "BHYVE-%04X-%04X-%04X", (unsigned)(h >> 32 & 0xffff),
              (unsigned)(h >> 16 & 0xffff), (unsigned)(h & 0xffff));
 }

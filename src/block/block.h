@@ -2,11 +2,11 @@
  * Disks for devices: requests that take their time. A disk is opened from a device's options, works
  * many requests at once, out of order, and tells when each is done.
  *
- * Owner: a device, whose env->lock is held around every call here but block_open (block_close, too,
- * unless no other thread can be in the device any more).
- * `done` and the events come with that lock held: on env->loop, inside block_drain, or, where
- * env->loop is NULL (tests on a stepped clock), inside block_submit. `done` may submit; it is never
- * called inside another `done`.
+ * Owner: a device, whose env->lock is held around every call here but block_open; around
+ * block_close it need not be when no other thread can be in the device any more. `done` and the
+ * events come with that lock held: on env->loop, inside block_drain, or, where env->loop is NULL
+ * (tests on a stepped clock), inside block_submit. `done` may submit; it is never called inside
+ * another `done`.
  *
  * A flush is a barrier: it covers every write that was submitted before it, and waits for those.
  * Between two flushes there is no order among requests.

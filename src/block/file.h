@@ -55,9 +55,8 @@ struct bfile {
     const struct bfile_ops *ops;
     const char *name;  /* for messages: the path; owned by the back end */
     bool read_only;    /* write, zero and truncate answer -EBADF */
-    unsigned align;    /* offsets, lengths and memory of read and write must be multiples; 1: any */
     int fd;            /* for I/O past these functions; -1: there is none */
-    unsigned fd_align; /* like align, for I/O on fd; 0: as 1 */
+    unsigned fd_align; /* offset, length and memory of I/O on fd are multiples of it; 0, 1: any */
     /*
      * A device's sectors, or what suits the file, in bytes; 0: nothing is known. Powers of two,
      * physical at least sector.
@@ -85,7 +84,7 @@ static inline int bfile_truncate(struct bfile *f, uint64_t size)
     return f->ops->truncate(f, size);
 }
 
-/* One piece of memory; -ENXIO as above. Where f->align asks for it a copy is made. */
+/* One piece of memory; -ENXIO as above. */
 int bfile_read(struct bfile *f, uint64_t offset, void *to, size_t len);
 int bfile_write(struct bfile *f, uint64_t offset, const void *from, size_t len);
 

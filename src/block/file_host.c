@@ -332,7 +332,6 @@ int bfile_open(const char *path, const struct bfile_flags *flags, struct bfile *
     h->f = (struct bfile){.ops = &host_ops,
                           .name = h->name,
                           .read_only = flags->read_only,
-                          .align = 1,
                           .fd = fd,
                           .fd_align = flags->direct ? hfile_align(fd) : 1,
                           .sector = info.sector,

@@ -280,7 +280,7 @@ int bfile_memory(const char *name, uint64_t size, struct bfile **out, struct err
     pthread_rwlock_init(&m->lock, NULL);
     m->size = size;
     m->f = (struct bfile){
-        .ops = &memory_ops, .name = m->name, .align = 1, .fd = -1, .sector = 512, .physical = 4096};
+        .ops = &memory_ops, .name = m->name, .fd = -1, .sector = 512, .physical = 4096};
     *out = &m->f;
     return 0;
 }

@@ -5,12 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "block/backing.h"
 
-#define DEPTH 16u       /* of backing files behind each other */
 #define PIECE (2 * MIB) /* of a copy: the largest cluster */
 #define GRAIN 65536u    /* zeros of that size become holes, where the target has no clusters */
 
@@ -20,63 +19,15 @@ struct work {
     const struct block_format *format;
     void *image;
     struct block_info info;
-    char *dir[DEPTH + 1]; /* by depth: where names in that image begin */
-    struct stat seen[DEPTH + 1];
+    struct backing behind;
 };
-
-static char *directory_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return strndup(path, slash == NULL ? 0 : (size_t)(slash - path) + 1);
-}
-
-/* The same file under two names is still a loop. */
-static bool loops(const struct work *w, const struct bfile *file, unsigned depth, struct stat *st)
-{
-    if (file->fd < 0 || fstat(file->fd, st) < 0)
-        return false;
-    for (unsigned i = 0; i < depth; i++) {
-        if (w->seen[i].st_dev == st->st_dev && w->seen[i].st_ino == st->st_ino)
-            return true;
-    }
-    return false;
-}
-
-static int open_backing(void *ctx, const char *name, unsigned depth, struct bfile **file,
-                        struct error *err)
-{
-    /* not locked: the loop below would be said to be in use */
-    const struct bfile_flags flags = {.read_only = true};
-    struct work *w = ctx;
-    char *path = NULL;
-    int rc;
-
-    if (depth > DEPTH)
-        return error_set(err, -ELOOP, "%s: more than %u backing files behind each other", name,
-                         DEPTH);
-    if (w->dir[depth - 1] == NULL ||
-        asprintf(&path, "%s%s", name[0] == '/' ? "" : w->dir[depth - 1], name) < 0)
-        return error_set(err, -ENOMEM, "%s: no memory to open it", name);
-    rc = bfile_open(path, &flags, file, err);
-    if (rc == 0 && loops(w, *file, depth, &w->seen[depth])) {
-        bfile_close(*file);
-        *file = NULL;
-        rc = error_set(err, -ELOOP, "%s: the backing files form a loop", path);
-    }
-    free(w->dir[depth]);
-    w->dir[depth] = directory_of(path);
-    free(path);
-    return rc;
-}
 
 static void work_close(struct work *w)
 {
     if (w->image != NULL)
         w->format->close(w->image);
     bfile_close(w->file);
-    for (unsigned i = 0; i <= DEPTH; i++)
-        free(w->dir[i]);
+    backing_end(&w->behind);
     memset(w, 0, sizeof(*w));
 }
 
@@ -87,9 +38,7 @@ static int work_file(struct work *w, const char *path, const struct block_format
     int rc = bfile_open(path, &flags, &w->file, err);
 
     w->format = format;
-    w->dir[0] = directory_of(path);
-    if (rc == 0)
-        (void)loops(w, w->file, 0, &w->seen[0]);
+    backing_begin(&w->behind, path, w->file);
     if (rc == 0 && format == NULL)
         rc = block_format_probe(w->file, &w->format, err);
     return rc;
@@ -98,11 +47,11 @@ static int work_file(struct work *w, const char *path, const struct block_format
 static int work_open(struct work *w, const char *path, const struct block_format *format,
                      bool read_only, bool look, bool backing, struct error *err)
 {
-    struct block_open o = {.read_only = read_only, .look = look, .backing_ctx = w};
+    struct block_open o = {.read_only = read_only, .look = look, .backing_ctx = &w->behind};
     int rc = work_file(w, path, format, read_only, err);
 
     if (backing)
-        o.backing = open_backing;
+        o.backing = backing_open;
     if (rc == 0)
         rc = w->format->open(w->file, &o, &w->image, err);
     if (rc == 0)

@@ -116,44 +116,13 @@ void block_options_free(struct block_options *o)
 
 /* ---- images ---- */
 
-/* The part of path up to its last '/'; "" if there is none. */
-static char *directory_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return strndup(path, slash == NULL ? 0 : (size_t)(slash - path) + 1);
-}
-
-/* A name in an image is meant from where that image lies. */
-static int open_backing(void *ctx, const char *name, unsigned depth, struct bfile **file,
-                        struct error *err)
-{
-    const struct bfile_flags flags = {.read_only = true, .lock = true};
-    struct block_image *i = ctx;
-    char *path = NULL;
-    int rc;
-
-    if (depth == 0 || depth > BLOCK_DEPTH || i->dir[depth - 1] == NULL)
-        return error_set(err, -ELOOP,
-                         "%s: more than %u backing files behind each other; does one "
-                         "name itself?",
-                         name, BLOCK_DEPTH);
-    if (asprintf(&path, "%s%s", name[0] == '/' ? "" : i->dir[depth - 1], name) < 0)
-        return error_set(err, -ENOMEM, "%s: no memory to open it", name);
-    rc = bfile_open(path, &flags, file, err);
-    free(i->dir[depth]);
-    i->dir[depth] = directory_of(path);
-    free(path);
-    return rc;
-}
-
 static int open_format(const struct block_options *o, struct block_image *i, struct log *log,
                        struct error *err)
 {
     struct block_open how = {.read_only = o->read_only,
                              .log = log,
-                             .backing = o->backing ? open_backing : NULL,
-                             .backing_ctx = i};
+                             .backing = o->backing ? backing_open : NULL,
+                             .backing_ctx = &i->behind};
     int rc = 0;
 
     i->format = o->format;
@@ -190,11 +159,11 @@ int block_image_open(const struct block_options *o, const char *path, struct log
 
     if (i == NULL)
         return error_set(err, -ENOMEM, "no memory for a disk");
-    i->dir[0] = directory_of(path != NULL ? path : "");
     if (path != NULL)
         rc = bfile_open(path, &flags, &i->file, err);
     else
         rc = bfile_memory("ram", o->ram, &i->file, err);
+    backing_begin(&i->behind, path != NULL ? path : "", i->file);
     if (rc == 0)
         rc = open_format(o, i, log, err);
     if (rc < 0) {
@@ -219,7 +188,6 @@ void block_image_close(struct block_image *i, struct log *log)
         i->format->close(i->image);
     }
     bfile_close(i->file);
-    for (unsigned n = 0; n <= BLOCK_DEPTH; n++)
-        free(i->dir[n]);
+    backing_end(&i->behind);
     free(i);
 }

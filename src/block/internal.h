@@ -5,11 +5,10 @@
 #ifndef BLOCK_INTERNAL_H
 #define BLOCK_INTERNAL_H
 
+#include "block/backing.h"
 #include "block/block.h"
 #include "block/format.h"
 #include "host/aio.h"
-
-#define BLOCK_DEPTH 16u /* of backing files behind each other */
 
 struct loop_fd;
 
@@ -35,9 +34,8 @@ struct block_image {
     struct bfile *file;
     const struct block_format *format;
     void *image;
-    struct block_info info;     /* as it was when `geometry` was last made */
-    bool backing;               /* may follow backing files */
-    char *dir[BLOCK_DEPTH + 1]; /* by depth: where a name in that image begins; "" for here */
+    struct block_info info; /* as it was when `geometry` was last made */
+    struct backing behind;
 };
 
 /* path NULL: o->ram. */

@@ -232,12 +232,6 @@ static int open_header(struct qcow2 *q, struct error *err)
             "%s is marked as corrupt; mend it with xhyvectl image check --fix, or open "
             "it read-only",
             q->file->name);
-    if (q->file->align > qcow2_cluster(&q->header))
-        return error_set(err, -ENOTSUP,
-                         "%s has clusters of %llu bytes, but the host wants pieces of %u; open it "
-                         "without nocache",
-                         q->file->name, (unsigned long long)qcow2_cluster(&q->header),
-                         q->file->align);
     if ((q->header.incompatible & QCOW2_DIRTY) != 0)
         rc = rebuild_dirty(q, err);
     return rc;

@@ -83,19 +83,13 @@ static void ports_free(struct ahci *a)
     free(a);
 }
 
-/* Disks are closed without the lock, by the rule of block_close; by then nothing is under way. */
 static void ahci_destroy(void *dev)
 {
     struct ahci *a = dev;
-    struct dev_env *env = a->env;
 
     for (unsigned i = 0; i < a->ports; i++)
         ahci_port_drain(&a->port[i], true);
-    timer_free(a->kick);
-    a->kick = NULL;
-    pthread_mutex_unlock(&env->lock);
     ports_free(a);
-    pthread_mutex_lock(&env->lock);
 }
 
 enum kind { KIND_PORTS, KIND_HD, KIND_CD };

@@ -307,10 +307,7 @@ static void nvme_destroy(void *dev)
     struct nvme *n = dev;
 
     drain(n);
-    /* Closing wants the lock free; nobody else can reach the device any more. */
-    pthread_mutex_unlock(&n->env->lock);
     block_close(n->block);
-    pthread_mutex_lock(&n->env->lock);
     nvme_free(n);
 }
 

@@ -60,26 +60,16 @@ int nvme_options_read(struct nvme *n, const struct options *opts, struct error *
     return rc;
 }
 
-/* FNV-1a, 64 bits: for names that are the same at every start, not for secrets. */
-static uint64_t hash(uint64_t h, const void *data, size_t len)
-{
-    const uint8_t *p = data;
-
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ p[i]) * 0x100000001B3ull;
-    return h;
-}
-
 /* From the machine's UUID, the slot and the disk: two controllers never share a name. */
 static void make_names(struct nvme *n, const struct options *opts)
 {
-    uint64_t half[2] = {0xCBF29CE484222325ull, 0x84222325CBF29CE4ull};
+    uint64_t half[2] = {FNV1A_START, 0x84222325CBF29CE4ull};
     const uint8_t *u = n->uuid;
 
     for (unsigned i = 0; i < 2; i++) {
-        half[i] = hash(half[i], n->env->uuid, sizeof(n->env->uuid));
-        half[i] = hash(half[i], n->env->name, strlen(n->env->name));
-        half[i] = hash(half[i], n->geometry.serial, strlen(n->geometry.serial));
+        half[i] = fnv1a(half[i], n->env->uuid, sizeof(n->env->uuid));
+        half[i] = fnv1a(half[i], n->env->name, strlen(n->env->name));
+        half[i] = fnv1a(half[i], n->geometry.serial, strlen(n->geometry.serial));
         le64_store(n->uuid + 8 * i, half[i]);
     }
     if (n->serial[0] == '\0') {

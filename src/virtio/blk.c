@@ -467,12 +467,7 @@ static void blk_destroy(void *dev)
 {
     struct blk *b = dev;
 
-    if (b->block != NULL) {
-        block_drain(b->block);
-        pthread_mutex_unlock(&b->env->lock); /* block_close is called without it */
-        block_close(b->block);
-        pthread_mutex_lock(&b->env->lock);
-    }
+    block_close(b->block); /* `done` of what is under way puts it on the list below */
     while (b->unused != NULL) {
         struct blk_request *r = b->unused;
 

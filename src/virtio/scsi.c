@@ -484,12 +484,7 @@ static void destroy(void *dev)
 {
     struct host *h = dev;
 
-    if (h->block != NULL) {
-        block_drain(h->block);
-        pthread_mutex_unlock(&h->env->lock); /* block_close is called without it */
-        block_close(h->block);
-        pthread_mutex_lock(&h->env->lock);
-    }
+    block_close(h->block); /* `done` of what is under way puts it on the list below */
     while (h->unused != NULL) {
         struct request *r = h->unused;
 

@@ -330,12 +330,10 @@ static int parse_uuid(const char *text, uint8_t out[16])
 /* No UUID given: one that stays the same for a VM's name. */
 static void default_uuid(const char *name, uint8_t out[16])
 {
-    uint64_t h = 0xcbf29ce484222325ull; /* FNV-1a */
+    uint64_t h = FNV1A_START;
 
-    for (unsigned i = 0; i < 16; i++) {
-        for (const char *p = name; *p != '\0'; p++)
-            h = (h ^ (uint8_t)*p) * 0x100000001b3ull;
-        h = (h ^ i) * 0x100000001b3ull;
+    for (uint8_t i = 0; i < 16; i++) {
+        h = fnv1a(fnv1a(h, name, strlen(name)), &i, 1);
         out[i] = (uint8_t)(h >> 32);
     }
     out[6] = (out[6] & 0x0f) | 0x40;

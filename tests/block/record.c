@@ -237,7 +237,7 @@ struct record *record_create(const char *name)
 {
     struct record *r = calloc(1, sizeof(*r));
 
-    r->f = (struct bfile){.ops = &record_ops, .name = name, .align = 1, .fd = -1};
+    r->f = (struct bfile){.ops = &record_ops, .name = name, .fd = -1};
     return r;
 }
 

@@ -160,7 +160,7 @@ static inline struct gate *gate_install(struct disk *d)
     pthread_mutex_init(&g->lock, NULL);
     pthread_cond_init(&g->moved, NULL);
     g->behind = i->file;
-    g->f = (struct bfile){.ops = &gate_ops, .name = "gate", .align = 1, .fd = -1};
+    g->f = (struct bfile){.ops = &gate_ops, .name = "gate", .fd = -1};
     i->format->close(i->image);
     i->file = &g->f;
     assert_int_equal(i->format->open(i->file, &how, &i->image, NULL), 0);

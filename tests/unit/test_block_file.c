@@ -164,76 +164,6 @@ static void test_hole(void **state)
     bfile_close(f);
 }
 
-/* ---- a back end that wants blocks ---- */
-
-struct picky {
-    struct bfile f;
-    uint8_t content[16384];
-};
-
-static int picky_check(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        assert_int_equal(((uintptr_t)iov[i].iov_base | iov[i].iov_len | offset) % f->align, 0);
-    assert_int_equal(count, 1);
-    return offset + iov->iov_len > 16384 ? -ENXIO : 0;
-}
-
-static int picky_read(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count)
-{
-    struct picky *p = container_of(f, struct picky, f);
-    int rc = picky_check(f, offset, iov, count);
-
-    memset(iov->iov_base, 0, iov->iov_len);
-    if (offset < 16384)
-        memcpy(iov->iov_base, p->content + offset, (size_t)min_u64(iov->iov_len, 16384 - offset));
-    return rc;
-}
-
-static int picky_write(struct bfile *f, uint64_t offset, const struct iovec *iov, unsigned count)
-{
-    struct picky *p = container_of(f, struct picky, f);
-    int rc = picky_check(f, offset, iov, count);
-
-    if (rc == 0)
-        memcpy(p->content + offset, iov->iov_base, iov->iov_len);
-    return rc;
-}
-
-static int picky_size(struct bfile *f, uint64_t *size)
-{
-    (void)f;
-    *size = 16384;
-    return 0;
-}
-
-static const struct bfile_ops picky_ops = {
-    .read = picky_read, .write = picky_write, .size = picky_size};
-
-static void test_bounce(void **state)
-{
-    struct picky p = {.f = {.ops = &picky_ops, .name = "picky", .align = 512, .fd = -1}};
-    uint8_t model[16384], text[5000], back[5000];
-
-    (void)state;
-    for (unsigned i = 0; i < sizeof(model); i++)
-        model[i] = p.content[i] = (uint8_t)(i * 3);
-    for (unsigned i = 0; i < 200; i++) {
-        unsigned at = i * 53, len = 1 + i * 23;
-
-        memset(text, (int)i, sizeof(text));
-        memset(model + at, (int)i, len);
-        assert_int_equal(bfile_write(&p.f, at, text, len), 0);
-        assert_memory_equal(model, p.content, sizeof(model));
-        assert_int_equal(bfile_read(&p.f, at + 1, back, len), 0);
-        assert_memory_equal(back, model + at + 1, len);
-    }
-    assert_int_equal(bfile_read(&p.f, 16384 - 3, back, 5), -ENXIO);
-    assert_memory_equal(back, model + 16384 - 3, 3);
-    assert_int_equal(back[3] | back[4], 0);
-    assert_int_equal(bfile_read(&p.f, 16384 - 3, back, 3), 0); /* up to the end, not behind it */
-}
-
 /* ---- locks ---- */
 
 /* Opens the file in another process, which keeps it until `done` is closed; its pid. */
@@ -417,7 +347,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_promises, setup, teardown),
         cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hole, setup, teardown),
-        cmocka_unit_test(test_bounce),
         cmocka_unit_test_setup_teardown(test_locks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock_stays, setup, teardown),
         cmocka_unit_test(test_sentences),
