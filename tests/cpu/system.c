@@ -4,8 +4,10 @@
  */
 #include "system.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "host/clock.h"
 
@@ -297,6 +299,18 @@ void m_pae(struct machine *m)
     m->st.pdptr[0] = A_PD | PTE_P;
 }
 
+void m_copy_tables(struct machine *m, uint64_t to)
+{
+    static const uint64_t from[4] = {A_PML4, A_PDPT, A_PD, A_PT};
+
+    for (unsigned i = 0; i < 4; i++) {
+        for (unsigned k = 0; k < 512; k++)
+            m_put64(m, to + 0x1000 * i + 8 * k, m_get64(m, from[i] + 8 * k));
+        if (i > 0)
+            m_put64(m, to + 0x1000 * (i - 1), (to + 0x1000 * i) | PTE_P | PTE_W | PTE_U);
+    }
+}
+
 /* ---- running ---- */
 
 int m_resume(struct machine *m)
@@ -323,6 +337,58 @@ int m_run(struct machine *m)
     if (engine_soft.set(m->vcpu, &m->st, &err) < 0)
         return FAILED;
     return m_resume(m);
+}
+
+/* ---- code without an end ---- */
+
+struct kicker {
+    struct machine *m;
+    const char *name;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+};
+
+/* Kicks after a while; whoever runs on long after is stuck, and with it this test. */
+static void *kick_thread(void *p)
+{
+    struct kicker *k = p;
+    struct timespec until;
+
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    engine_soft.kick(k->m->vcpu);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 10;
+    pthread_mutex_lock(&k->lock);
+    while (!k->done) {
+        if (pthread_cond_timedwait(&k->cond, &k->lock, &until) != 0 && !k->done) {
+            printf("FAIL %s: still running ten seconds after kick()\n", k->name);
+            fflush(stdout);
+            _Exit(1);
+        }
+    }
+    pthread_mutex_unlock(&k->lock);
+    return NULL;
+}
+
+void expect_kick_ends(struct machine *m, const char *name)
+{
+    struct kicker k = {.m = m, .name = name};
+    pthread_t thread;
+
+    pthread_mutex_init(&k.lock, NULL);
+    pthread_cond_init(&k.cond, NULL);
+    if (pthread_create(&thread, NULL, kick_thread, &k) != 0)
+        abort();
+    m_run(m);
+    pthread_mutex_lock(&k.lock);
+    k.done = true;
+    pthread_cond_signal(&k.cond);
+    pthread_mutex_unlock(&k.lock);
+    pthread_join(thread, NULL);
+    pthread_cond_destroy(&k.cond);
+    pthread_mutex_destroy(&k.lock);
+    expect(name, m->exit.reason, VCPU_EXIT_INTERRUPTED);
 }
 
 enum vcpu_exit_reason m_run_other(struct machine *m, const struct x86_state *st)

@@ -123,6 +123,8 @@ void m_pae(struct machine *m);
 
 void m_write(struct machine *m, uint64_t gpa, const void *p, size_t len);
 void m_put64(struct machine *m, uint64_t gpa, uint64_t v);
+/* Of m_long's four tables a second set, from that address on. */
+void m_copy_tables(struct machine *m, uint64_t to);
 void m_put32(struct machine *m, uint64_t gpa, uint32_t v);
 void m_put16(struct machine *m, uint64_t gpa, uint16_t v);
 uint64_t m_get64(struct machine *m, uint64_t gpa);
@@ -151,6 +153,8 @@ void expect(const char *name, uint64_t got, uint64_t want);
 /* vector, error code (NO_ERROR: none), saved RIP (or ANY_RIP) of the last run */
 void expect_event(struct machine *m, const char *name, int vector, int64_t error, uint64_t rip);
 void expect_pf(struct machine *m, const char *name, uint32_t error, uint64_t cr2);
+/* Code without an end, ready in m: a kick from another thread ends it. Else so does the program. */
+void expect_kick_ends(struct machine *m, const char *name);
 unsigned expect_count(unsigned *failed);
 
 /* ---- groups ---- */

@@ -5,10 +5,7 @@
  */
 #include "system.h"
 
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #define A_OTHER 0x44000  /* a frame that takes the place of A_TEST's; another after it */
 #define A_TABLES 0x70000 /* a second set of four tables */
@@ -188,20 +185,6 @@ BOTH(jit_dropped, SET_CR3 AWAY(""));
 // clang-format on
 CODE(jit_user, 64, WARM "int $0x81\ncall *%rbx\nmov %eax, %r9d\n" DONE);
 
-/* The second set of tables, equal to the first. */
-static void copy_tables(struct machine *m)
-{
-    static const uint64_t from[4] = {A_PML4, A_PDPT, A_PD, A_PT};
-    uint64_t upper = PTE_P | PTE_W | PTE_U;
-
-    for (unsigned i = 0; i < 4; i++) {
-        for (unsigned k = 0; k < 512; k++)
-            m_put64(m, A_TABLES + 0x1000 * i + 8 * k, m_get64(m, from[i] + 8 * k));
-        if (i > 0)
-            m_put64(m, A_TABLES + 0x1000 * (i - 1), (A_TABLES + 0x1000 * i) | upper);
-    }
-}
-
 /* The processor begins with PCID 0 and changes to 1. */
 CODE(jit_to_pcid, 64, "mov %r15, %cr4\nmov %r12, %cr3\njmp *%r10\n");
 CODE(jit_to_user, 64,
@@ -219,7 +202,7 @@ static uint64_t called_page(struct machine *m, bool user, bool by_state, uint64_
     uint64_t page = user ? A_UCODE + 0x1000 : A_TEST, pcid = by_state ? 3 : 1;
 
     m_long(m);
-    copy_tables(m);
+    m_copy_tables(m, A_TABLES);
     m_put64(m, PT_OF(page), page | flags);
     LOAD(m, page, jit_ret1);
     LOAD(m, A_OTHER, jit_ret2);
@@ -467,59 +450,17 @@ static void check_flags(struct machine *m)
 
 /* ---- no end ---- */
 
-struct kicker {
-    struct machine *m;
-    const char *name;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done;
-};
-
-/* Kicks after a while; whoever runs on after another second is stuck, and with it this test. */
-static void *kick_thread(void *p)
-{
-    struct kicker *k = p;
-    struct timespec until;
-
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-    engine_soft.kick(k->m->vcpu);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec++;
-    pthread_mutex_lock(&k->lock);
-    while (!k->done) {
-        if (pthread_cond_timedwait(&k->cond, &k->lock, &until) != 0 && !k->done) {
-            printf("FAIL %s%s: still running a second after kick()\n", how, k->name);
-            fflush(stdout);
-            _Exit(1);
-        }
-    }
-    pthread_mutex_unlock(&k->lock);
-    return NULL;
-}
-
 static void endless(struct machine *m, const char *name, uint64_t at, const uint8_t *code,
                     size_t len)
 {
-    struct kicker k = {.m = m, .name = name};
-    pthread_t thread;
+    char text[160];
 
+    snprintf(text, sizeof(text), "%s%s", how, name);
     m_long(m);
     m_write(m, at, code, len);
     m->st.rip = m->st.gpr[X86_RBX] = at;
     m->budget = counted ? UINT64_MAX / 4 : 0;
-    pthread_mutex_init(&k.lock, NULL);
-    pthread_cond_init(&k.cond, NULL);
-    if (pthread_create(&thread, NULL, kick_thread, &k) != 0)
-        abort();
-    m_run(m);
-    pthread_mutex_lock(&k.lock);
-    k.done = true;
-    pthread_cond_signal(&k.cond);
-    pthread_mutex_unlock(&k.lock);
-    pthread_join(thread, NULL);
-    pthread_cond_destroy(&k.cond);
-    pthread_mutex_destroy(&k.lock);
-    expect_jit(name, m->exit.reason, VCPU_EXIT_INTERRUPTED);
+    expect_kick_ends(m, text);
 }
 
 CODE(jit_endless_jmp, 64, "1: jmp 1b\n");

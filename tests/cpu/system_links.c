@@ -4,10 +4,7 @@
  */
 #include "system.h"
 
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #define A_OTHER 0x44000  /* a frame that takes the place of A_TEST's */
 #define A_TABLES 0x70000 /* a second set of four tables */
@@ -138,21 +135,6 @@ CODE(link_user_cr3, 64, ENTRY "mov %cr3, %rax\nmov %rax, %cr3\niretq\n");
 CODE(link_user_spaces, 64, "mov %r13, %cr3\niretq\n");
 // clang-format on
 
-/* The second set of tables, equal to the first but for one page. */
-static void copy_tables(struct machine *m, uint64_t page, uint64_t entry)
-{
-    static const uint64_t from[4] = {A_PML4, A_PDPT, A_PD, A_PT};
-
-    for (unsigned i = 0; i < 4; i++) {
-        for (unsigned k = 0; k < 512; k++)
-            m_put64(m, A_TABLES + 0x1000 * i + 8 * k, m_get64(m, from[i] + 8 * k));
-        if (i > 0)
-            m_put64(m, A_TABLES + 0x1000 * (i - 1),
-                    (A_TABLES + 0x1000 * i) | PTE_P | PTE_W | PTE_U);
-    }
-    m_put64(m, A_TABLES + 0x3000 + 8 * (page >> 12), entry);
-}
-
 static void moved(struct machine *m, const char *name, uint64_t flags, const uint8_t *code,
                   size_t len, const uint8_t *gate, size_t gate_len)
 {
@@ -163,7 +145,8 @@ static void moved(struct machine *m, const char *name, uint64_t flags, const uin
     flags |= PTE_P | PTE_W | (user ? PTE_U : 0);
     m_long(m);
     m_put64(m, PT_OF(page), page | flags);
-    copy_tables(m, page, A_OTHER | flags);
+    m_copy_tables(m, A_TABLES);
+    m_put64(m, A_TABLES + 0x3000 + 8 * (page >> 12), A_OTHER | flags);
     LOAD(m, page, link_ret1);
     LOAD(m, A_OTHER, link_ret2);
     m->st.rip = page - 0x1000;
@@ -198,55 +181,13 @@ static void check_moved(struct machine *m)
 
 /* ---- no end ---- */
 
-struct kicker {
-    struct machine *m;
-    const char *name;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done;
-};
-
-/* Kicks after a while; whoever runs on long after is stuck, and with it this test. */
-static void *kick_thread(void *p)
-{
-    struct kicker *k = p;
-    struct timespec until;
-
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-    engine_soft.kick(k->m->vcpu);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 10;
-    pthread_mutex_lock(&k->lock);
-    while (!k->done) {
-        if (pthread_cond_timedwait(&k->cond, &k->lock, &until) != 0 && !k->done) {
-            printf("FAIL %s%s: still running ten seconds after kick()\n", how, k->name);
-            fflush(stdout);
-            _Exit(1);
-        }
-    }
-    pthread_mutex_unlock(&k->lock);
-    return NULL;
-}
-
 static void endless(struct machine *m, const char *name)
 {
-    struct kicker k = {.m = m, .name = name};
-    pthread_t thread;
+    char text[160];
 
+    snprintf(text, sizeof(text), "%s%s", how, name);
     m->budget = counted ? UINT64_MAX / 4 : 0;
-    pthread_mutex_init(&k.lock, NULL);
-    pthread_cond_init(&k.cond, NULL);
-    if (pthread_create(&thread, NULL, kick_thread, &k) != 0)
-        abort();
-    m_run(m);
-    pthread_mutex_lock(&k.lock);
-    k.done = true;
-    pthread_cond_signal(&k.cond);
-    pthread_mutex_unlock(&k.lock);
-    pthread_join(thread, NULL);
-    pthread_cond_destroy(&k.cond);
-    pthread_mutex_destroy(&k.lock);
-    expect_link(name, m->exit.reason, VCPU_EXIT_INTERRUPTED);
+    expect_kick_ends(m, text);
 }
 
 CODE(link_there, 64, "0: inc %ecx\njmp " BEHIND "\n");
