@@ -97,8 +97,8 @@ static int load_packed(struct virtq *q, uint64_t table, unsigned index, struct d
 {
     uint8_t raw[DESC_SIZE];
 
-    if (gmem_read(q->mem, table + DESC_SIZE * (uint64_t)index, raw, sizeof(raw)) != 0)
-        return virtq_break(q, "a descriptor is not in RAM");
+    if (virtq_copy_desc(q, table, index, raw) != 0)
+        return -EINVAL;
     d->addr = le64_load(raw);
     d->len = le32_load(raw + PACKED_LEN);
     d->flags = le16_load(raw + PACKED_FLAGS);

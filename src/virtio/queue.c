@@ -162,13 +162,32 @@ static void set_avail_event(struct virtq *q, uint16_t v)
 
 /* ---- taking requests ---- */
 
+int virtq_copy_desc(struct virtq *q, uint64_t table, unsigned index, uint8_t raw[DESC_SIZE])
+{
+    const uint8_t *p = gmem_ptr_ro(q->mem, table + DESC_SIZE * (uint64_t)index, DESC_SIZE);
+
+    if (p == NULL)
+        return virtq_break(q, "a descriptor is not in RAM");
+    if ((uintptr_t)p % 8 != 0) {
+        for (unsigned i = 0; i < DESC_SIZE; i++)
+            raw[i] = __atomic_load_n(p + i, __ATOMIC_RELAXED);
+        return 0;
+    }
+    for (unsigned i = 0; i < DESC_SIZE; i += 8) {
+        uint64_t part = __atomic_load_n((const uint64_t *)(const void *)(p + i), __ATOMIC_RELAXED);
+
+        memcpy(raw + i, &part, 8);
+    }
+    return 0;
+}
+
 /* table: guest-physical, in RAM up to `index`. One copy; nothing is looked at twice. */
 static int load_desc(struct virtq *q, uint64_t table, unsigned index, struct desc *d)
 {
     uint8_t raw[DESC_SIZE];
 
-    if (gmem_read(q->mem, table + DESC_SIZE * (uint64_t)index, raw, sizeof(raw)) != 0)
-        return virtq_break(q, "a descriptor is not in RAM");
+    if (virtq_copy_desc(q, table, index, raw) != 0)
+        return -EINVAL;
     d->addr = le64_load(raw);
     d->len = le32_load(raw + 8);
     d->flags = le16_load(raw + 12);

@@ -26,6 +26,11 @@ static_assert(DESC_SIZE == 8 + 4 + 2 + 2, "a descriptor on the wire");
 int virtq_break(struct virtq *q, const char *why); /* always -EINVAL */
 int virtq_add_seg(struct virtq *q, struct virtq_chain *c, const struct desc *d);
 int virtq_table_valid(struct virtq *q, const struct desc *table); /* an indirect one */
+/*
+ * table[index] as it stands, while its driver may be writing it: each part is loaded once. The
+ * table need not be aligned.
+ */
+int virtq_copy_desc(struct virtq *q, uint64_t table, unsigned index, uint8_t raw[DESC_SIZE]);
 
 /* packed.c: the functions of virtio/queue.h for that ring. */
 bool packed_indices_valid(const struct virtq *q);
