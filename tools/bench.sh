@@ -59,25 +59,7 @@ cat >"$tree/bench-boot" <<'INIT'
 echo bench-init
 exec /init
 INIT
-cat >"$tree/bench-disk" <<'INIT'
-#!/bin/sh
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-for list in order order.disk; do
-    while read -r module; do
-        [ -z "$module" ] || insmod "/lib/modules/$module.ko" 2>/dev/null
-    done <"/lib/modules/$list"
-done
-read -r seconds </bench-seconds
-echo # the firmware leaves a line begun
-/xdisk /dev/vda "$seconds" </dev/null 2>&1
-poweroff -f
-INIT
-chmod 755 "$tree/bench-programs" "$tree/bench-boot" "$tree/bench-disk"
-cp build/bench/xdisk "$tree/xdisk"
-echo "${DISK_SECONDS:-2}" >"$tree/bench-seconds"
+chmod 755 "$tree/bench-programs" "$tree/bench-boot"
 build/bench/xbench names | while read -r name group; do
     case " ${BENCH_ONLY:-$name} " in *" $name "*) echo "$name $group" ;; esac
 done >build/bench/names

@@ -35,6 +35,7 @@ check patch         puts the faults of tests/mutants into a copy of the tree
 check mandoc        checks the manual pages
 check qemu-utils    qemu-img, a second program that reads our disk images
 bench qemu-system-x86 the program that ours is compared with
+bench fio runs in the guest, to load its disks
 fresh debootstrap   makes a new Debian to build in
 TABLE
 }

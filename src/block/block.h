@@ -4,9 +4,9 @@
  *
  * Owner: a device, whose env->lock is held around every call here but block_open; around
  * block_close it need not be when no other thread can be in the device any more. `done` and the
- * events come with that lock held: on env->loop, inside block_drain, or, where env->loop is NULL
- * (tests on a stepped clock), inside block_submit. `done` may submit; it is never called inside
- * another `done`.
+ * events come with that lock held: on env->loop, inside block_drain and block_unplug, or, where
+ * env->loop is NULL (tests on a stepped clock), inside block_submit. `done` may submit; it is never
+ * called inside another `done`.
  *
  * A flush is a barrier: it covers every write that was submitted before it, and waits for those.
  * Between two flushes there is no order among requests.
@@ -129,7 +129,10 @@ void block_close(struct block *b);
 void block_geometry(struct block *b, struct block_geometry *out);
 
 void block_submit(struct block *b, struct block_request *r);
-/* Between the two, submitted requests may wait, so that they reach the host together. */
+/*
+ * Between the two, submitted requests may wait, so that they reach the host together. Those that
+ * are done by then end inside the last block_unplug: their `done` is called there.
+ */
 void block_plug(struct block *b);
 void block_unplug(struct block *b);
 

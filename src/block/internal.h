@@ -75,6 +75,13 @@ struct op {
     struct iovec *copy; /* iov, where it is not r->iov itself */
 };
 
+/* What the submitting thread does itself: here.c. Zeros to begin with. */
+struct block_here {
+    uint64_t cost_ns;       /* of a write, of late */
+    uint64_t not_before_ns; /* host_clock_ns */
+    uint64_t back_off_ns;   /* the next time that one is slow */
+};
+
 struct block {
     struct dev_env *env;
     const struct block_events *events;
@@ -88,6 +95,7 @@ struct block {
     struct loop_fd *watch;
     unsigned plugged;
     unsigned jobs; /* under way there */
+    struct block_here here;
 
     struct op *first, *last; /* active: submitted, not done */
     unsigned zeros;          /* active ones that are ZERO or DISCARD */
@@ -139,6 +147,14 @@ void block_op_start(struct op *op);          /* the next part; may end and free 
 void block_op_result(struct op *op);         /* its job is back */
 void block_op_finish(struct op *op, int rc); /* frees it */
 void block_op_failed(struct op *op, int rc); /* a host's error: logged; frees it, or pauses */
+
+/* here.c */
+/* Carries out the part that was prepared, if that may be done at once; then op->job has its result.
+ */
+bool block_write_here(struct op *op);
+void block_choose(struct op *op); /* who else does */
+/* A write went on from `from` to `to`, by host_clock_ns. */
+void block_here_learn(struct block_here *h, uint64_t from, uint64_t to);
 
 /* flush.c */
 void block_flush_wait(struct op *op); /* until what it covers is written; then it is flushed */

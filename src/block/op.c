@@ -336,6 +336,7 @@ static int op_prepare(struct op *op)
     op->job.offset = in_file;
     op->job.iov = op->iov;
     op->job.count = op->iov_count;
+    block_choose(op);
     return 0;
 }
 
@@ -364,11 +365,13 @@ void block_op_start(struct op *op)
     }
     while (op->done < op->r->len) {
         rc = op_prepare(op);
-        if (rc == 0 && b->aio != NULL) {
+        if (rc == 0 && block_write_here(op)) {
+            op->direct = false;
+            rc = op->job.result < 0 ? (int)op->job.result : 0;
+        } else if (rc == 0 && b->aio != NULL) {
             block_job(b, &op->job);
             return;
-        }
-        if (rc == 0) {
+        } else if (rc == 0) {
             op_call(&op->job);
             rc = (int)op->job.result;
         }

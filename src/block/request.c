@@ -6,23 +6,7 @@
 #include "base/bits.h"
 #include "block/internal.h"
 
-static void run_done(struct block *b)
-{
-    struct block_request *r;
-
-    if (b->in_done)
-        return; /* whoever called that `done` goes on with what came in meanwhile */
-    b->in_done = true;
-    b->plugged++;
-    while ((r = b->done_first) != NULL) {
-        b->done_first = r->private.next;
-        if (b->done_first == NULL)
-            b->done_end = &b->done_first;
-        r->done(r, r->private.rc);
-    }
-    b->in_done = false;
-    block_unplug(b);
-}
+#define DONE_ROUNDS 64u /* of run_done; a guest's read may bring in its next request, and so on */
 
 void block_job(struct block *b, struct aio_job *job)
 {
@@ -30,27 +14,66 @@ void block_job(struct block *b, struct aio_job *job)
     aio_submit(b->aio, job);
 }
 
-/* What is back goes on, or joins those whose `done` is to be called. */
-static void reap(struct block *b)
+/* What is back goes on, or joins those whose `done` is to be called. False: nothing was back. */
+static bool reap(struct block *b)
 {
     struct aio_job *job;
+    bool any = false;
 
-    aio_clear(b->aio);
     while ((job = aio_reap(b->aio)) != NULL) {
+        any = true;
         b->jobs--;
         if (job == &b->flush_job)
             block_flush_result(b);
         else
             block_op_result(container_of(job, struct op, job));
     }
+    return any;
+}
+
+/*
+ * All that was submitted goes to the host. What the host has in its cache is back at once, and no
+ * thread need be woken for it.
+ */
+static void kick(struct block *b)
+{
+    do
+        aio_kick(b->aio);
+    while (reap(b));
+}
+
+static void run_done(struct block *b)
+{
+    struct block_request *r;
+    unsigned rounds = 0;
+
+    if (b->in_done)
+        return; /* whoever called that `done` goes on with what came in meanwhile */
+    b->in_done = true;
+    b->plugged++;
+    do {
+        while ((r = b->done_first) != NULL) {
+            b->done_first = r->private.next;
+            if (b->done_first == NULL)
+                b->done_end = &b->done_first;
+            r->done(r, r->private.rc);
+        }
+        if (b->aio != NULL && b->plugged == 1)
+            kick(b);
+    } while (b->done_first != NULL && ++rounds < DONE_ROUNDS);
+    b->plugged--;
+    b->in_done = false;
+    if (b->done_first != NULL)
+        aio_wake(b->aio); /* without one it was called inside block_submit */
 }
 
 void block_process(struct block *b)
 {
     if (b->aio != NULL) {
+        aio_clear(b->aio);
         reap(b);
         if (b->plugged == 0)
-            aio_kick(b->aio);
+            kick(b);
     }
     run_done(b);
     if (b->changed && !b->in_done) {
@@ -67,7 +90,7 @@ void block_settle(struct block *b)
         return;
     }
     if (b->plugged == 0)
-        aio_kick(b->aio);
+        kick(b);
     if (b->done_first != NULL || b->changed)
         aio_wake(b->aio);
 }
@@ -140,16 +163,22 @@ void block_plug(struct block *b)
 void block_unplug(struct block *b)
 {
     assert(b->plugged > 0);
-    if (--b->plugged == 0 && b->aio != NULL)
-        aio_kick(b->aio);
+    if (--b->plugged > 0 || b->aio == NULL)
+        return;
+    kick(b);
+    if (b->done_first != NULL)
+        run_done(b);
 }
 
 void block_quiet(struct block *b)
 {
     while (b->jobs > 0) {
-        aio_kick(b->aio); /* plugged or not */
-        aio_wait(b->aio);
-        reap(b);
+        kick(b); /* plugged or not */
+        if (b->jobs > 0) {
+            aio_wait(b->aio);
+            aio_clear(b->aio);
+            reap(b);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ struct aio {
     pthread_cond_t work;
     struct aio_list todo, done; /* under lock */
     unsigned idle, todo_count;  /* under lock */
+    unsigned turns_waiting;     /* under lock: those in todo that go in turn */
+    bool turn_taken;            /* under lock: one that goes in turn is being carried out */
     bool stop;                  /* under lock */
 
     unsigned thread_count, thread_max;
@@ -115,7 +117,43 @@ void aio_wait(struct aio *a)
 
 /* ---- the threads ---- */
 
-static void run_job(struct aio_job *job)
+static void put_todo(struct aio *a, struct aio_job *job)
+{
+    list_put(&a->todo, job);
+    a->todo_count++;
+    a->turns_waiting += job->in_turn;
+}
+
+/* The first that may be begun. */
+static struct aio_job *take_todo(struct aio *a)
+{
+    struct aio_job **at = &a->todo.first, *job;
+
+    while (*at != NULL && (*at)->in_turn && a->turn_taken)
+        at = &(*at)->next;
+    job = *at;
+    if (job == NULL)
+        return NULL;
+    *at = job->next;
+    if (a->todo.end == &job->next)
+        a->todo.end = at;
+    a->todo_count--;
+    if (job->in_turn) {
+        a->turns_waiting--;
+        a->turn_taken = true;
+    }
+    return job;
+}
+
+/* How many could be begun now if there were threads. */
+static unsigned may_begin(const struct aio *a)
+{
+    bool turn = a->turns_waiting > 0 && !a->turn_taken;
+
+    return a->todo_count - a->turns_waiting + turn;
+}
+
+void aio_run(struct aio_job *job)
 {
     uint64_t len = 0;
     int rc = 0;
@@ -146,7 +184,7 @@ static void *thread_main(void *arg)
 
     pthread_mutex_lock(&a->lock);
     for (;;) {
-        struct aio_job *job = list_take(&a->todo);
+        struct aio_job *job = take_todo(a);
         bool first;
 
         if (job == NULL && a->stop)
@@ -157,10 +195,13 @@ static void *thread_main(void *arg)
             a->idle--;
             continue;
         }
-        a->todo_count--;
+        if (!job->in_turn && a->turns_waiting > 0 && !a->turn_taken)
+            pthread_cond_signal(&a->work);
         pthread_mutex_unlock(&a->lock);
-        run_job(job);
+        aio_run(job);
         pthread_mutex_lock(&a->lock);
+        if (job->in_turn)
+            a->turn_taken = false; /* this thread takes the next, or wakes who can */
         first = a->done.first == NULL;
         list_put(&a->done, job);
         if (first)
@@ -190,19 +231,19 @@ static void to_threads(struct aio *a, struct aio_job *job)
     bool more;
 
     pthread_mutex_lock(&a->lock);
-    list_put(&a->todo, job);
-    a->todo_count++;
-    more = a->todo_count > a->idle && a->thread_count < a->thread_max;
-    pthread_cond_signal(&a->work);
+    put_todo(a, job);
+    more = may_begin(a) > a->idle && a->thread_count < a->thread_max;
+    if (!job->in_turn || !a->turn_taken)
+        pthread_cond_signal(&a->work);
     pthread_mutex_unlock(&a->lock);
     if (more && thread_start(a) < 0 && a->thread_count == 0) {
         /* Not even one: slowly, then, but it is done. */
         pthread_mutex_lock(&a->lock);
-        job = list_take(&a->todo);
-        a->todo_count--;
+        job = take_todo(a);
         pthread_mutex_unlock(&a->lock);
-        run_job(job);
+        aio_run(job);
         pthread_mutex_lock(&a->lock);
+        a->turn_taken = false;
         list_put(&a->done, job);
         pthread_mutex_unlock(&a->lock);
         aio_wake(a);
@@ -296,7 +337,7 @@ void aio_kick(struct aio *a)
 void aio_submit(struct aio *a, struct aio_job *job)
 {
 #if defined(HAVE_URING) && HAVE_URING
-    if (a->ring != NULL && job->op != AIO_CALL) {
+    if (a->ring != NULL && job->op != AIO_CALL && !job->in_turn) {
         if (aio_ring_put(a->ring, job))
             return;
         aio_kick(a);

@@ -25,6 +25,9 @@ enum aio_op { AIO_READ, AIO_WRITE, AIO_FLUSH, AIO_CALL };
 /* The caller's, and not touched by it until aio_reap has given it back. */
 struct aio_job {
     enum aio_op op;
+    bool apart; /* READ: not on the submitting thread, even if it need not wait */
+    /* By a thread of ours, one such job after the other: where the kernel would let no more in. */
+    bool in_turn;
     /* READ, WRITE, FLUSH: offset in bytes, at most AIO_IOV_MAX pieces */
     int fd;
     uint64_t offset;
@@ -51,8 +54,14 @@ void aio_clear(struct aio *a); /* before the loop of aio_reap, or a wake-up coul
 void aio_wake(struct aio *a);  /* makes it readable; any thread */
 void aio_wait(struct aio *a);  /* blocks until it is readable */
 
+/* Carries out READ, WRITE or FLUSH on the calling thread, whole or with an error. */
+void aio_run(struct aio_job *job);
+
 void aio_submit(struct aio *a, struct aio_job *job);
-/* What was submitted for io_uring may lie here until this is called. */
+/*
+ * What was submitted for io_uring may lie here until this is called. What is done before it returns
+ * the descriptor does not tell: aio_reap has it.
+ */
 void aio_kick(struct aio *a);
 struct aio_job *aio_reap(struct aio *a); /* NULL: no more just now */
 

@@ -14,7 +14,7 @@ void aio_ring_destroy(struct aio_ring *r);
 bool aio_ring_put(struct aio_ring *r, struct aio_job *job);
 /*
  * Hands over what was put. What the kernel does not take (it has no memory for more) comes back as
- * a list.
+ * a list. What it has done by the end of the call is not told: the caller reaps.
  */
 struct aio_job *aio_ring_submit(struct aio_ring *r);
 struct aio_job *aio_ring_reap(struct aio_ring *r);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,6 +86,8 @@ bool aio_ring_put(struct aio_ring *r, struct aio_job *job)
         io_uring_prep_fsync(sqe, job->fd, IORING_FSYNC_DATASYNC);
         break;
     }
+    if (job->apart)
+        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     io_uring_sqe_set_data(sqe, job);
     r->put[r->put_count] = job;
     r->entry[r->put_count++] = sqe;
@@ -99,9 +102,16 @@ struct aio_job *aio_ring_submit(struct aio_ring *r)
 
     if (r->put_count == 0)
         return NULL;
+    io_uring_cq_eventfd_toggle(&r->uring, false);
     do
         rc = io_uring_submit(&r->uring);
     while (rc == -EINTR);
+    io_uring_cq_eventfd_toggle(&r->uring, true);
+    /*
+     * Before the caller's look at what is done: the kernel writes that first and then asks whether
+     * it may tell, so one of the two sees the other.
+     */
+    atomic_thread_fence(memory_order_seq_cst);
     if (rc > 0) {
         unsigned dead = (unsigned)rc < r->dead ? (unsigned)rc : r->dead; /* these came first */
 

@@ -242,6 +242,8 @@ int term_signals(struct loop *loop, void (*fn)(void *ctx, int signo), void *ctx,
     }
     if (rc == 0)
         rc = handle(SIGPIPE, NULL, SIG_IGN, err);
+    if (rc == 0)
+        rc = handle(SIGXFSZ, NULL, SIG_IGN, err); /* the write says EFBIG, too */
     return rc;
 }
 

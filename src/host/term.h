@@ -22,8 +22,9 @@ bool term_is_raw(void);
 
 /*
  * Installs handlers: SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT restore the terminal, print one line
- * with the signal and address, and die by the same signal. SIGPIPE is ignored. Of SIGTERM, SIGINT,
- * SIGHUP, SIGUSR1 and SIGUSR2 each arrival calls fn(ctx, signo) on the loop's thread.
+ * with the signal and address, and die by the same signal. SIGPIPE and SIGXFSZ are ignored. Of
+ * SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 each arrival calls fn(ctx, signo) on the loop's
+ * thread.
  */
 int term_signals(struct loop *loop, void (*fn)(void *ctx, int signo), void *ctx, struct error *err);
 

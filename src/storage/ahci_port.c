@@ -419,14 +419,16 @@ void ahci_port_run(struct ahci_port *p)
     if (p->running || !may_issue(p) || p->ci == 0)
         return;
     p->running = true;
-    block_plug(p->dev->block);
     while (may_issue(p) && p->ci != 0) {
-        unsigned first = (p->last + 1u) % AHCI_SLOTS;
-        uint32_t turned = first == 0 ? p->ci : p->ci >> first | p->ci << (AHCI_SLOTS - first);
+        block_plug(p->dev->block);
+        while (may_issue(p) && p->ci != 0) {
+            unsigned first = (p->last + 1u) % AHCI_SLOTS;
+            uint32_t turned = first == 0 ? p->ci : p->ci >> first | p->ci << (AHCI_SLOTS - first);
 
-        issue(p, (first + (unsigned)__builtin_ctz(turned)) % AHCI_SLOTS);
+            issue(p, (first + (unsigned)__builtin_ctz(turned)) % AHCI_SLOTS);
+        }
+        block_unplug(p->dev->block); /* one that ends here may be what the others waited for */
     }
-    block_unplug(p->dev->block);
     p->running = false;
 }
 

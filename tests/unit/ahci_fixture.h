@@ -24,7 +24,8 @@ struct block {
     struct block_geometry geo;
     uint8_t *data;
     bool hold, in_done;
-    int fail; /* for the next request */
+    bool at_unplug; /* what is held ends inside block_unplug */
+    int fail;       /* for the next request */
     struct block_request *pending[PENDING];
     unsigned count, submitted, drains, fua, flushes, zeros;
     struct block_request *queue[PENDING]; /* submitted inside a `done` */
@@ -154,7 +155,8 @@ void block_plug(struct block *b)
 
 void block_unplug(struct block *b)
 {
-    (void)b;
+    for (unsigned n = b->at_unplug ? b->count : 0; n > 0; n--)
+        fake_take(b, 0, 0);
 }
 
 void block_drain(struct block *b)

@@ -110,6 +110,31 @@ static void test_one_by_one(void **state)
  * What waits behind a command is not begun inside its end: a reset, or the opening of the tray,
  * must wait for the block layer, which would wait for itself.
  */
+/* Each ends only when the block layer is told to begin: the next must not be forgotten then. */
+static void test_end_at_unplug(void **state)
+{
+    struct cmd c = {.op = 0x25, .count = 1, .lba = 7};
+    struct driver d;
+
+    (void)state;
+    driver_begin(&d, &ahci_hd_ops);
+    d.b->hold = d.b->at_unplug = true;
+    for (unsigned s = 0; s < 3; s++)
+        build(&d, s, &c, 512);
+    issue(&d, 7, false);
+    assert_int_equal(px(&d, CI), 0);
+    assert_int_equal(d.b->submitted, 3);
+    for (unsigned s = 0; s < 3; s++) {
+        c = fpdma(s, false, 100 + s, 1);
+        build(&d, s, &c, 512);
+    }
+    issue(&d, 7, true);
+    assert_int_equal(px(&d, SACT), 0);
+    assert_int_equal(d.b->submitted, 6);
+    d.b->hold = false;
+    driver_end(&d);
+}
+
 static void test_not_inside_an_end(void **state)
 {
     struct cmd c = {.op = 0x25, .count = 1};
@@ -548,7 +573,7 @@ int main(void)
         cmocka_unit_test(test_host_errors),     cmocka_unit_test(test_fua),
         cmocka_unit_test(test_addresses),       cmocka_unit_test(test_trim),
         cmocka_unit_test(test_sectors_of_4096), cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_registers),
+        cmocka_unit_test(test_registers),       cmocka_unit_test(test_end_at_unplug),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -196,6 +196,71 @@ static void test_threads(void **state)
 }
 
 /* The descriptor: not readable before anything is done, readable after, and only until cleared. */
+/* Those that go in turn: one at a time, in order, and the others do not wait for them. */
+struct turns {
+    _Atomic(unsigned) inside, most, next, others;
+};
+
+struct turn_job {
+    struct aio_job job;
+    struct turns *t;
+    unsigned number;
+    bool in_order;
+};
+
+static void take_turn(struct aio_job *job)
+{
+    struct turn_job *j = container_of(job, struct turn_job, job);
+    unsigned now = ++j->t->inside;
+
+    if (now > j->t->most)
+        j->t->most = now;
+    j->in_order = j->t->next++ == j->number;
+    /* The first stands until one of the others has run, which its being first must not hinder. */
+    for (unsigned i = 0; j->number == 0 && j->t->others == 0 && i < 10000; i++)
+        usleep(1000);
+    usleep(j->number % 3 * 50);
+    j->t->inside--;
+}
+
+static void beside(struct aio_job *job)
+{
+    struct turn_job *j = container_of(job, struct turn_job, job);
+
+    j->t->others++;
+    usleep(j->number % 5 * 100);
+}
+
+static void test_in_turn(void **state)
+{
+    struct turn_job *j = calloc(COUNT, sizeof(*j));
+    struct aio *a = make(false, 4);
+    struct turns t = {0};
+    unsigned turns = 0, others = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < COUNT; i++) {
+        bool turn = i % 4 < 2;
+
+        j[i].t = &t;
+        j[i].number = turn ? turns++ : others++;
+        j[i].job =
+            (struct aio_job){.op = AIO_CALL, .call = turn ? take_turn : beside, .in_turn = turn};
+        aio_submit(a, &j[i].job);
+        if (i % 100 == 99)
+            usleep(5000); /* the threads run out of work */
+    }
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_non_null(next(a));
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_true(!j[i].job.in_turn || j[i].in_order);
+    assert_int_equal(t.most, 1);
+    assert_int_equal(t.next, turns);
+    assert_int_equal(t.others, others);
+    aio_destroy(a);
+    free(j);
+}
+
 static void test_descriptor(void **state)
 {
     (void)state;
@@ -369,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_many),    cmocka_unit_test(test_answers),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_descriptor),
         cmocka_unit_test(test_leaver),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_in_turn),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
