@@ -181,7 +181,7 @@ static bool request(void)
     queue.avail.ring[queue.avail.idx % QUEUE_SIZE] = 0;
     __atomic_store_n(&queue.avail.idx, (uint16_t)(queue.avail.idx + 1), __ATOMIC_SEQ_CST);
     *doorbell = 0;
-    for (uint32_t i = 0; i < 1u << 30; i++) {
+    for (uint32_t i = 0; i < 1u << 26; i++) {
         if (__atomic_load_n(&queue.used.idx, __ATOMIC_ACQUIRE) == want)
             return true;
         __asm__ volatile("pause");
