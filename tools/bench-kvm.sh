@@ -216,7 +216,6 @@ END {
         engine = e[k]
         if (!(engine in engines))
             continue
-        peer = engine == "kvm" ? "KVM" : "no KVM"
         if (engine == "kvm" && on != "")
             printf "\nKVM in an emulation (tools/kvm-bed.sh), whose processor is \"%s\":\n" \
                 "what follows shows that this runs, and not how fast KVM is.\n", on
