@@ -4,6 +4,7 @@
 #     make bench PART=programs        static programs: the host, xhyve, qemu (tools/bench-programs.sh)
 #     make bench PART=boot            a boot: xhyve, qemu's machines (tools/bench-boot.sh)
 #     make bench PART=disk            a disk: xhyve, qemu (tools/bench-disk.sh)
+#     make bench PART=kvm             starts, exits and memory, with KVM and without (tools/bench-kvm.sh)
 # The tables are left in build/bench.txt and the measurements in build/bench.raw. In the environment
 # or behind make bench:
 #     RUNS=5                          more turns
@@ -12,16 +13,18 @@
 #     BENCH_PEERS="native xhyve"      these sides; native xhyve qemu, and for the boot xhyve q35
 #                                     pvh microvm (qemu stands for the last three)
 #     BENCH_CMDLINE="mitigations=off" more words for all guests' kernels
+#     BENCH_ENGINES="soft kvm"        of PART=kvm: these
+#     BENCH_BED=1                     of PART=kvm: where there is no KVM, in an emulation of it
 #     XHYVE=FILE XHYVE_FLAGS="..."    another xhyve, and more flags for it
 # The status is 1 if a guest did not get through or a program's checksum is wrong.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUNS=${RUNS:-3} SCALE=${SCALE:-1} XHYVE=${XHYVE:-build/xhyve} XHYVE_FLAGS=${XHYVE_FLAGS-}
 case ${PART:-all} in
-programs | boot | disk) parts=$PART ;;
-all) parts="programs boot disk" ;;
+programs | boot | disk | kvm) parts=$PART ;;
+all) parts="programs boot disk kvm" ;;
 *)
-    echo "bench: PART is programs, boot or disk" >&2
+    echo "bench: PART is programs, boot, disk or kvm" >&2
     exit 2
     ;;
 esac
