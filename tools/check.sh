@@ -10,7 +10,7 @@ one "globals and exits" tools/check-globals.sh
 one "layout" tools/check-format.sh
 one "documents" tools/check-docs.sh
 part "mutants fit the tree" tools/mutants.sh --check
-part "tests" tools/meson-test.sh build
+part "tests" tools/meson-test.sh build --no-suite long
 part "tests under the address and undefined sanitizers" tools/check-sanitize.sh address,undefined
 one "macOS compiles" tools/check-macos.sh
 part "boot" tools/boot-test.sh --quick

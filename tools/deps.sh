@@ -24,6 +24,7 @@ build liburing-dev  many disk requests at once
 run   cpio          packs the guest's initramfs
 check cpio          packs the guest's initramfs
 check e2fsprogs     makes and checks the file systems of the disk tests
+check btrfs-progs   the same, of another kind
 check clang         the second compiler, and the one with the better sanitizers
 check libclang-rt-14-dev the sanitizers' run-time for clang
 check clang-format  checks the layout of the sources

@@ -6,6 +6,7 @@
 #     cloud, generic, rt          Debian's amd64 kernels
 #     686                         its 32-bit kernel with PAE, and a 32-bit userland
 #     cloud-i386                  the cloud kernel with a 32-bit userland
+#     cloud-btrfs                 the cloud kernel with btrfs
 #     memtest-x64, memtest-ia32   memtest86+, which boots as Linux does
 #     xen                         the hypervisor, in place of a kernel
 # The second call needs no network.
@@ -18,7 +19,7 @@ dir=$store/$name
 
 usage() {
     echo "usage: tools/guest.sh NAME, which is one of" >&2
-    sed -n '6,10s/^# //p' tools/guest.sh >&2
+    sed -n '6,11s/^# //p' tools/guest.sh >&2
     exit 2
 }
 
@@ -169,6 +170,13 @@ cloud | generic | rt)
     get_busybox "$store/busybox"
     get_kernel "$meta" "$dir" "vmlinuz-*"
     make_initrd "$store/busybox" "$dir/root"
+    ;;
+cloud-btrfs)
+    get_busybox "$store/busybox"
+    get_kernel linux-image-cloud-amd64 "$store/cloud" "vmlinuz-*"
+    mkdir -p "$dir"
+    link vmlinuz "$dir" ../cloud/vmlinuz
+    MORE=btrfs make_initrd "$store/busybox" "$store/cloud/root"
     ;;
 cloud-i386)
     get_busybox "$store/busybox"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the guest's initramfs:
-#     tools/initramfs.sh BUSYBOX_ROOT KERNEL_ROOT OUTPUT [OWN_BUSYBOX_ROOT]
+#     [MORE="MODULE..."] tools/initramfs.sh BUSYBOX_ROOT KERNEL_ROOT OUTPUT [OWN_BUSYBOX_ROOT]
 # from two unpacked packages: busybox, the modules the machine's devices need, and an /init that ends
 # in a shell on the console, or, with root=/dev/NAME on the kernel's command line, in /sbin/init of that
 # disk (ext4). It is not compressed: the guest would have to unpack it. The guest's
@@ -30,7 +30,8 @@ done
 modules="virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio-rng
     button evdev pvpanic pvpanic-mmio"
 # Loaded where there is a controller of disks: not every guest should wait for them.
-disk_modules="virtio_blk sd_mod virtio_scsi ext4 crc32c_generic ahci sr_mod isofs nvme"
+disk_modules="virtio_blk sd_mod virtio_scsi ext4 crc32c_generic ahci sr_mod isofs nvme
+    ${MORE-}"
 order=" "
 
 # A module's name has '_' where its file may have '-'.
