@@ -11,6 +11,8 @@
 # There is an image for each size of request, written before in pieces of that size: on file systems
 # with large folios the host's cost of a small write depends on that (docs/performance.md).
 # Numbers are requests in a second by fio. DISK_SECONDS=2 is how long each takes.
+#
+# Then what a request costs the device alone, without a guest: bench/request.c.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=build/bench/guest
@@ -111,6 +113,12 @@ for ((run = 1; run <= RUNS; run++)); do
             printf "bench: turn %d, %-6s %s %d in a second\n", run, peer, $4, $5 }' build/bench/rows
     done
 done
+if [ -x build/bench/request ]; then
+    truncate -s 64M $image-4k.img
+    for ((run = 1; run <= RUNS; run++)); do
+        build/bench/request $image-4k.img >>$raw
+    done
+fi
 rm -f $image-4k.img $image-1m.img
 
 awk '
@@ -121,6 +129,10 @@ function median(list, n, v, i, j, t) { # of n numbers in a string
             t = v[j]; v[j] = v[j - 1]; v[j - 1] = t
         }
     return n == 0 ? 0 : n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
+}
+$1 == "request" {
+    cost[$2, $3] = cost[$2, $3] " " $4
+    if (!($3 in load)) { load[$3] = 1; loads[++m] = $3 }
 }
 $1 == "disk" {
     values[$3, $4] = values[$3, $4] " " $5
@@ -145,5 +157,9 @@ END {
         printf "%-26s %9d %9d %10s %s\n", name[i], x, q, (q > 0 ? sprintf("%.2f", x / q) : "-"),
             (least == "" ? "" : sprintf("%.2f..%.2f", least, most))
     }
+    if (m > 0)
+        printf "\n%-26s %9s %9s\n", "A request alone, ns", "memory", "file"
+    for (i = 1; i <= m; i++)
+        printf "%-26s %9d %9d\n", loads[i], median(cost["memory", loads[i]]), median(cost["file", loads[i]])
 }' $raw >>build/bench.txt
 exit $failed

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds into a folder, which it configures first where needed:
-#     tools/build.sh [DIR [MESON-OPTION...]]
+#     [SETUP_ONLY=yes] tools/build.sh [DIR [MESON-OPTION...]]
 # DIR is build by default; the compiler is $CC. Later calls only compile what has changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,4 +18,4 @@ elif [ -n "$(find tests -name '*.t' -newer "$dir/build.ninja" -o \
     # Meson lists the test scripts when it configures.
     meson setup --reconfigure "$dir" "$@" >/dev/null
 fi
-ninja -C "$dir"
+[ -n "${SETUP_ONLY-}" ] || ninja -C "$dir"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs tests that meson knows and says how many, in the form of all our test commands:
-#     tools/meson-test.sh DIR [ARGUMENTS OF meson test...]
+#     [REBUILD=yes] tools/meson-test.sh DIR [ARGUMENTS OF meson test...]
+# REBUILD=yes first builds what these tests need, and no more.
 # Prints each failure with its output, each skip with its reason, and "N passed, N failed, N skipped".
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +10,8 @@ shift
 log=$dir/meson-logs/testlog.json
 rm -f "$log"
 rc=0
-meson test -C "$dir" --no-rebuild --print-errorlogs "$@" >"$dir/test-output.txt" 2>&1 || rc=$?
+[ "${REBUILD-}" = yes ] || set -- --no-rebuild "$@"
+meson test -C "$dir" --print-errorlogs "$@" >"$dir/test-output.txt" 2>&1 || rc=$?
 [ -s "$log" ] || {
     cat "$dir/test-output.txt"
     if grep -q 'No suitable tests' "$dir/test-output.txt"; then

@@ -5,7 +5,8 @@
  * regular file it leaves to a thread of the kernel on most file systems, and that costs more than
  * the write. So small writes are made here, as long as the host takes them quickly: one that took
  * long (the host's memory is full of what must be written first, say) sends those that follow to a
- * thread for a while. There they go one after the other, since the kernel locks the file for each.
+ * thread for a while. There they go one after the other, since the kernel locks the file for each;
+ * and none is made here meanwhile, which would wait for that lock.
  * Large reads are copied by the kernel's threads if something is under way already, so that the
  * submitter, which may be a vCPU, has time for it.
  */
@@ -53,7 +54,7 @@ bool block_write_here(struct op *op)
     uint64_t from;
 
     if (!op->direct || op->r->op != BLOCK_WRITE || op->piece > SMALL || !b->image->file->cached ||
-        (b->jobs > 0 && h->cost_ns > CHEAP_NS))
+        h->turns > 0 || (b->jobs > 0 && h->cost_ns > CHEAP_NS))
         return false;
     from = host_clock_ns();
     if (from < h->not_before_ns)

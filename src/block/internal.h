@@ -80,6 +80,7 @@ struct block_here {
     uint64_t cost_ns;       /* of a write, of late */
     uint64_t not_before_ns; /* host_clock_ns */
     uint64_t back_off_ns;   /* the next time that one is slow */
+    unsigned turns;         /* jobs under way that go in turn */
 };
 
 struct block {

@@ -11,6 +11,7 @@
 void block_job(struct block *b, struct aio_job *job)
 {
     b->jobs++;
+    b->here.turns += job->in_turn;
     aio_submit(b->aio, job);
 }
 
@@ -23,6 +24,7 @@ static bool reap(struct block *b)
     while ((job = aio_reap(b->aio)) != NULL) {
         any = true;
         b->jobs--;
+        b->here.turns -= job->in_turn;
         if (job == &b->flush_job)
             block_flush_result(b);
         else

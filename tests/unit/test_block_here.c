@@ -165,6 +165,32 @@ static void test_large(void **state)
     disk_destroy(d);
 }
 
+/* The kernel locks a file for a write: a small one made here would wait for the large one's end. */
+static void test_beside_large(void **state)
+{
+    struct disk *d = make("");
+    struct call c[2];
+    uint64_t cost;
+
+    (void)state;
+    if (has_uring(d)) {
+        pthread_mutex_lock(&d->env.lock);
+        cost = d->b->here.cost_ns;
+        call_init(&c[0], d, BLOCK_WRITE, 0, buf, sizeof(buf));
+        block_submit(d->b, &c[0].r);
+        assert_int_equal(d->b->here.turns, 1);
+        call_init(&c[1], d, BLOCK_WRITE, 2 << 20, buf, 4096);
+        block_submit(d->b, &c[1].r);
+        assert_int_equal(d->b->here.turns, 2);
+        assert_int_equal(d->b->here.cost_ns, cost);
+        pthread_mutex_unlock(&d->env.lock);
+        for (unsigned i = 0; i < 2; i++)
+            assert_int_equal(call_wait(&c[i]), 0);
+        assert_int_equal(d->b->here.turns, 0);
+    }
+    disk_destroy(d);
+}
+
 /* Every `done` asks for one more: the loop gets its turn in between, and so does the lock. */
 struct chain {
     struct call c;
@@ -201,8 +227,10 @@ static void test_chain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read), cmocka_unit_test(test_write), cmocka_unit_test(test_not_here),
-        cmocka_unit_test(test_slow), cmocka_unit_test(test_large), cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_read),         cmocka_unit_test(test_write),
+        cmocka_unit_test(test_not_here),     cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_large),        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_beside_large),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
