@@ -121,15 +121,7 @@ if [ -x build/bench/request ]; then
 fi
 rm -f $image-4k.img $image-1m.img
 
-awk '
-function median(list, n, v, i, j, t) { # of n numbers in a string
-    n = split(list, v, " ")
-    for (i = 2; i <= n; i++)
-        for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) {
-            t = v[j]; v[j] = v[j - 1]; v[j - 1] = t
-        }
-    return n == 0 ? 0 : n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
-}
+awk "$(cat tools/median.awk)"'
 $1 == "request" {
     cost[$2, $3] = cost[$2, $3] " " $4
     if (!($3 in load)) { load[$3] = 1; loads[++m] = $3 }

@@ -158,15 +158,7 @@ usable() {
 # ---- the table ----
 
 table() {
-    awk '
-function median(list, n, v, i, j, t) { # of n numbers in a string
-    n = split(list, v, " ")
-    for (i = 2; i <= n; i++)
-        for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) {
-            t = v[j]; v[j] = v[j - 1]; v[j - 1] = t
-        }
-    return n == 0 ? "" : n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
-}
+    awk "$(cat tools/median.awk)"'
 function cell(v, form) {
     return sprintf(" %9s", v == "" ? "-" : sprintf(form, v))
 }

@@ -54,17 +54,7 @@ for ((run = 1; run <= RUNS; run++)); do
     done
 done
 
-awk -v peers="$peers" -v scale="$SCALE" '
-function median(list, n, v, i, j, t) { # of n numbers in a string
-    n = split(list, v, " ")
-    for (i = 2; i <= n; i++)
-        for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) {
-            t = v[j]; v[j] = v[j - 1]; v[j - 1] = t
-        }
-    if (n == 0)
-        return ""
-    return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
-}
+awk -v peers="$peers" -v scale="$SCALE" "$(cat tools/median.awk)"'
 function number(x, format) { return x == "" ? "-" : sprintf(format, x) }
 function enter(mean, x) { # into a geometric mean
     if (x != "") {

@@ -127,7 +127,7 @@ disk)
         --count 500 --faults --seed "${SEED:-1000}"
     for kind in ext4 ext4-through ext4-threads ext4-scsi ext4-ahci ext4-nvme ext4-qcow2 btrfs; do
         one "crashes under a guest: $kind" tests/block/guest_crash.sh --keep build \
-            --count "${GUEST_CRASHES:-100}" --seconds 20 --seed "${SEED:-1}" $kind
+            --count "${GUEST_CRASHES:-50}" --seconds 15 --seed "${SEED:-1}" $kind
     done
     part "disks of real guests" tools/boot-test.sh --long disk
     ;;

@@ -56,7 +56,7 @@ struct bfile {
     const char *name;  /* for messages: the path; owned by the back end */
     bool read_only;    /* write, zero and truncate answer -EBADF */
     int fd;            /* for I/O past these functions; -1: there is none */
-    bool cached;       /* I/O on fd goes to the host's cache, and is done when it is there */
+    bool cached;       /* fd is a regular file in the host's cache: I/O is done when it is there */
     unsigned fd_align; /* offset, length and memory of I/O on fd are multiples of it; 0, 1: any */
     /*
      * A device's sectors, or what suits the file, in bytes; 0: nothing is known. Powers of two,

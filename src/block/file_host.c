@@ -333,7 +333,7 @@ int bfile_open(const char *path, const struct bfile_flags *flags, struct bfile *
                           .name = h->name,
                           .read_only = flags->read_only,
                           .fd = fd,
-                          .cached = !flags->direct && !flags->sync,
+                          .cached = !flags->direct && !flags->sync && !info.device,
                           .fd_align = flags->direct ? hfile_align(fd) : 1,
                           .sector = info.sector,
                           .physical = info.physical};

@@ -10,8 +10,6 @@
  * Large reads are copied by the kernel's threads if something is under way already, so that the
  * submitter, which may be a vCPU, has time for it.
  */
-#include <errno.h>
-
 #include "base/bits.h"
 #include "block/internal.h"
 #include "host/clock.h"
