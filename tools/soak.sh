@@ -1,7 +1,8 @@
 #!/bin/sh
 # make soak HOURS=n: everything that looks for faults at random, for n hours in turns, each with a new
 # seed, which it prints: the instruction decoder, disks and their images, and the fuzz targets in
-# tests/fuzz, whose corpora stay in build-fuzz/corpus.
+# tests/fuzz. Their corpora stay in build-fuzz/corpus, from where the next call goes on; an input that
+# fails is left in build-fuzz/, and the output names it.
 set -eu
 cd "$(dirname "$0")/.."
 hours=${1:-}
@@ -16,12 +17,32 @@ tools/build.sh build
 seconds=$(awk "BEGIN { print int($hours * 3600) }")
 end=$(($(date +%s) + seconds))
 
-targets=
-if [ -d tests/fuzz ]; then
-    CC=clang tools/build.sh build-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
-    targets=$(find build-fuzz/tests/fuzz -maxdepth 1 -type f -name 'fuzz_*' -perm -u+x | sort)
+# Only the targets: all the rest with sanitizers would take longer than many a soak.
+if [ ! -f build-fuzz/build.ninja ]; then
+    CC=clang meson setup build-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
 fi
-[ -n "$targets" ] || echo "soak: there are no fuzz targets; only the random tests run"
+ninja -C build-fuzz fuzz
+targets=$(cd build-fuzz/tests/fuzz && find . -maxdepth 1 -type f -name 'fuzz_*' -perm -u+x | sed 's|./fuzz_||' | sort)
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
+# A turn of a target: short enough that each has one.
+turn=$((seconds / 12))
+[ "$turn" -le 120 ] || turn=120
+[ "$turn" -ge 5 ] || turn=5
+
+# The target's corpus anew: of what was there, and of the seeds in the tree, what adds something.
+merge() { # NAME
+    corpus=build-fuzz/corpus/fuzz_$1
+    rm -rf "$corpus.new" && mkdir -p "$corpus" "$corpus.new" &&
+        "build-fuzz/tests/fuzz/fuzz_$1" -merge=1 -timeout=60 -artifact_prefix="build-fuzz/$1-" \
+            "$corpus.new" "$corpus" "tests/fuzz/corpus/$1" &&
+        mv "$corpus" "$corpus.old" && mv "$corpus.new" "$corpus" && rm -rf "$corpus.old"
+}
+
+fuzz() { # NAME; images are the longest inputs
+    "build-fuzz/tests/fuzz/fuzz_$1" -max_total_time="$turn" -timeout=60 -max_len=8192 \
+        -artifact_prefix="build-fuzz/$1-" "build-fuzz/corpus/fuzz_$1"
+}
 
 disks() { # SEED
     BLOCK_SEED=$1 build/tests/unit/test_block_random && VIRTIO_SEED=$1 build/tests/unit/test_virtio_blk &&
@@ -39,9 +60,8 @@ while [ "$(date +%s)" -lt "$end" ]; do
     one "crashes amid writes to qcow2, seed $seed" tests/block/crash.sh build/tests/block/qcow2-crash \
         --count 100 --seed "$seed"
     for target in $targets; do
-        mkdir -p "build-fuzz/corpus/$(basename "$target")"
-        one "$(basename "$target"), round $round" "$target" -max_total_time=120 -timeout=20 \
-            -artifact_prefix="build-fuzz/" "build-fuzz/corpus/$(basename "$target")"
+        [ "$round" -gt 1 ] || one "corpus of $target" merge "$target"
+        one "fuzzing $target, round $round" fuzz "$target"
     done
 done
 total

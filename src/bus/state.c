@@ -73,6 +73,15 @@ void state_save(const struct state_field *fields, size_t count, const void *obj,
     append_header(out, 0, 0, 0);
 }
 
+/* A bool that is neither has no meaning in C: code that looks at it twice may see both. */
+static bool all_truths(const uint8_t *v, uint32_t len)
+{
+    for (uint32_t i = 0; i < len; i++)
+        if (v[i] > 1)
+            return false;
+    return true;
+}
+
 static int load_field(const struct state_field *f, char *base, struct timerq *q, const uint8_t *v,
                       uint32_t len, struct error *err)
 {
@@ -81,6 +90,8 @@ static int load_field(const struct state_field *f, char *base, struct timerq *q,
     if (len != want)
         return error_set(err, -EINVAL, "saved field %u has %u bytes instead of %u", f->tag, len,
                          want);
+    if (f->truth && !all_truths(v, len))
+        return error_set(err, -EINVAL, "saved field %u is neither true nor false", f->tag);
     switch ((enum state_kind)f->kind) {
     case STATE_KIND_BYTES:
         memcpy(base + f->offset, v, len);

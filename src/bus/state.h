@@ -6,6 +6,7 @@
 #ifndef BUS_STATE_H
 #define BUS_STATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,12 +24,15 @@ struct state_field {
     uint16_t tag; /* from 1, unique in its table */
     uint8_t kind;
     uint32_t offset, size;
+    bool truth; /* of bool, one or an array: no byte may be other than 0 and 1 */
 };
 
+/* bool *: an array of them. */
+#define STATE_IS_TRUTH(member) _Generic((member), bool : true, bool * : true, default : false)
 #define STATE_FIELD(tag_, type, member)                                                            \
     {                                                                                              \
         .tag = (tag_), .kind = STATE_KIND_BYTES, .offset = offsetof(type, member),                 \
-        .size = sizeof(((type *)0)->member)                                                        \
+        .size = sizeof(((type *)0)->member), .truth = STATE_IS_TRUTH(((type *)0)->member)          \
     }
 #define STATE_CLOCK(tag_, type, member)                                                            \
     {                                                                                              \
