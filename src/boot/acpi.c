@@ -256,7 +256,9 @@ static void write_mcfg(struct acpi *t)
     if (p == NULL)
         return;
     le64_store(p + 44, BOARD_ECAM_BASE);
-    p[55] = 0xFF; /* segment 0, buses 0 to 255 */
+    /* Linux asks every slot of each bus that stands here: 32 slow questions for one that is empty.
+     */
+    p[55] = board_last_bus(t->b);
     header(p, "MCFG", 1, "BVMCFG  ", 60);
     list(t, p);
 }

@@ -72,4 +72,16 @@ static inline uint16_t board_pci_io_base(const struct board *b)
     return b->pc_testdev ? BOARD_PCI_IO_BASE_TESTDEV : BOARD_PCI_IO_BASE;
 }
 
+/* The highest bus with a function, 0 without any; there are no bridges that could make more. */
+static inline uint8_t board_last_bus(const struct board *b)
+{
+    uint8_t last = 0;
+
+    for (unsigned i = 0; i < b->pci_count; i++) {
+        if (b->pci[i].bus > last)
+            last = b->pci[i].bus;
+    }
+    return last;
+}
+
 #endif

@@ -122,7 +122,7 @@ static bool part(uint64_t base, uint64_t end, unsigned i, unsigned n, uint64_t a
 
 static void write_windows(const struct board *b, const struct roots *r, unsigned i, struct aml *a)
 {
-    uint16_t last_bus = i + 1 < r->n ? (uint16_t)(r->bus[i + 1] - 1) : 0xFF;
+    uint16_t last_bus = i + 1 < r->n ? (uint16_t)(r->bus[i + 1] - 1) : board_last_bus(b);
     uint64_t first, last;
     size_t crs;
 
