@@ -136,6 +136,8 @@ kvm)
     mkdir -p build/boot
     one "a session of the cloud kernel on the fake KVM" build/tests/boot/boot-console \
         -x build/tests/kvm/xhyve-fake -l build/boot/kvm.log tests/boot/kvm.boot
+    one "a disk with doorbells on the fake KVM" build/tests/boot/boot-console \
+        -x build/tests/kvm/xhyve-fake -l build/boot/kvm-disk.log tests/boot/kvm-disk.boot
     one "engines change places under a load" tests/kvm/changes.sh build/tests/kvm/xhyve-fake
     part "a real KVM" tools/check-kvm.sh
     ;;

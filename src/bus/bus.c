@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "bus/internal.h"
 
 /* A piece of address space that one region answers. Pieces do not overlap and are sorted. */
 struct piece {
@@ -29,6 +30,7 @@ struct bus {
     pthread_mutex_t other;                 /* recursive: shares BUS_READER_OTHER */
     pthread_mutex_t change;                /* one change at a time; guards retired */
     struct map *retired;
+    struct bus_bells bells;
 };
 
 static void map_free(struct map *m)
@@ -54,6 +56,7 @@ struct bus *bus_create(struct log *log)
     pthread_mutex_init(&bus->other, &attr);
     pthread_mutexattr_destroy(&attr);
     pthread_mutex_init(&bus->change, NULL);
+    pthread_mutex_init(&bus->bells.lock, NULL);
     for (unsigned i = 0; i < BUS_SPACES; i++) {
         struct map *empty = calloc(1, sizeof(*empty));
 
@@ -80,6 +83,7 @@ void bus_destroy(struct bus *bus)
     }
     pthread_mutex_destroy(&bus->other);
     pthread_mutex_destroy(&bus->change);
+    pthread_mutex_destroy(&bus->bells.lock);
     free(bus);
 }
 
@@ -214,6 +218,8 @@ int bus_map(struct bus *bus, enum bus_space space, const struct bus_region *r, s
             bus_publish(bus, space, m);
     }
     pthread_mutex_unlock(&bus->change);
+    if (rc == 0)
+        bus_bells_changed(bus);
     return rc;
 }
 
@@ -235,6 +241,7 @@ void bus_unmap(struct bus *bus, enum bus_space space, uint64_t base, void *ctx)
         }
     }
     pthread_mutex_unlock(&bus->change);
+    bus_bells_changed(bus);
 }
 
 bool bus_region_at(struct bus *bus, enum bus_space space, unsigned n, struct bus_region *out)
@@ -295,6 +302,30 @@ static const struct bus_region *map_find(const struct map *m, uint64_t addr)
             return &m->region[m->piece[mid].region];
     }
     return NULL;
+}
+
+struct bus_bells *bus_bells(struct bus *bus)
+{
+    return &bus->bells;
+}
+
+struct log *bus_log(const struct bus *bus)
+{
+    return bus->log;
+}
+
+bool bus_owned(struct bus *bus, const struct bus_spot *spot, const void *ctx)
+{
+    const struct bus_region *r;
+    bool owned = true;
+
+    pthread_mutex_lock(&bus->change);
+    for (unsigned i = 0; i < spot->len && owned; i++) {
+        r = map_find(bus->map[spot->space], spot->addr + i);
+        owned = r != NULL && r->ctx == ctx;
+    }
+    pthread_mutex_unlock(&bus->change);
+    return owned;
 }
 
 static const char *const space_name[] = {"port", "mmio"};

@@ -6,6 +6,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#endif
 
 int fd_setup(int fd, bool nonblock)
 {
@@ -33,6 +36,17 @@ int fd_pipe(int fds[2])
         close(fds[1]);
     }
     return rc;
+}
+
+int fd_event(void)
+{
+#ifdef __linux__
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+    return fd >= 0 ? fd : -errno;
+#else
+    return -ENOSYS;
+#endif
 }
 
 int fd_reopen_write(int fd)

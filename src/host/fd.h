@@ -12,6 +12,12 @@
 /* A pipe, both ends non-blocking and closed on exec. 0 or -errno. */
 int fd_pipe(int fds[2]);
 
+/*
+ * An eventfd: writes of 8 bytes add to its count, a read takes it and leaves 0, or fails with
+ * EAGAIN. Non-blocking, closed on exec. -errno; -ENOSYS: this host has no such thing.
+ */
+int fd_event(void);
+
 /* Close on exec, and non-blocking or not. 0 or -errno. */
 int fd_setup(int fd, bool nonblock);
 

@@ -159,8 +159,9 @@ static void bar_unmap(struct pci_bar *b)
 {
     if (!b->mapped)
         return;
-    bus_unmap(b->f->env->bus, bar_space(b), b->mapped_at, b);
     b->mapped = false;
+    pci_bells_place(b);
+    bus_unmap(b->f->env->bus, bar_space(b), b->mapped_at, b);
 }
 
 static void bar_update(struct pci_bar *b)
@@ -193,6 +194,7 @@ static void bar_update(struct pci_bar *b)
     b->refused = false;
     b->mapped = true;
     b->mapped_at = r.base;
+    pci_bells_place(b);
     log_trace(f->env->log, "pci", "%s: BAR %u at %#llx", f->env->name, b->index,
               (unsigned long long)r.base);
 }

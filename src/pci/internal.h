@@ -66,6 +66,13 @@ struct pci_msix {
     uint32_t pba_offset;
 };
 
+struct pci_bell {
+    struct pci_func *f;
+    struct pci_doorbell at;
+    struct bus_doorbell *bell;
+    struct pci_bell *next;
+};
+
 struct pci_func {
     struct pci *pci;
     struct dev_env *env;
@@ -76,6 +83,7 @@ struct pci_func {
     bool intx_driven; /* what the line has: not while disabled or MSI is in use */
     struct irq_line *line;
     struct pci_bar bars[PCI_BAR_SLOTS];
+    struct pci_bell *bells;
     unsigned msi_cap, msi_vectors;
     struct pci_msix msix;
     unsigned cap_last, cap_next; /* the list's last entry, the next free byte */
@@ -133,6 +141,11 @@ void pci_bar_set_addr(struct pci_bar *b, uint64_t addr);
 void pci_bars_update(struct pci_func *f); /* maps and unmaps as the registers say */
 void pci_bars_unmap(struct pci_func *f);
 bool pci_bars_refused(const struct pci_func *f);
+
+/* ---- doorbell.c; function's lock held ---- */
+void pci_bells_place(const struct pci_bar *b); /* where the BAR is now, or nowhere */
+void pci_bells_poll(struct pci_func *f);       /* what was rung until now has been heard after it */
+void pci_bells_free(struct pci_func *f);
 
 /* ---- intx.c ---- */
 void pci_intx_update(struct pci_func *f);

@@ -270,11 +270,11 @@ fail:
 static void func_free(struct pci_func *f)
 {
     pci_bars_unmap(f);
-    if (f->impl != NULL && f->ops->destroy != NULL) {
-        pthread_mutex_lock(&f->env->lock);
+    pthread_mutex_lock(&f->env->lock);
+    pci_bells_free(f);
+    if (f->impl != NULL && f->ops->destroy != NULL)
         f->ops->destroy(f->impl);
-        pthread_mutex_unlock(&f->env->lock);
-    }
+    pthread_mutex_unlock(&f->env->lock);
     irq_line_free(f->line);
     free(f->msix.table);
     free(f->msix.pba);

@@ -44,6 +44,8 @@ struct pci_ops {
      * nothing new until the VM's clock goes on. May be NULL.
      */
     void (*quiesce)(void *dev);
+    /* The n-th doorbell (pci_add_doorbell) was rung, perhaps before what has happened since. */
+    void (*doorbell)(void *dev, unsigned n);
     /* custom state beyond the table; may be NULL */
     void (*save)(void *dev, struct state_buf *out);
     int (*load)(void *dev, const uint8_t *data, size_t len, size_t *pos, struct error *err);
@@ -75,6 +77,20 @@ unsigned pci_add_cap(struct pci_func *f, uint8_t id, unsigned len);
 int pci_add_msi(struct pci_func *f, unsigned vectors, struct error *err);
 /* Table and PBA live in `bar`, which this adds (4 KiB or more). */
 int pci_add_msix(struct pci_func *f, unsigned vectors, unsigned bar, struct error *err);
+
+/*
+ * A write of `len` bytes at `offset` in the BAR, of `value` alone if `match`, may come as a call of
+ * pci_ops.doorbell(n) on env->loop instead of bar_write, if the engine can do that: see
+ * bus/doorbell.h. The BAR is there. -ENOMEM.
+ */
+struct pci_doorbell {
+    unsigned n, bar;
+    uint64_t offset;
+    uint8_t len;
+    bool match;
+    uint64_t value;
+};
+int pci_add_doorbell(struct pci_func *f, const struct pci_doorbell *d, struct error *err);
 
 /* ---- for devices, at run time; env->lock held ---- */
 uint8_t *pci_cfg(struct pci_func *f); /* the 4096 bytes, little-endian */

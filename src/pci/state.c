@@ -79,6 +79,7 @@ void pci_save(struct pci *p, struct state_buf *out)
         struct pci_func *f = p->funcs[i];
 
         pthread_mutex_lock(&f->env->lock);
+        pci_bells_poll(f);
         if (f->ops->quiesce != NULL)
             f->ops->quiesce(f->impl);
         pthread_mutex_unlock(&f->env->lock);

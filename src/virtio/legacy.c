@@ -28,6 +28,15 @@ uint64_t virtio_legacy_size(const struct virtio *v)
     return size;
 }
 
+void virtio_legacy_doorbell(unsigned queue, struct pci_doorbell *out)
+{
+    *out = (struct pci_doorbell){.bar = VIRTIO_BAR_LEGACY,
+                                 .offset = LEGACY_QUEUE_NOTIFY,
+                                 .len = 2,
+                                 .match = true,
+                                 .value = queue};
+}
+
 /* The type's configuration moves up while the vector registers are there. */
 static unsigned config_start(const struct virtio *v)
 {

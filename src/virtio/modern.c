@@ -95,6 +95,13 @@ int virtio_modern_create(struct virtio *v, struct error *err)
     return 0;
 }
 
+/* Drivers write the queue's number, 16 bits; other writes are accesses. */
+void virtio_modern_doorbell(unsigned queue, struct pci_doorbell *out)
+{
+    *out = (struct pci_doorbell){
+        .bar = VIRTIO_BAR_MODERN, .offset = AREA_NOTIFY + NOTIFY_MULTIPLIER * queue, .len = 2};
+}
+
 /* ---- common configuration ---- */
 
 /* As it reads now, in the guest's byte order. Reading has no side effect. */

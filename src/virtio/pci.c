@@ -266,6 +266,35 @@ static int add_interrupts(struct virtio *v, struct error *err)
     return pci_add_msix(v->f, v->queues + 1, VIRTIO_BAR_MSIX, err);
 }
 
+/*
+ * Each queue's, of both interfaces, numbered 2 queue and 2 queue + 1. They pay where another thread
+ * serves the queue; without one a vCPU that does it itself saves the way there and back.
+ */
+static int add_doorbells(struct virtio *v, const struct options *opts, struct error *err)
+{
+    bool wanted = opt_bool(opts, "ioeventfd", opt_string(opts, "iothread", NULL) != NULL);
+    int rc = 0;
+
+    if (!wanted || v->env->loop == NULL)
+        return 0;
+    for (unsigned n = 0; n < 2 * v->queues && rc == 0; n++) {
+        struct pci_doorbell d;
+
+        if (n % 2 == 0)
+            virtio_modern_doorbell(n / 2, &d);
+        else
+            virtio_legacy_doorbell(n / 2, &d);
+        d.n = n;
+        rc = pci_add_doorbell(v->f, &d, err);
+    }
+    return rc;
+}
+
+void virtio_pci_doorbell(void *dev, unsigned n)
+{
+    virtio_notified(dev, n / 2, n % 2 != 0);
+}
+
 int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct options *opts,
                       const struct virtio_ops *ops, void **out, struct error *err)
 {
@@ -294,6 +323,8 @@ int virtio_pci_create(struct dev_env *env, struct pci_func *f, const struct opti
         rc = add_interrupts(v, err);
     if (rc == 0)
         rc = virtio_modern_create(v, err);
+    if (rc == 0)
+        rc = add_doorbells(v, opts, err);
     if (rc != 0) {
         pthread_mutex_lock(&env->lock);
         virtio_pci_destroy(v);

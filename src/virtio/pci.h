@@ -27,6 +27,7 @@ void virtio_pci_bar_write(void *dev, unsigned bar, uint64_t offset, unsigned siz
 void virtio_pci_cfg_written(void *dev, unsigned offset, unsigned size);
 void virtio_pci_cfg_read(void *dev, unsigned offset, unsigned size);
 void virtio_pci_quiesce(void *dev);
+void virtio_pci_doorbell(void *dev, unsigned n);
 void virtio_pci_save(void *dev, struct state_buf *out);
 /* What is behind the device may have another size; for who has changed it. env->lock held. */
 void virtio_pci_refresh(void *dev);
@@ -34,14 +35,17 @@ int virtio_pci_load(void *dev, const uint8_t *data, size_t len, size_t *pos, str
 
 /* The rows that every type's table of options ends with. */
 #define VIRTIO_PCI_OPTIONS                                                                         \
+    {.name = "packed", .type = OPT_BOOL, .help = "offer packed rings (default: on)"},              \
     {                                                                                              \
-        .name = "packed", .type = OPT_BOOL, .help = "offer packed rings (default: on)"             \
+        .name = "ioeventfd", .type = OPT_BOOL,                                                     \
+        .help = "with kvm: notifications reach the device's thread through the host's kernel "     \
+                "(default: on with iothread=)"                                                     \
     }
 
 #define VIRTIO_PCI_OPS                                                                             \
     .destroy = virtio_pci_destroy, .reset = virtio_pci_reset, .bar_read = virtio_pci_bar_read,     \
     .bar_write = virtio_pci_bar_write, .cfg_written = virtio_pci_cfg_written,                      \
     .cfg_read = virtio_pci_cfg_read, .quiesce = virtio_pci_quiesce, .refresh = virtio_pci_refresh, \
-    .save = virtio_pci_save, .load = virtio_pci_load
+    .doorbell = virtio_pci_doorbell, .save = virtio_pci_save, .load = virtio_pci_load
 
 #endif

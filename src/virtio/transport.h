@@ -49,12 +49,15 @@ void virtio_cfg_write(struct virtio *v, uint64_t offset, unsigned size, uint64_t
 
 /* legacy.c: the I/O BAR */
 uint64_t virtio_legacy_size(const struct virtio *v);
+/* Where this queue is notified, for pci_add_doorbell. */
+void virtio_legacy_doorbell(unsigned queue, struct pci_doorbell *out);
 uint64_t virtio_legacy_read(struct virtio *v, uint64_t offset, unsigned size);
 void virtio_legacy_write(struct virtio *v, uint64_t offset, unsigned size, uint64_t value);
 
 /* modern.c: the memory BAR and the capabilities that describe it */
 #define VIRTIO_MODERN_SIZE 0x4000u
 int virtio_modern_create(struct virtio *v, struct error *err);
+void virtio_modern_doorbell(unsigned queue, struct pci_doorbell *out);
 uint64_t virtio_modern_read(struct virtio *v, uint64_t offset, unsigned size);
 void virtio_modern_write(struct virtio *v, uint64_t offset, unsigned size, uint64_t value);
 

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus/doorbell.h"
 #include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
 #include "engine/soft/soft.h"
 #include "fake.h"
+#include "host/loop.h"
 #include "mem/gmem.h"
 
 #define CODE 0x1000u
@@ -142,6 +144,91 @@ static void halted_for_good(struct bench *b)
     check(waits, "the interrupt still waits");
     engine_kvm.get(b->cpu, &st);
     check(st.mp_state == X86_MP_HALTED && st.rip == CODE, "and the state says so");
+}
+
+/* ---- doorbells ---- */
+
+#define BELL_PAGE 0x200000u /* beyond RAM */
+#define BELL_PORT 0x20u
+
+/* mov [0x100], ax; mov [0x100], al; out dx, ax; mov ax, 0x1235; out dx, ax; hlt */
+static const uint8_t ringer[] = {0xa3, 0x00, 0x01, 0xa2, 0x00, 0x01,
+                                 0xef, 0xb8, 0x35, 0x12, 0xef, 0xf4};
+
+static void count_write(void *ctx, uint64_t offset, unsigned size, uint64_t value)
+{
+    unsigned *writes = ctx;
+
+    (void)offset;
+    (void)size;
+    (void)value;
+    ++*writes;
+}
+
+static void count_ring(void *ctx)
+{
+    unsigned *rings = ctx;
+
+    ++*rings;
+}
+
+static void ring_all(struct bench *b, struct bus_doorbell *const bell[2])
+{
+    static struct x86_state st;
+    struct error err = {0};
+    struct vcpu_exit x;
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    st.seg[X86_DS].attr = 0x93;
+    st.seg[X86_DS].base = BELL_PAGE;
+    st.seg[X86_DS].limit = 0xffff;
+    st.gpr[X86_RAX] = 0x1234;
+    st.gpr[X86_RDX] = BELL_PORT;
+    gmem_write(b->env.mem, CODE, ringer, sizeof(ringer));
+    check(engine_kvm.set(b->cpu, &st, &err) == 0 && engine_kvm.run(b->cpu, 0, &x) == 0 &&
+              x.reason == VCPU_EXIT_HLT,
+          "a guest that rings");
+    bus_doorbell_poll(bell[0]);
+    bus_doorbell_poll(bell[1]);
+}
+
+/* Two writes are bells, by their width and by their value; the two beside them are accesses. */
+static void doorbells(struct bench *b)
+{
+    static const struct bus_ops ops = {.write = count_write};
+    static const struct bus_spot spot[2] = {
+        {.space = BUS_MMIO, .addr = BELL_PAGE + 0x100, .len = 2},
+        {.space = BUS_PIO, .addr = BELL_PORT, .len = 2, .match = true, .value = 0x1234}};
+    unsigned writes = 0, rings[2] = {0};
+    struct bus_region r = {
+        .base = BELL_PAGE, .len = 0x1000, .ops = &ops, .ctx = &writes, .name = "r"};
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct bus_doorbell *bell[2];
+    struct error err = {0};
+    struct loop *loop = loop_create(&err);
+
+    check(bus_map(b->env.bus, BUS_MMIO, &r, &err) == 0, "a page of a device's");
+    r.base = BELL_PORT;
+    r.len = 4;
+    check(bus_map(b->env.bus, BUS_PIO, &r, &err) == 0, "its ports");
+    for (unsigned i = 0; i < 2; i++) {
+        bell[i] = bus_doorbell_create(b->env.bus, loop, &lock, count_ring, &rings[i]);
+        bus_doorbell_place(bell[i], &spot[i], &writes);
+    }
+    ring_all(b, bell);
+    check(rings[0] == 1 && rings[1] == 1, "each bell was rung once");
+    check(writes == 2, "the other two writes are accesses");
+    bus_doorbell_place(bell[0], NULL, NULL);
+    bus_doorbell_free(bell[1]);
+    bell[1] = bell[0];
+    ring_all(b, bell);
+    check(rings[0] == 1 && rings[1] == 1 && writes == 6, "without bells all are");
+    bus_doorbell_free(bell[0]);
+    bus_unmap(b->env.bus, BUS_MMIO, BELL_PAGE, &writes);
+    bus_unmap(b->env.bus, BUS_PIO, BELL_PORT, &writes);
+    loop_destroy(loop);
 }
 
 /* ---- the log of written pages ---- */
@@ -458,6 +545,7 @@ int main(int argc, char **argv)
     halted_elsewhere(&b);
     kicked(&b);
     halted_for_good(&b);
+    doorbells(&b);
     written_pages(&b);
     breakpoints(&b);
     kernel_apic(&b, real ? &kvm_sys_host : kvm_fake_sys(fake));

@@ -44,6 +44,7 @@ struct kvm_machine {
     void *board_ctx;
     struct kvm_cpu *_Atomic first;         /* who hears the PIC */
     struct irq_message pin[IRQ_GSI_COUNT]; /* under the IOAPIC's lock: what each pin sends */
+    bool doorbells;                        /* the bus tells us of them */
     atomic_bool refused; /* a message that the kernel's APIC does not take has been told of */
     unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
 };
@@ -103,6 +104,10 @@ int kvm_cpuid_set(struct kvm_cpu *cpu, struct error *err);
 int kvm_memory_map(struct kvm_machine *vm, bool log, struct error *err);
 int kvm_dirty(void *vm, bool on, struct error *err);
 int kvm_dirty_take(void *vm, unsigned n, uint64_t *bits, size_t words);
+
+/* doorbell.c: from begin to end the bus's doorbells are the kernel's, if it has such a thing */
+void kvm_doorbells_begin(struct kvm_machine *vm);
+void kvm_doorbells_end(struct kvm_machine *vm);
 
 /* debug.c: engine_ops.debug; what the kernel is to do in this run, before it begins; after an exit:
  * false if the guest just goes on. */

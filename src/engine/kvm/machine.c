@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "bus/doorbell.h"
 #include "engine/kvm/internal.h"
 #include "host/clock.h"
 
@@ -158,7 +159,11 @@ static int setup(struct kvm_machine *vm, struct error *err)
             return rc;
     }
     rc = kvm_msr_setup(vm, err);
-    return rc == 0 ? kvm_memory_map(vm, false, err) : rc;
+    if (rc == 0)
+        rc = kvm_memory_map(vm, false, err);
+    if (rc == 0)
+        kvm_doorbells_begin(vm);
+    return rc;
 }
 
 static void kvm_vm_destroy(void *p)
@@ -168,6 +173,7 @@ static void kvm_vm_destroy(void *p)
     if (vm == NULL)
         return;
     kvm_apic_end(vm);
+    kvm_doorbells_end(vm);
     if (vm->fd >= 0)
         vm->sys->close(vm->sys->ctx, vm->fd);
     if (vm->dev_fd >= 0)
@@ -350,6 +356,8 @@ static void kvm_report(void *vcpu, FILE *to)
     for (unsigned i = 0; i < countof(names); i++)
         fprintf(to, "%s %llu %s", i == 0 ? "" : ",",
                 (unsigned long long)cpu->exits[names[i].reason], names[i].name);
+    if (cpu->vm->doorbells)
+        fprintf(to, "; %llu doorbells", (unsigned long long)bus_doorbell_rings(cpu->vm->env.bus));
     fprintf(to, "\n");
 }
 
