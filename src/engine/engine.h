@@ -135,6 +135,13 @@ struct engine_ops {
     void (*vm_destroy)(void *vm);
     int (*vcpu_create)(void *vm, unsigned id, void **vcpu, struct error *err);
     void (*vcpu_destroy)(void *vcpu);
+    /*
+     * After vcpu_create and before the first run. tsc_hz: how many times a second this vCPU's TSC
+     * counts, 0: the engine does not know. settled: the frequency in env->cpuid is the last one.
+     * NULL: it does not know; it does not mind.
+     */
+    uint64_t (*tsc_hz)(void *vcpu);
+    int (*settled)(void *vcpu, struct error *err);
     void (*get)(void *vcpu, struct x86_state *out);
     int (*set)(void *vcpu, const struct x86_state *in, struct error *err);
     /* Runs until an exit; budget: at most that many instructions, 0 = no limit. */

@@ -371,7 +371,6 @@ static int describe(struct vm *vm, struct error *err)
     b->mptable = mptable;
     b->x2apic = x2apic;
     b->ps2 = b->hpet = b->pvpanic = true;
-    b->tsc_hz = vm->tsc_hz;
     for (unsigned n = 0; pci_info_at(vm->pci, n, &info); n++) {
         if (b->pci_count == BOARD_PCI_MAX)
             return error_set(err, -ENOSPC, "more than %u PCI functions", BOARD_PCI_MAX);

@@ -251,7 +251,7 @@ static int create_engine(struct vm *vm, struct error *err)
     if (model == NULL)
         model = "host";
     if (rc == 0)
-        rc = x86_cpuid_create(&vm->cpuid, model, &options, vm->tsc_hz, err);
+        rc = x86_cpuid_create(&vm->cpuid, model, &options, NSEC_PER_SEC, err); /* until settled */
     if (rc == 0)
         rc = fit_model(vm, &env, model, err);
     if (rc == 0)
@@ -321,6 +321,26 @@ static const struct loader {
     {"pvh", load_pvh},
 };
 
+/*
+ * The TSC's frequency, after all else that takes time: it is measured from the beginning on, unless
+ * the engine's kernel knows it.
+ */
+static int settle_tsc(struct vm *vm, struct error *err)
+{
+    const struct engine_ops *e = vm->engine[0].ops;
+    int rc = 0;
+
+    if (e->tsc_hz != NULL)
+        vm->tsc_hz = e->tsc_hz(vm->vcpu[0].impl[0]);
+    if (vm->tsc_hz == 0)
+        vm->tsc_hz = host_tsc_hz(vm->tsc_start);
+    vm->board.tsc_hz = vm->tsc_hz;
+    x86_cpuid_tsc(&vm->cpuid, vm->tsc_hz);
+    for (unsigned i = 0; i < vm->cpus && rc == 0 && e->settled != NULL; i++)
+        rc = e->settled(vm->vcpu[i].impl[0], err);
+    return rc;
+}
+
 static int load_guest(struct vm *vm, struct error *err)
 {
     const char *method = config_get(vm->cfg, "boot.method");
@@ -339,12 +359,14 @@ static int load_guest(struct vm *vm, struct error *err)
         rc = acpi_write(&vm->board, &rsdp, err);
     if (rc == 0 && vm->board.mptable)
         rc = mptable_write(&vm->board, err);
-    if (rc == 0)
-        rc = smbios_write(&vm->board, err);
     if (rc != 0)
         return rc;
     x86_state_reset(&state, true);
     rc = loader->load(vm, rsdp, &state, err);
+    if (rc == 0)
+        rc = settle_tsc(vm, err);
+    if (rc == 0)
+        rc = smbios_write(&vm->board, err);
     if (rc != 0)
         return rc;
     state.tsc_offset = 0 - host_tsc();
@@ -384,10 +406,8 @@ int vm_create_on(const struct config *cfg, struct log *log, const struct kvm_sys
         rc = pick_engine(vm, err);
     if (rc == 0)
         rc = create_base(vm, err);
-    if (rc == 0) {
-        vm->tsc_hz = host_tsc_hz(vm->tsc_start);
+    if (rc == 0)
         rc = create_engine(vm, err);
-    }
     if (rc == 0)
         rc = load_guest(vm, err);
     if (rc == 0)

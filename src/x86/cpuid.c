@@ -107,36 +107,6 @@ static void add_caches(struct x86_cpuid *c)
     add(c, 4, 3, 0, 0, 0, 0);
 }
 
-static void add_time(struct x86_cpuid *c)
-{
-    uint32_t khz = (uint32_t)(c->tsc_hz / 1000), mhz = (khz + 500) / 1000;
-    uint32_t parts = khz < 4290000 ? 1000 : 500;
-
-    /*
-     * TSC = crystal * EBX / EAX. Linux multiplies crystal kHz by EBX in 32 bits, so the ratio is
-     * kept as fine as that allows: 10 MHz, thousandths (above 4.29 GHz: parts of five hundred).
-     */
-    add(c, 0x15, ANY, parts, (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / parts)), X86_CRYSTAL_HZ, 0);
-    add(c, 0x16, ANY, mhz, mhz, 100, 0);
-    add(c, 0x40000010, ANY, khz, X86_CRYSTAL_HZ / 1000, 0, 0);
-}
-
-static void add_vendor_leaves(struct x86_cpuid *c)
-{
-    static const char brand[49] = "xhyve virtual processor\0                        ";
-
-    add(c, 0x40000000, ANY, 0x40000010, chars("bhyv"), chars("e bh"), chars("yve "));
-    add(c, 0x40000100, ANY, 0x40000101, chars("KVMK"), chars("VMKV"), chars("M\0\0\0"));
-    add(c, 0x40000101, ANY, 0, 0, 0, 0);
-    add(c, 0x80000000u, ANY, c->max_ext, 0, 0, 0);
-    for (unsigned i = 0; i < 3; i++)
-        add(c, 0x80000002u + i, ANY, chars(brand + 16 * i), chars(brand + 16 * i + 4),
-            chars(brand + 16 * i + 8), chars(brand + 16 * i + 12));
-    add(c, 0x80000006u, ANY, 0, 0, 0x04008040, 0); /* L2: 1 MiB, 64-byte lines */
-    add(c, 0x80000007u, ANY, 0, 0, 0, 1u << 8);    /* invariant TSC */
-    add(c, 0x80000008u, ANY, c->lin_bits << 8 | c->phys_bits, 0, 0, 0);
-}
-
 /* NULL: the table has no such leaf. */
 static const struct x86_cpuid_leaf *leaf_of(const struct x86_cpuid_leaf *l, unsigned count,
                                             uint32_t leaf, uint32_t subleaf)
@@ -154,6 +124,53 @@ static struct x86_cpuid_leaf *find(struct x86_cpuid *c, uint32_t leaf, uint32_t 
     const struct x86_cpuid_leaf *l = leaf_of(c->leaf, c->count, leaf, subleaf);
 
     return l != NULL ? &c->leaf[l - c->leaf] : NULL;
+}
+
+/* What tells of the TSC's frequency, where it is. */
+static void put_time(struct x86_cpuid *c)
+{
+    struct x86_cpuid_leaf *crystal = find(c, 0x15, 0), *clock = find(c, 0x16, 0),
+                          *pv = find(c, 0x40000010u, 0);
+    uint32_t khz = (uint32_t)(c->tsc_hz / 1000), mhz = (khz + 500) / 1000;
+    uint32_t parts = khz < 4290000 ? 1000 : 500;
+
+    /*
+     * TSC = crystal * EBX / EAX. Linux multiplies crystal kHz by EBX in 32 bits, so the ratio is
+     * kept as fine as that allows: 10 MHz, thousandths (above 4.29 GHz: parts of five hundred).
+     */
+    if (crystal != NULL) {
+        crystal->eax = parts;
+        crystal->ebx = (uint32_t)(c->tsc_hz / (X86_CRYSTAL_HZ / parts));
+        crystal->ecx = X86_CRYSTAL_HZ;
+    }
+    if (clock != NULL)
+        clock->eax = clock->ebx = mhz;
+    if (pv != NULL)
+        pv->eax = khz;
+}
+
+static void add_time(struct x86_cpuid *c)
+{
+    add(c, 0x15, ANY, 0, 0, 0, 0);
+    add(c, 0x16, ANY, 0, 0, 100, 0);
+    add(c, 0x40000010, ANY, 0, X86_CRYSTAL_HZ / 1000, 0, 0);
+    put_time(c);
+}
+
+static void add_vendor_leaves(struct x86_cpuid *c)
+{
+    static const char brand[49] = "xhyve virtual processor\0                        ";
+
+    add(c, 0x40000000, ANY, 0x40000010, chars("bhyv"), chars("e bh"), chars("yve "));
+    add(c, 0x40000100, ANY, 0x40000101, chars("KVMK"), chars("VMKV"), chars("M\0\0\0"));
+    add(c, 0x40000101, ANY, 0, 0, 0, 0);
+    add(c, 0x80000000u, ANY, c->max_ext, 0, 0, 0);
+    for (unsigned i = 0; i < 3; i++)
+        add(c, 0x80000002u + i, ANY, chars(brand + 16 * i), chars(brand + 16 * i + 4),
+            chars(brand + 16 * i + 8), chars(brand + 16 * i + 12));
+    add(c, 0x80000006u, ANY, 0, 0, 0x04008040, 0); /* L2: 1 MiB, 64-byte lines */
+    add(c, 0x80000007u, ANY, 0, 0, 0, 1u << 8);    /* invariant TSC */
+    add(c, 0x80000008u, ANY, c->lin_bits << 8 | c->phys_bits, 0, 0, 0);
 }
 
 static int model_level(const char *model)
@@ -432,6 +449,14 @@ void x86_cpuid_crystal(struct x86_cpuid *c, uint32_t hz)
         l->ebx = (uint32_t)p;
         l->ecx = hz;
     }
+}
+
+void x86_cpuid_tsc(struct x86_cpuid *c, uint64_t hz)
+{
+    c->tsc_hz = hz;
+    put_time(c);
+    if (c->crystal_hz != X86_CRYSTAL_HZ)
+        x86_cpuid_crystal(c, c->crystal_hz);
 }
 
 /* Of the standard format, where each component has its place; and of the compact one. */

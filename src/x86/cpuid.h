@@ -68,6 +68,9 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
  */
 void x86_cpuid_crystal(struct x86_cpuid *c, uint32_t hz);
 
+/* Another frequency of the TSC than it was made with: one that took until now to be known. */
+void x86_cpuid_tsc(struct x86_cpuid *c, uint64_t hz);
+
 /*
  * What CPUID returns on vCPU `cpu` of `cpus` in this state (XCR0, CR4.OSXSAVE and PKE, APIC id). An
  * APIC that is disabled by its base register is the caller's to take out of leaf 1.

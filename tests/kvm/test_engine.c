@@ -146,6 +146,41 @@ static void halted_for_good(struct bench *b)
     check(st.mp_state == X86_MP_HALTED && st.rip == CODE, "and the state says so");
 }
 
+static void at_code(struct bench *b, const void *code, size_t len)
+{
+    static struct x86_state st;
+    struct error err = {0};
+
+    halted_at_code(&st);
+    st.mp_state = X86_MP_RUNNING;
+    st.rflags = X86_FL_FIXED;
+    st.seg[X86_DS].attr = 0x93;
+    st.gpr[X86_RAX] = 0x1234;
+    gmem_write(b->env.mem, CODE, code, len);
+    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a state to run from");
+}
+
+/* ---- the TSC's frequency ---- */
+
+/* mov eax, 0x40000010; cpuid; hlt */
+static const uint8_t asks[] = {0x66, 0xb8, 0x10, 0x00, 0x00, 0x40, 0x0f, 0xa2, 0xf4};
+
+static void frequency(struct bench *b)
+{
+    static struct x86_state st;
+    struct error err = {0};
+    struct vcpu_exit x;
+    uint64_t hz = engine_kvm.tsc_hz(b->cpu);
+
+    check(hz > 100000000 && hz % 1000 == 0, "the kernel knows how fast the TSC is");
+    x86_cpuid_tsc(&b->cpuid, hz);
+    check(engine_kvm.settled(b->cpu, &err) == 0, "and takes the model with it");
+    at_code(b, asks, sizeof(asks));
+    check(engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_HLT, "the guest asks");
+    engine_kvm.get(b->cpu, &st);
+    check(st.gpr[X86_RAX] == hz / 1000, "and is told");
+}
+
 /* ---- doorbells ---- */
 
 #define BELL_PAGE 0x200000u /* beyond RAM */
@@ -235,20 +270,6 @@ static void doorbells(struct bench *b)
 
 /* mov [0x5000], ax; mov ax, [0x6000]; hlt */
 static const uint8_t writer[] = {0xa3, 0x00, 0x50, 0xa1, 0x00, 0x60, 0xf4};
-
-static void at_code(struct bench *b, const void *code, size_t len)
-{
-    static struct x86_state st;
-    struct error err = {0};
-
-    halted_at_code(&st);
-    st.mp_state = X86_MP_RUNNING;
-    st.rflags = X86_FL_FIXED;
-    st.seg[X86_DS].attr = 0x93;
-    st.gpr[X86_RAX] = 0x1234;
-    gmem_write(b->env.mem, CODE, code, len);
-    check(engine_kvm.set(b->cpu, &st, &err) == 0, "a state to run from");
-}
 
 /* Of pages 0 to 63 of the first range just these; a real KVM may tell of more. */
 static bool taken(struct bench *b, uint64_t want)
@@ -539,6 +560,7 @@ int main(int argc, char **argv)
     breaks = argc <= 2 || strcmp(argv[2], "nobreaks") != 0;
     if (open_bench(&b, real ? &kvm_sys_host : kvm_fake_sys(fake)) != 0)
         return 1;
+    frequency(&b);
     gmem_write(b.env.mem, CODE, &hlt, 1);
     gmem_write(b.env.mem, HANDLER, &hlt, 1);
     gmem_write(b.env.mem, 4 * VECTOR, entry, sizeof(entry));

@@ -326,6 +326,19 @@ static uint64_t kvm_tsc(void *vcpu)
     return host_tsc() + atomic_load(&cpu->tsc_offset);
 }
 
+/* The kernel has measured it for seconds, and says it in kHz. */
+static uint64_t kvm_tsc_hz(void *vcpu)
+{
+    int khz = kvm_cpu_ioctl(vcpu, KVM_GET_TSC_KHZ, 0);
+
+    return khz > 0 ? 1000ull * (unsigned)khz : 0;
+}
+
+static int kvm_settled(void *vcpu, struct error *err)
+{
+    return kvm_cpuid_set(vcpu, err);
+}
+
 static void kvm_stats(void *vcpu, struct vcpu_stats *out)
 {
     const struct kvm_cpu *cpu = vcpu;
@@ -371,6 +384,8 @@ const struct engine_ops engine_kvm = {
     .vm_destroy = kvm_vm_destroy,
     .vcpu_create = kvm_vcpu_create,
     .vcpu_destroy = kvm_vcpu_destroy,
+    .tsc_hz = kvm_tsc_hz,
+    .settled = kvm_settled,
     .get = kvm_get,
     .set = kvm_set,
     .run = kvm_run,

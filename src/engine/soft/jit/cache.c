@@ -18,6 +18,8 @@
 
 #define OFF(field) offsetof(struct soft_cpu, field)
 
+#define ARENA_BEGIN 16u /* place 0 is none */
+
 static unsigned hash_pa(uint64_t pa)
 {
     return (unsigned)((pa * 0x9E3779B97F4A7C15ull) >> (64 - JIT_HASH_BITS));
@@ -157,6 +159,17 @@ void jit_page_changed(struct soft_cpu *cpu, uint64_t lin)
         jit_context_changed(cpu); /* and the filter begins anew */
 }
 
+/* With an empty index: what was made before is no more. */
+static void begin_anew(struct soft_cpu *cpu)
+{
+    struct jit *j = cpu->jit;
+
+    j->hot = j->start_hot;
+    j->cold = j->start_cold;
+    j->arena_used = ARENA_BEGIN;
+    jit_context_changed(cpu);
+}
+
 void jit_flush(struct soft_cpu *cpu)
 {
     struct jit *j = cpu->jit;
@@ -166,15 +179,14 @@ void jit_flush(struct soft_cpu *cpu)
     if (unlikely(j->trace != NULL))
         jit_trace_flush(cpu);
     j->stats.flushes++;
-    memset(j->hash, 0, sizeof(j->hash));
-    memset(j->page, 0, sizeof(j->page));
-    j->hot = j->start_hot;
-    j->cold = j->start_cold;
-    j->arena_used = 16; /* place 0 is none */
+    if (j->arena_used > ARENA_BEGIN) { /* fresh pages are not taken to be cleared */
+        memset(j->hash, 0, sizeof(j->hash));
+        memset(j->page, 0, sizeof(j->page));
+    }
     if (j->store != NULL)
         store_forget(cpu);
     j->killed = true;
-    jit_context_changed(cpu);
+    begin_anew(cpu);
     clear_slots(cpu);
 }
 
@@ -935,7 +947,7 @@ int jit_init(struct soft_cpu *cpu, struct error *err)
         for (unsigned i = 0; i < JIT_SLOTS; i++)
             cpu->slots[t][i].code = j->stub[FN_MISS];
     }
-    jit_flush(cpu);
+    begin_anew(cpu);
     rc = jit_trace_init(cpu, err);
     if (rc == 0 && cpu->vm->env.jit_cache != NULL)
         store_open(cpu, cpu->vm->env.jit_cache);
