@@ -256,8 +256,7 @@ static void write_mcfg(struct acpi *t)
     if (p == NULL)
         return;
     le64_store(p + 44, BOARD_ECAM_BASE);
-    /* Linux asks every slot of each bus that stands here: 32 slow questions for one that is empty.
-     */
+    /* Linux asks each slot of every bus that stands here, 32 slow questions for an empty one. */
     p[55] = board_last_bus(t->b);
     header(p, "MCFG", 1, "BVMCFG  ", 60);
     list(t, p);

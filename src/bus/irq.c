@@ -11,7 +11,7 @@ struct irq_line {
     uint8_t pin;
     bool pic_only;
     bool hpet;
-    bool level; /* under r->lock */
+    bool level; /* its holder's to read; written under r->lock, too */
 };
 
 struct irq_router {
@@ -160,7 +160,8 @@ void irq_set(struct irq_line *line, bool level)
     struct irq_router *r;
     unsigned pin, step;
 
-    if (line == NULL)
+    /* Whoever holds a line changes it under its own lock, so nobody else does so now. */
+    if (line == NULL || line->level == level)
         return;
     r = line->r;
     pin = line->pin;
@@ -168,15 +169,13 @@ void irq_set(struct irq_line *line, bool level)
     pthread_mutex_lock(&r->order);
     pthread_mutex_lock(&r->lock);
     before = levels_of(r, pin);
-    if (line->level != level) {
-        line->level = level;
-        if (line->pic_only)
-            r->pic_high[pin] += step;
-        else
-            r->gsi_high[pin] += step;
-        if (line->hpet)
-            r->hpet_high[pin] += step;
-    }
+    line->level = level;
+    if (line->pic_only)
+        r->pic_high[pin] += step;
+    else
+        r->gsi_high[pin] += step;
+    if (line->hpet)
+        r->hpet_high[pin] += step;
     now = levels_of(r, pin);
     pthread_mutex_unlock(&r->lock);
     tell(r, pin, before, now);

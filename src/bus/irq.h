@@ -31,8 +31,8 @@ void irq_router_destroy(struct irq_router *r);
 /* One wire into a GSI, held by a device. Owner frees it with irq_line_free. NULL: no memory. */
 struct irq_line;
 struct irq_line *irq_line_create(struct irq_router *r, unsigned gsi);
-void irq_line_free(struct irq_line *line); /* lowers it first; NULL is allowed */
-void irq_set(struct irq_line *line, bool level);
+void irq_line_free(struct irq_line *line);       /* lowers it first; NULL is allowed */
+void irq_set(struct irq_line *line, bool level); /* one caller at a time for a line */
 bool irq_level(const struct irq_line *line);
 void irq_pulse(struct irq_line *line); /* an edge: high, then low */
 

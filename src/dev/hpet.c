@@ -348,7 +348,8 @@ static uint64_t hpet_read(void *dev, uint64_t offset, unsigned size)
         log_guest(h->env, "misaligned read at %#llx", (unsigned long long)offset);
         return bytes_mask(size);
     }
-    hpet_catch_up(h);
+    if (offset >= HPET_CONF) /* what is below never changes */
+        hpet_catch_up(h);
     return hpet_read_reg(h, (unsigned)offset & ~7u) >> shift & bytes_mask(size);
 }
 
