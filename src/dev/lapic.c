@@ -127,21 +127,14 @@ void lapic_error(struct lapic *a, uint32_t esr_bit)
         lapic_post(a, (uint8_t)lvt, false);
 }
 
-/* Any thread. LINT0's ExtINT is not for here, it is a gate (lapic_update_gates). */
-void lapic_lvt_fire(struct lapic *a, unsigned entry)
+static void deliver_one(struct lapic *a, uint8_t delivery, uint8_t vector, bool level)
 {
     struct lapics *l = a->set;
-    uint32_t lvt = a->lvt[entry];
 
-    if (a->mode == LAPIC_DISABLED || (lvt & LVT_MASKED) != 0)
-        return;
-    if (entry == LVT_TIMER || entry == LVT_ERROR) {
-        lapic_post(a, (uint8_t)lvt, false);
-        return;
-    }
-    switch (LVT_DELIVERY(lvt)) {
+    switch ((enum irq_delivery)delivery) {
     case IRQ_FIXED:
-        lapic_post(a, (uint8_t)lvt, false);
+    case IRQ_LOWEST:
+        lapic_post(a, vector, level);
         break;
     case IRQ_SMI:
         l->signals->smi(l->signals_ctx, a->id);
@@ -152,13 +145,31 @@ void lapic_lvt_fire(struct lapic *a, unsigned entry)
     case IRQ_INIT:
         l->signals->init(l->signals_ctx, a->id);
         break;
+    case IRQ_STARTUP:
+        l->signals->sipi(l->signals_ctx, a->id, vector);
+        break;
     case IRQ_EXTINT:
+        if (!(a->svr & SVR_ENABLE)) /* INIT, NMI, SMI and SIPI are all it hears then */
+            break;
         atomic_store(&a->extint_message, true);
         l->signals->interrupt(l->signals_ctx, a->id);
         break;
-    default:
-        break;
     }
+}
+
+/* Any thread. LINT0's ExtINT is not for here, it is a gate (lapic_update_gates). */
+void lapic_lvt_fire(struct lapic *a, unsigned entry)
+{
+    uint32_t lvt = a->lvt[entry];
+
+    if (a->mode == LAPIC_DISABLED || (lvt & LVT_MASKED) != 0)
+        return;
+    if (entry == LVT_TIMER || entry == LVT_ERROR) {
+        lapic_post(a, (uint8_t)lvt, false);
+        return;
+    }
+    if (LVT_DELIVERY(lvt) != IRQ_LOWEST && LVT_DELIVERY(lvt) != IRQ_STARTUP) /* of messages alone */
+        deliver_one(a, LVT_DELIVERY(lvt), (uint8_t)lvt, false);
 }
 
 /*
@@ -248,36 +259,6 @@ static bool matches(struct lapic *a, uint32_t dest, bool logical, bool broadcast
         return (dest & ldr) != 0;
     /* Clusters: the upper four bits are equal, or all ones for every cluster. */
     return (dest >> 4 == ldr >> 4 || dest >> 4 == 0xF) && (dest & ldr & 0xF) != 0;
-}
-
-static void deliver_one(struct lapic *a, uint8_t delivery, uint8_t vector, bool level)
-{
-    struct lapics *l = a->set;
-
-    switch ((enum irq_delivery)delivery) {
-    case IRQ_FIXED:
-    case IRQ_LOWEST:
-        lapic_post(a, vector, level);
-        break;
-    case IRQ_SMI:
-        l->signals->smi(l->signals_ctx, a->id);
-        break;
-    case IRQ_NMI:
-        l->signals->nmi(l->signals_ctx, a->id);
-        break;
-    case IRQ_INIT:
-        l->signals->init(l->signals_ctx, a->id);
-        break;
-    case IRQ_STARTUP:
-        l->signals->sipi(l->signals_ctx, a->id, vector);
-        break;
-    case IRQ_EXTINT:
-        if (!(a->svr & SVR_ENABLE)) /* INIT, NMI, SMI and SIPI are all it hears then */
-            break;
-        atomic_store(&a->extint_message, true);
-        l->signals->interrupt(l->signals_ctx, a->id);
-        break;
-    }
 }
 
 /* The least busy of those addressed; equals take turns. Only who would accept it stands. */

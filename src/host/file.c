@@ -197,25 +197,30 @@ static bool behind_end(int fd, uint64_t offset)
     return hfile_info(fd, &info) == 0 && offset >= info.size;
 }
 
-int hfile_read(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
+/* -errno; reading: -ENXIO if the file ends before, and the rest is zeros. */
+static int transfer(int fd, uint64_t offset, const struct iovec *iov, unsigned count, bool write)
 {
     struct cursor c = {.iov = iov, .count = count};
     struct iovec batch[BATCH];
 
     cursor_advance(&c, 0);
     while (c.count > 0) {
+        int pieces = (int)cursor_batch(&c, batch);
         ssize_t n;
 
         if (offset > OFFSET_MAX)
-            return -EINVAL;
-        n = preadv(fd, batch, (int)cursor_batch(&c, batch), (off_t)offset);
+            return write ? -EFBIG : -EINVAL;
+        n = write ? pwritev(fd, batch, pieces, (off_t)offset)
+                  : preadv(fd, batch, pieces, (off_t)offset);
         if (n < 0 && errno == EINTR)
             continue;
         /* O_DIRECT: what follows a last, half block is asked for at an offset it does not take. */
-        if (n < 0 && errno == EINVAL && behind_end(fd, offset))
+        if (n < 0 && errno == EINVAL && !write && behind_end(fd, offset))
             n = 0;
         if (n < 0)
             return neg_errno();
+        if (n == 0 && write)
+            return -EIO; /* nothing says what is wrong, and trying again would not end */
         if (n == 0) {
             cursor_zero(&c);
             return -ENXIO;
@@ -226,28 +231,14 @@ int hfile_read(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
     return 0;
 }
 
+int hfile_read(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+    return transfer(fd, offset, iov, count, false);
+}
+
 int hfile_write(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
 {
-    struct cursor c = {.iov = iov, .count = count};
-    struct iovec batch[BATCH];
-
-    cursor_advance(&c, 0);
-    while (c.count > 0) {
-        ssize_t n;
-
-        if (offset > OFFSET_MAX)
-            return -EFBIG;
-        n = pwritev(fd, batch, (int)cursor_batch(&c, batch), (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return neg_errno();
-        if (n == 0)
-            return -EIO; /* nothing says what is wrong, and trying again would not end */
-        cursor_advance(&c, (size_t)n);
-        offset += (uint64_t)n;
-    }
-    return 0;
+    return transfer(fd, offset, iov, count, true);
 }
 
 int hfile_flush(int fd)

@@ -377,6 +377,15 @@ static bool is_task(const struct soft_cpu *cpu, struct descriptor d)
            (type == DT_TASK || type == DT_TSS16 || type == DT_TSS32);
 }
 
+/* The descriptor of a far branch's target. */
+static void read_target(struct soft_cpu *cpu, uint16_t sel, struct descriptor *d, uint64_t *lin)
+{
+    if ((sel & 0xfffc) == 0)
+        soft_raise_error(cpu, X86_EXC_GP, 0);
+    if (!desc_read(cpu, sel, d, lin))
+        gp_sel(cpu, sel);
+}
+
 void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
 {
     struct x86_segment s;
@@ -392,10 +401,7 @@ void far_jump(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
         cpu->next_rip = off;
         return;
     }
-    if ((sel & 0xfffc) == 0)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    if (!desc_read(cpu, sel, &d, &lin))
-        gp_sel(cpu, sel);
+    read_target(cpu, sel, &d, &lin);
     if (is_task(cpu, d)) {
         task_jump(cpu, sel, d, false);
         return;
@@ -513,10 +519,7 @@ void far_call(struct soft_cpu *cpu, uint16_t sel, uint64_t off, unsigned osize)
         cpu->next_rip = off;
         return;
     }
-    if ((sel & 0xfffc) == 0)
-        soft_raise_error(cpu, X86_EXC_GP, 0);
-    if (!desc_read(cpu, sel, &d, &lin))
-        gp_sel(cpu, sel);
+    read_target(cpu, sel, &d, &lin);
     if (is_task(cpu, d)) {
         task_jump(cpu, sel, d, true);
         return;

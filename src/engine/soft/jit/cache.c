@@ -742,16 +742,12 @@ static const void *fn_group(struct soft_cpu *cpu, uint64_t lin, uint64_t s2, uin
     return j->rx + b->body;
 }
 
-/* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */
-static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
-                          const uint8_t *ret)
+/* The uop at this place in the arena, by the interpreter. */
+static inline const struct uop *run_uop(struct soft_cpu *cpu, uint64_t place)
 {
     struct jit *j = cpu->jit;
-    const struct uop *u = (const void *)(j->arena + s1);
-    uint64_t epoch = j->epoch;
+    const struct uop *u = (const void *)(j->arena + place);
 
-    (void)s3;
-    j->killed = false;
     j->stats.helpers[u->op]++;
     cpu->uop = u;
     cpu->uop_end = NULL;
@@ -761,6 +757,20 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
     if (unlikely(cpu->check != NULL))
         check_op(cpu, u->op);
     u->fn(cpu, u);
+    return u;
+}
+
+/* An instruction that the interpreter runs always: s1 is its uop's place in the arena. */
+static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
+                          const uint8_t *ret)
+{
+    struct jit *j = cpu->jit;
+    uint64_t epoch = j->epoch;
+    const struct uop *u;
+
+    (void)s3;
+    j->killed = false;
+    u = run_uop(cpu, s1);
     cpu->insn = INSN_NONE;
     if (likely(s2 ? cpu->uop_end == NULL && !j->killed &&
                         atomic_load_explicit(&cpu->pending, memory_order_relaxed) == 0
@@ -774,21 +784,11 @@ static const void *fn_uop(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64
 static const void *fn_end(struct soft_cpu *cpu, uint64_t s1, uint64_t s2, uint64_t s3,
                           const uint8_t *ret)
 {
-    struct jit *j = cpu->jit;
-    const struct uop *u = (const void *)(j->arena + s1);
+    const struct uop *u = run_uop(cpu, s1);
 
     (void)s2;
     (void)s3;
     (void)ret;
-    j->stats.helpers[u->op]++;
-    cpu->uop = u;
-    cpu->uop_end = NULL;
-    cpu->block = NULL;
-    cpu->insn = INSN_RUNS;
-    cpu->next_rip = cpu->block_rip + u->off + u->len;
-    if (unlikely(cpu->check != NULL))
-        check_op(cpu, u->op);
-    u->fn(cpu, u);
     jit_uncount(cpu, u->off + u->len);
     return go_on(cpu, cpu->next_rip & cpu->rip_mask);
 }
