@@ -73,6 +73,7 @@ static const struct known_key {
     {"log.level", KEY_STRING},
     {"log.trace", KEY_STRING},
     {"pidfile", KEY_STRING},
+    {"control", KEY_STRING},
     {"stats", KEY_BOOL},
     {"profile", KEY_STRING},
     {"profile.symbols", KEY_STRING},
@@ -364,6 +365,15 @@ static int check_profile(const struct config *cfg, struct error *err)
     return 0;
 }
 
+static int check_control(const struct config *cfg, struct error *err)
+{
+    const char *path = config_get(cfg, "control");
+
+    if (path != NULL && path[0] == '\0')
+        return error_set(err, -EINVAL, "control is empty; wanted the path of a socket, or off");
+    return 0;
+}
+
 static int check_engine(const struct config *cfg, struct error *err)
 {
     const char *engine = config_get(cfg, "engine");
@@ -460,6 +470,8 @@ int cli_check(const struct config *cfg, const struct cli_tables *tables, struct 
         rc = check_engine(cfg, err);
     if (rc == 0)
         rc = check_profile(cfg, err);
+    if (rc == 0)
+        rc = check_control(cfg, err);
     if (rc == 0)
         rc = check_boot(cfg, err);
     if (rc == 0)

@@ -45,6 +45,7 @@ struct cli {
     struct config *raw; /* as given */
     struct config *cfg; /* defaults added, %(key) expanded, checked */
     const char *name;   /* --name, or the last word */
+    bool named;         /* somebody has named the VM: it has a control socket by default */
     char *line;         /* of "xhyve run": the full line it stands for */
     char **words;       /* arguments that are not flags; pointers into argv */
     size_t word_count;
@@ -123,7 +124,10 @@ void cli_lpc_help(const struct cli_tables *tables, FILE *to);
 /* Creates the file exclusively with this process's id. */
 int cli_pidfile_create(const char *path, struct error *err);
 
-/* Makes and runs the VM; its exit status, or -errno and a sentence. */
-int cli_run_vm(const struct config *cfg, struct error *err);
+/*
+ * Makes and runs the VM; its exit status, or -errno and a sentence. named: it has a control socket
+ * where xhyvectl looks for it, unless the key "control" says otherwise.
+ */
+int cli_run_vm(const struct config *cfg, bool named, struct error *err);
 
 #endif

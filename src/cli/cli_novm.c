@@ -3,8 +3,9 @@
 
 #include <errno.h>
 
-int cli_run_vm(const struct config *cfg, struct error *err)
+int cli_run_vm(const struct config *cfg, bool named, struct error *err)
 {
     (void)cfg;
+    (void)named;
     return error_set(err, -ENOSYS, "running a VM is not built yet");
 }

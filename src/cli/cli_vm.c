@@ -1,6 +1,6 @@
 /*
- * Makes the VM from the tree, runs it, and hands it the process's signals. The only file of cli/
- * that knows the VM.
+ * Makes the VM from the tree and its control socket, runs it, and hands it the process's signals.
+ * The only file of cli/ that knows the VM.
  */
 #include "cli/cli.h"
 
@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ctl/ctl.h"
+#include "ctl/place.h"
 #include "host/term.h"
 #include "vmm/vm.h"
 
@@ -40,9 +42,46 @@ static int make_log(const struct config *cfg, struct log **out, struct error *er
     return rc;
 }
 
-int cli_run_vm(const struct config *cfg, struct error *err)
+/*
+ * Where xhyvectl looks by the VM's name. Without it the VM runs as well; but two VMs of one name
+ * would each answer for the other.
+ */
+static int default_socket(struct vm *vm, const char *name, struct log *log, struct ctl **out,
+                          struct error *err)
+{
+    struct error why = {0};
+    char path[256];
+    int rc = ctl_place_socket(name, true, path, sizeof(path), &why);
+
+    if (rc == 0)
+        rc = ctl_create(vm, path, log, out, &why);
+    if (rc == -EBUSY)
+        return error_set(err, rc,
+                         "a VM named '%s' runs already (%s): give another name, or control=off",
+                         name, why.text);
+    if (rc < 0)
+        log_warn(log, "no control socket, so xhyvectl cannot reach this VM: %s", why.text);
+    return 0;
+}
+
+static int make_control(const struct config *cfg, bool named, struct vm *vm, struct log *log,
+                        struct ctl **out, struct error *err)
+{
+    const char *path = config_get(cfg, "control");
+    int rc;
+
+    if (path == NULL)
+        return named ? default_socket(vm, config_get(cfg, "name"), log, out, err) : 0;
+    if (strcmp(path, "off") == 0)
+        return 0;
+    rc = ctl_create(vm, path, log, out, err);
+    return rc < 0 ? error_prefix(err, "control") : 0;
+}
+
+int cli_run_vm(const struct config *cfg, bool named, struct error *err)
 {
     struct vm *vm = NULL;
+    struct ctl *ctl = NULL;
     struct log *log = NULL;
     bool stats = false;
     sigset_t all;
@@ -53,6 +92,8 @@ int cli_run_vm(const struct config *cfg, struct error *err)
     rc = config_bool(cfg, "stats", false, &stats, err);
     if (rc == 0)
         rc = vm_create_from_config(cfg, log, &vm, err);
+    if (rc == 0)
+        rc = make_control(cfg, named, vm, log, &ctl, err);
     if (rc == 0)
         rc = term_signals(vm_loop(vm), on_signal, vm, err);
     if (rc < 0)
@@ -67,7 +108,9 @@ int cli_run_vm(const struct config *cfg, struct error *err)
         vm_print_stats(vm, stderr);
     vm_write_profile(vm);
 out:
+    ctl_stop(ctl);
     vm_destroy(vm);
+    ctl_destroy(ctl); /* who has ended the VM by it waits for this, to use its disks again */
     term_restore();
     log_destroy(log);
     return rc;

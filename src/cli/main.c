@@ -88,7 +88,7 @@ static int run(const struct cli *cli)
         return print_error(&err);
     if (cli->line != NULL)
         fprintf(stderr, "%s\n", cli->line);
-    status = cli_run_vm(cli->cfg, &err);
+    status = cli_run_vm(cli->cfg, cli->named, &err);
     if (pidfile != NULL)
         unlink(pidfile);
     return status < 0 ? print_error(&err) : status;

@@ -149,6 +149,7 @@ static int add_defaults(struct cli *cli, struct error *err)
     char name[32];
     int rc;
 
+    cli->named = cli->name != NULL || config_get(cli->raw, "name") != NULL;
     snprintf(name, sizeof(name), "xhyve-%ld", (long)getpid());
     rc = cli->name != NULL ? config_set(cli->raw, "name", cli->name, err)
                            : set_default(cli->raw, "name", name, err);

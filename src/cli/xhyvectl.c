@@ -29,6 +29,7 @@ int main(int argc, char **argv)
         return ctl_fail(&err);
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        ctl_vm_help(stdout);
         ctl_image_help(stdout);
         return 0;
     }
@@ -38,6 +39,15 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "image") == 0)
         return ctl_image(argc - 2, argv + 2);
-    error_set(&err, -EINVAL, "unknown command '%s'; there is image, and --help", argv[1]);
+    if (strcmp(argv[1], "list") == 0 && argc == 2)
+        return ctl_list();
+    if (strcmp(argv[1], "list") == 0) {
+        error_set(&err, -EINVAL, "unexpected word '%s' after list", argv[2]);
+        return ctl_fail(&err);
+    }
+    if (strcmp(argv[1], "vm") == 0 || argv[1][0] == '-')
+        return ctl_vm(argc - 1, argv + 1);
+    error_set(&err, -EINVAL,
+              "unknown command '%s'; there are image, list, vm NAME COMMAND, and --help", argv[1]);
     return ctl_fail(&err);
 }

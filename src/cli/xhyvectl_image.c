@@ -414,7 +414,7 @@ static const struct command commands[] = {
 
 void ctl_image_help(FILE *to)
 {
-    fputs("xhyvectl works on disk images that no VM has open.\n\n", to);
+    fputs("\nOn disk images that no VM has open:\n", to);
     for (size_t i = 0; i < countof(commands); i++)
         fprintf(to, "  xhyvectl image %s %s\n        %s\n", commands[i].name, commands[i].usage,
                 commands[i].text);

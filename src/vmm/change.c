@@ -61,6 +61,7 @@ void change_engine(struct vcpu *v)
     free(state);
     if (rc != 0) {
         log_warn(vm->log, "engine: no change, %s goes on: %s", vm_engine_name(vm), err.text);
+        atomic_fetch_add(&vm->failed_changes, 1);
         return;
     }
     atomic_store(&vm->engine_on, to);
@@ -68,7 +69,7 @@ void change_engine(struct vcpu *v)
     vm->engine[to].ops->interrupt(v->impl[to]);
     if (atomic_load(&v->nmis) != nmis)
         vm->engine[to].ops->nmi(v->impl[to]);
-    vm->changes++;
+    atomic_fetch_add(&vm->changes, 1);
     log_info(vm->log, "engine: %s, in place of %s", vm->engine[to].ops->name,
              vm->engine[from].ops->name);
 }

@@ -61,8 +61,8 @@ struct vm {
     } engine[2];
     atomic_uint engine_on;
     atomic_bool change_wanted;
-    unsigned changes;
-    struct engine_env engine_env; /* what it was made with */
+    atomic_uint changes, failed_changes; /* counted by the vCPU's thread */
+    struct engine_env engine_env;        /* what it was made with */
     struct x86_cpuid cpuid;
     uint64_t tsc_hz;
     struct host_tsc_sample tsc_start;
