@@ -108,6 +108,8 @@ bad "engine: unknown word 'sotf'; did you mean 'soft'?" --engine sotf
 bad "engine=soft,interp translates none" --engine soft,interp --perf-map
 bad "profile.symbols needs a profile" --profile-symbols /dev/null
 bad "--profile needs FILE" --profile ""
+bad "control is empty; wanted the path of a socket, or off" -o control=
+bad "--control needs PATH" --control ""
 bad "log.level: unknown word 'loud'" --log loud
 bad "unexpected word 'b'" a b
 bad "two names" --name a b

@@ -124,12 +124,38 @@ static void test_canonical(void **state)
           "pci.0.31.0.device=lpc\n");
 }
 
+/* Who has named the VM wants to find it by that. */
+static void test_named(void **state)
+{
+    static const struct {
+        const char *words;
+        bool named;
+    } lines[] = {{"-m|1G", false},      {"-m|1G|web", true},   {"--name|web|-m|1G", true},
+                 {"-o|name=web", true}, {"run|KERNEL", false}, {"run|--name|web|KERNEL", true}};
+
+    (void)state;
+    for (size_t i = 0; i < countof(lines); i++) {
+        char *text = strdup(lines[i].words), *argv[8], *save = NULL;
+        struct error err = {0};
+        struct cli cli;
+        int argc = 0;
+
+        for (char *p = strtok_r(text, "|", &save); p != NULL; p = strtok_r(NULL, "|", &save))
+            argv[argc++] = p;
+        if (cli_parse(&cli, &tables, argc, argv, &err) != 0)
+            fail_msg("%s: %s", lines[i].words, err.text);
+        assert_int_equal(cli.named, lines[i].named);
+        cli_fini(&cli);
+        free(text);
+    }
+}
+
 static void test_flags(void **state)
 {
     (void)state;
     means("-CDeHPSuwWxY|-K|de|-F|pid|--log|debug|--trace|pci*|--trace=lapic|--stats|--perf-map|--"
-          "engine|soft|--profile=-|--profile-symbols|map|vm",
-          "cpus=1\ndestroy_on_poweroff=true\nengine=soft\njit.perfmap=true\n"
+          "engine|soft|--profile=-|--profile-symbols|map|--control|off|vm",
+          "control=off\ncpus=1\ndestroy_on_poweroff=true\nengine=soft\njit.perfmap=true\n"
           "keyboard.layout=de\nlog.level=debug\n"
           "log.trace=pci*,lapic\nmemory.guest_in_core=true\nmemory.size=256M\nmemory.wired=true\n"
           "name=vm\npidfile=pid\nprofile=-\nprofile.symbols=map\n"
@@ -323,10 +349,10 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_canonical), cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_memory),    cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_lpc),       cmocka_unit_test(test_firmware),
-        cmocka_unit_test(test_variables), cmocka_unit_test(test_run),
-        cmocka_unit_test(test_actions),
+        cmocka_unit_test(test_named),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_slots),     cmocka_unit_test(test_lpc),
+        cmocka_unit_test(test_firmware),  cmocka_unit_test(test_variables),
+        cmocka_unit_test(test_run),       cmocka_unit_test(test_actions),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
