@@ -125,6 +125,12 @@ static inline void put(struct driver *d, uint64_t gpa, uint64_t v, size_t size)
     assert_int_equal(gmem_write(d->m.mem, gpa, &v, size), 0);
 }
 
+/* What a device on another thread may look at meanwhile: after all that was put before. */
+static inline void publish16(struct driver *d, uint64_t gpa, unsigned v)
+{
+    __atomic_store_n((uint16_t *)gmem_ptr(d->m.mem, gpa, 2), (uint16_t)v, __ATOMIC_RELEASE);
+}
+
 static inline uint8_t driver_status(struct driver *d)
 {
     return (uint8_t)mmio_in(&d->m, d->bar + 0x14, 1);
@@ -244,7 +250,7 @@ static inline void add_split(struct driver *d, struct vq *q, const struct vbuf *
     q->head[tag] = first;
     put(d, q->avail + 4 + 2 * (q->at % q->size), first, 2);
     q->at++;
-    put(d, q->avail + 2, q->at, 2);
+    publish16(d, q->avail + 2, q->at);
 }
 
 static inline void add_packed(struct driver *d, struct vq *q, const struct vbuf *b, unsigned n,
@@ -269,7 +275,7 @@ static inline void add_packed(struct driver *d, struct vq *q, const struct vbuf 
             q->wrap = !q->wrap;
         }
     }
-    put(d, head + 14, head_flags, 2);
+    publish16(d, head + 14, head_flags);
 }
 
 /* False: no room now. tag: below VQ_TAGS, not out now. */
