@@ -143,13 +143,41 @@ static void locks_are_looked_at(void **state)
     expect_open(p, -EPERM, "is not a file of your own");
 }
 
+/* The file at this path is removed, and another one made, before the next lock is taken. */
+static const char *remove_before_lock;
+
+int __real_hfile_lock(int fd, bool write);
+int __wrap_hfile_lock(int fd, bool write);
+
+int __wrap_hfile_lock(int fd, bool write)
+{
+    if (remove_before_lock != NULL) {
+        assert_int_equal(unlink(remove_before_lock), 0);
+        put_file(remove_before_lock, "", 0);
+        remove_before_lock = NULL;
+    }
+    return __real_hfile_lock(fd, write);
+}
+
 /* The lock's file was removed by its last owner while another one had it open already. */
 static void a_lock_that_was_removed_is_none(void **state)
 {
     const struct place *p = *state;
+    struct ctl_socket s;
+
+    remove_before_lock = p->lock;
+    assert_int_equal(ctl_socket_open(p->socket, &s, NULL), 0);
+    assert_null(remove_before_lock);
+    expect_open(p, -EBUSY, "is in use by");
+    ctl_socket_close(&s);
+}
+
+static void of_many_at_once_one_is_inside(void **state)
+{
+    const struct place *p = *state;
     int status;
 
-    for (unsigned i = 0; i < 4; i++) { /* many at once: never two of them inside */
+    for (unsigned i = 0; i < 4; i++) {
         if (fork() != 0)
             continue;
         for (unsigned n = 0; n < 300; n++) {
@@ -350,17 +378,12 @@ static void nobody_listens(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(socket_and_lock_come_and_go),
-        TEST(a_live_one_is_not_taken),
-        TEST(a_dead_one_is_taken_over),
-        TEST(what_is_not_ours_stays),
-        TEST(locks_are_looked_at),
-        TEST(a_lock_that_was_removed_is_none),
-        TEST(paths_that_cannot_be),
-        TEST(the_directory_is_ours_alone),
-        TEST(the_runtime_directory_is_the_users),
-        TEST(a_client_believes_nothing),
-        TEST(nobody_listens),
+        TEST(socket_and_lock_come_and_go),   TEST(a_live_one_is_not_taken),
+        TEST(a_dead_one_is_taken_over),      TEST(what_is_not_ours_stays),
+        TEST(locks_are_looked_at),           TEST(a_lock_that_was_removed_is_none),
+        TEST(of_many_at_once_one_is_inside), TEST(paths_that_cannot_be),
+        TEST(the_directory_is_ours_alone),   TEST(the_runtime_directory_is_the_users),
+        TEST(a_client_believes_nothing),     TEST(nobody_listens),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
