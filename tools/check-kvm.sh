@@ -18,18 +18,23 @@ bring() {
     done
 }
 
-# $out/initrd: the cloud kernel's, with an /end that says something and powers off.
-end_initrd() {
+# $out/initrd: the cloud kernel's, with standard input as its /end.
+with_end() {
     tools/guest.sh cloud >/dev/null
     rm -rf $out/tree
     mkdir -p $out/tree
-    printf '#!/bin/sh\n/bin/busybox echo a shell on KVM\n/bin/busybox poweroff -f\n' >$out/tree/end
+    cat >$out/tree/end
     chmod +x $out/tree/end
     (
         cat build/guest/cloud/initrd
         cd $out/tree
         find . ! -name . | cpio --quiet -o -H newc -R 0:0
     ) >$out/initrd
+}
+
+# One that says something and powers off.
+end_initrd() {
+    printf '#!/bin/sh\n/bin/busybox echo a shell on KVM\n/bin/busybox poweroff -f\n' | with_end
 }
 
 boots() {
@@ -86,10 +91,7 @@ engine() {
 
 # A disk's notifications as ioeventfds and as exits: the same bytes, and a thousand MMIO exits less.
 bells() {
-    tools/guest.sh cloud >/dev/null
-    rm -rf $out/tree
-    mkdir -p $out/tree
-    cat >$out/tree/end <<'END'
+    with_end <<'END'
 #!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev
@@ -100,12 +102,6 @@ dd if=/dev/urandom of=/dev/vda bs=64k count=64 conv=fsync 2>/dev/null
 dd if=/dev/vda bs=4k count=1024 iflag=direct 2>/dev/null | md5sum
 poweroff -f
 END
-    chmod +x $out/tree/end
-    (
-        cat build/guest/cloud/initrd
-        cd $out/tree
-        find . ! -name . | cpio --quiet -o -H newc -R 0:0
-    ) >$out/initrd
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --memory 1536 --timeout 300 \
         $(bring build/xhyve build/guest/cloud/vmlinuz $out/initrd) -- \

@@ -95,9 +95,10 @@ guest_crashes() { # KIND KIND
     $crash "$1" &
     $crash "$2" || second_rc=$?
     wait $! || first_rc=$?
-    [ $first_rc -eq 0 ] && return $second_rc
-    [ $second_rc -eq 0 ] || [ $first_rc -ne 77 ] || return $second_rc
-    return $first_rc
+    case $first_rc in
+    0 | 77) [ $second_rc -eq 0 ] && return $first_rc || return $second_rc ;;
+    *) return $first_rc ;;
+    esac
 }
 
 # Waits for the run that was started beside the others, and says what it said.

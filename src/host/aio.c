@@ -8,10 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifdef __linux__
-#include <sys/eventfd.h>
-#endif
-
 #include "base/bits.h"
 #include "host/aio_ring.h"
 #include "host/fd.h"
@@ -71,9 +67,8 @@ static struct aio_job *list_take(struct aio_list *l)
 static int notify_open(struct aio *a)
 {
 #ifdef __linux__
-    a->read_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    a->write_fd = a->read_fd;
-    return a->read_fd < 0 ? -errno : 0;
+    a->read_fd = a->write_fd = fd_event();
+    return a->read_fd < 0 ? a->read_fd : 0;
 #else
     int fds[2];
     int rc = fd_pipe(fds);

@@ -4,22 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-void vm_change_engine(struct vm *vm)
+int vm_switch_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model");
 
-    if (model == NULL || strcmp(model, "portable") != 0) {
-        log_warn(vm->log,
-                 "engine: no change: start with -o cpu.model=portable, so that the guest's "
-                 "processor is what every engine offers");
-        return;
-    }
-    if (vm->cpus > 1) {
-        UNIMPLEMENTED(vm->log, "a change of engine with %u vCPUs", vm->cpus);
-        return;
-    }
+    if (model == NULL || strcmp(model, "portable") != 0)
+        return error_set(err, -EINVAL,
+                         "the engine of this VM cannot change, since its processor is not the one "
+                         "that every engine offers: start it with -o cpu.model=portable");
+    if (vm->cpus > 1)
+        return error_set(err, -ENOSYS, "a change of engine with %u vCPUs is not built yet",
+                         vm->cpus);
     atomic_store(&vm->change_wanted, true);
     vcpu_kick(&vm->vcpu[0]);
+    return 0;
 }
 
 /* The other engine's VM and vCPU, made at the first change. */

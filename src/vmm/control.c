@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "vmm/change.h"
 #include "vmm/internal.h"
 #include "vmm/vm.h"
 
@@ -126,21 +125,6 @@ void vm_power_button(struct vm *vm)
     }
     log_info(vm->log, "power button pressed");
     acpipm_power_button(vm->acpipm);
-}
-
-int vm_switch_engine(struct vm *vm, struct error *err)
-{
-    const char *model = config_get(vm->cfg, "cpu.model");
-
-    if (model == NULL || strcmp(model, "portable") != 0)
-        return error_set(err, -EINVAL,
-                         "the engine of this VM cannot change, since its processor is not the one "
-                         "that every engine offers: start it with -o cpu.model=portable");
-    if (vm->cpus > 1)
-        return error_set(err, -ENOSYS, "a change of engine with %u vCPUs is not built yet",
-                         vm->cpus);
-    vm_change_engine(vm);
-    return 0;
 }
 
 void vm_get_info(struct vm *vm, struct vm_info *out)

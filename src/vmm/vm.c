@@ -32,12 +32,15 @@ void vm_stop(struct vm *vm, enum vm_status status)
 
 void vm_signal(struct vm *vm, int signo)
 {
+    struct error err = {0};
+
     if (signo == SIGUSR1) {
-        pci_refresh(vm->pci);
+        vm_refresh(vm);
         return;
     }
     if (signo == SIGUSR2) {
-        vm_change_engine(vm);
+        if (vm_switch_engine(vm, &err) < 0)
+            log_warn(vm->log, "engine: no change: %s", err.text);
         return;
     }
     if (atomic_fetch_add(&vm->signals, 1) == 0 && vm->acpi) {

@@ -38,6 +38,16 @@ static struct {
     uint64_t moved;
 } disks;
 
+/* What the next disks to be opened are like. */
+static inline void disks_like(bool large_sectors, bool large_blocks, bool read_only, bool discard)
+{
+    disks.geo = (struct block_geometry){.size = DISK_SIZE,
+                                        .sector = large_sectors ? 4096 : 512,
+                                        .physical = large_blocks ? 4096 : 512,
+                                        .read_only = read_only,
+                                        .discard = discard};
+}
+
 /* Iovecs are copied from and to as they stand: the sanitizers and the guards of RAM judge them. */
 static int disk_carry_out(struct block *b, struct block_request *r)
 {

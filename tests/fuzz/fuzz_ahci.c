@@ -258,11 +258,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     unsigned which = (how & 3) % countof(targets);
     struct ahci_driver d = {.ports = which == 2 ? 2 : 1, .cd = {which == 1, which == 2}};
 
-    disks.geo = (struct block_geometry){.size = DISK_SIZE,
-                                        .sector = which == 0 && (how & 12) == 12 ? 4096 : 512,
-                                        .physical = (how & 8) != 0 ? 4096 : 512,
-                                        .read_only = (how & 48) == 48,
-                                        .discard = (how & 64) == 0};
+    disks_like(which == 0 && (how & 12) == 12, (how & 8) != 0, (how & 48) == 48, (how & 64) == 0);
     rig_run(&targets[which], &g, &d);
     return 0;
 }

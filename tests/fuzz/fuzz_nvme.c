@@ -331,11 +331,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     uint8_t how = take8(&g);
     struct nvme_driver d = {0};
 
-    disks.geo = (struct block_geometry){.size = DISK_SIZE,
-                                        .sector = (how & 3) == 3 ? 4096 : 512,
-                                        .physical = (how & 1) != 0 ? 4096 : 512,
-                                        .read_only = (how & 12) == 12,
-                                        .discard = (how & 16) == 0};
+    disks_like((how & 3) == 3, (how & 1) != 0, (how & 12) == 12, (how & 16) == 0);
     rig_run(&target, &g, &d);
     return 0;
 }

@@ -49,19 +49,7 @@ static void blk_works(struct rig *r)
     check(guest_get(r->m.mem, DATA, 1) == 0x5A);
 }
 
-static const struct target target = {
-    .ops = &virtio_blk_ops,
-    .options = "x,queues=2",
-    .main_bar = MODERN,
-    .regs = virtio_regs,
-    .reg_count = countof(virtio_regs),
-    .places = virtio_places,
-    .place_count = countof(virtio_places),
-    .begin = virtio_begin,
-    .request = virtio_request,
-    .kick = virtio_kick,
-    .works = blk_works,
-};
+static const struct target target = VIRTIO_TARGET(&virtio_blk_ops, blk_works);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -69,11 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     uint8_t how = take8(&g);
     struct virtio_driver d = {.queues = 2, .parts = blk_parts};
 
-    disks.geo = (struct block_geometry){.size = DISK_SIZE,
-                                        .sector = 512,
-                                        .physical = (how & 1) != 0 ? 4096 : 512,
-                                        .read_only = (how & 6) == 6,
-                                        .discard = (how & 8) == 0};
+    disks_like(false, (how & 1) != 0, (how & 6) == 6, (how & 8) == 0);
     rig_run(&target, &g, &d);
     return 0;
 }

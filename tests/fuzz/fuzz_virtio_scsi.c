@@ -95,19 +95,7 @@ static void scsi_works(struct rig *r)
     check(guest_get(r->m.mem, DATA + 8, 4) == 0x56594858); /* "XHYV" */
 }
 
-static const struct target target = {
-    .ops = &virtio_scsi_ops,
-    .options = "x,queues=2",
-    .main_bar = MODERN,
-    .regs = virtio_regs,
-    .reg_count = countof(virtio_regs),
-    .places = virtio_places,
-    .place_count = countof(virtio_places),
-    .begin = virtio_begin,
-    .request = virtio_request,
-    .kick = virtio_kick,
-    .works = scsi_works,
-};
+static const struct target target = VIRTIO_TARGET(&virtio_scsi_ops, scsi_works);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -115,11 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     uint8_t how = take8(&g);
     struct virtio_driver d = {.queues = 4, .parts = scsi_parts};
 
-    disks.geo = (struct block_geometry){.size = DISK_SIZE,
-                                        .sector = (how & 3) == 3 ? 4096 : 512,
-                                        .physical = (how & 1) != 0 ? 4096 : 512,
-                                        .read_only = (how & 12) == 12,
-                                        .discard = (how & 16) == 0};
+    disks_like((how & 3) == 3, (how & 1) != 0, (how & 12) == 12, (how & 16) == 0);
     rig_run(&target, &g, &d);
     return 0;
 }

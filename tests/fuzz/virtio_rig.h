@@ -284,6 +284,15 @@ static void virtio_kick(struct rig *r)
         virtio_notify(r, b % (virtio_of(r)->queues + 1));
 }
 
+/* A disk of two queues for requests. */
+#define VIRTIO_TARGET(ops_, works_)                                                                \
+    {                                                                                              \
+        .ops = (ops_), .options = "x,queues=2", .main_bar = MODERN, .regs = virtio_regs,           \
+        .reg_count = countof(virtio_regs), .places = virtio_places,                                \
+        .place_count = countof(virtio_places), .begin = virtio_begin, .request = virtio_request,   \
+        .kick = virtio_kick, .works = (works_)                                                     \
+    }
+
 /* ---- that it works ---- */
 
 /* One request on a queue set up anew, split, by a table; the used index must move. */
