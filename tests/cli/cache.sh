@@ -39,7 +39,7 @@ says() { # WORDS, an extended regular expression that a line of standard error h
 run() { # GUEST FLAG...: sets $status.
     guest=$1
     shift
-    timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$guest" --log debug \
+    timeout -s KILL 60 "$xhyve" --engine soft -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$guest" --log debug \
         "$@" </dev/null >"$dir/out" 2>"$dir/err"
     status=$?
 }
@@ -172,7 +172,7 @@ check "nothing else is touched" test -e "$c/precious"
 rm -rf "$c"
 mkdir -m 700 "$c"
 for n in 1 2 3; do
-    timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/long" --jit-cache "$c" \
+    timeout -s KILL 60 "$xhyve" --engine soft -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/long" --jit-cache "$c" \
         </dev/null >"$dir/out$n" 2>"$dir/err$n" &
 done
 wait

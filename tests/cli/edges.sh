@@ -1,6 +1,7 @@
 #!/bin/sh
 # Bad files and bad sizes: status 4, nothing on standard output, one line on standard error that
 # begins "xhyve: error: " and holds the words given, and no waiting. edges.sh PROGRAM MKGUEST
+# All with the software CPU: of an engine that was not taken auto may have to tell.
 set -u
 xhyve=$1
 mkguest=$2
@@ -18,7 +19,7 @@ skipped=0
 bad() {
     words=$1
     shift
-    timeout -s KILL 20 "$xhyve" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    timeout -s KILL 20 "$xhyve" --engine soft "$@" >"$dir/out" 2>"$dir/err" </dev/null
     status=$?
     if [ $status -ne 4 ] || [ -s "$dir/out" ] || [ "$(wc -l <"$dir/err")" -ne 1 ] ||
         ! grep -q '^xhyve: error: ' "$dir/err" || ! grep -qF -- "$words" "$dir/err"; then
@@ -37,7 +38,7 @@ skip() {
 
 k=$dir/kernel
 "$mkguest" halt >"$k" || exit 1
-boots="-m 16M -f kexec,$k"
+boots="--engine soft -m 16M -f kexec,$k"
 timeout -s KILL 20 "$xhyve" $boots
 test $? -eq 2 || {
     echo "FAIL: the good guest does not halt"
@@ -53,7 +54,7 @@ for size in 1 2 3 4 511 512 513 655 656 1023 1024; do
     bad "kernel '$dir/short' is " -f "kexec,$dir/short"
 done
 head -c 4095 "$k" >"$dir/short"
-timeout -s KILL 20 "$xhyve" -m 16M -f "kexec,$dir/short" 2>"$dir/err" # within the last 16 bytes
+timeout -s KILL 20 "$xhyve" --engine soft -m 16M -f "kexec,$dir/short" 2>"$dir/err" # within the last 16 bytes
 test $? -eq 2 && passed=$((passed + 1)) || failed=$((failed + 1))
 head -c 4000 "$k" >"$dir/short"
 bad "is truncated" -f "kexec,$dir/short"
@@ -152,7 +153,7 @@ if [ $sanitized = yes ]; then
     skip "wired memory: sanitizers take mlock away"
 elif [ "$(id -u)" -eq 0 ] || [ "$(ulimit -l)" = unlimited ]; then
     "$mkguest" idle >"$dir/idle"
-    "$xhyve" -S -m 16M -f "kexec,$dir/idle" </dev/null >/dev/null 2>&1 &
+    "$xhyve" --engine soft -S -m 16M -f "kexec,$dir/idle" </dev/null >/dev/null 2>&1 &
     pid=$! wired=0 tries=0
     while [ "${wired:-0}" -lt 16384 ] && [ $tries -lt 200 ] && kill -0 $pid 2>/dev/null; do
         sleep 0.05

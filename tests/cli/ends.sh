@@ -38,7 +38,8 @@ check() { # DESCRIPTION COMMAND...
     if "$@"; then ok; else not_ok "$what"; fi
 }
 
-machine="-m 16M -s 31,lpc -l com1,stdio"
+# All with the software CPU, but for what begins with "auto": that one takes a KVM where there is one.
+machine="--engine soft -m 16M -s 31,lpc -l com1,stdio"
 
 # ends STATUS GUEST OUTPUT ERROR FLAG...: OUTPUT is all of the console with spaces for newlines,
 # ERROR a part of what standard error says ("": it says nothing).
@@ -97,7 +98,7 @@ timeout -s KILL 60 "$xhyve" $machine -l pc-testdev -f "kexec,$dir/testdev" </dev
 check "the test device's ports and memory: status $?, not 85" test $? -eq 85
 check "its text is on standard output" test "$(tr -d '\n' <"$dir/out" | fold -w1 | sort | tr -d '\n')" \
     = "$(printf 'testdevtext more' | fold -w1 | sort | tr -d '\n')"
-timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
+timeout -s KILL 60 "$xhyve" --engine soft -m 16M -s 31,lpc -l pc-testdev -f "kexec,$dir/testdev" </dev/null \
     >"$dir/out" 2>"$dir/err"
 check "text without a serial port" test "$(cat "$dir/out")" = "text more"
 # A multiboot kernel says what it was told.
@@ -114,16 +115,16 @@ one a b: first
 two: second
 map
 EOT
-(cd "$dir" && timeout -s KILL 60 "$xhyve" run -m 16M -o acpi_tables=false \
+(cd "$dir" && timeout -s KILL 60 "$xhyve" run --engine soft -m 16M -o acpi_tables=false \
     kernel 'one;a b' two -- some 'words, and' commas </dev/null >out2 2>err)
 check "run knows a multiboot kernel, and its words are modules" cmp -s "$dir/out" "$dir/out2"
 check "its line" grep -qF -- "-f 'multiboot,kernel,one;a b:two,some words, and commas'" "$dir/err"
-(cd "$dir" && "$xhyve" run -m 16M kernel a:b </dev/null >out2 2>err)
+(cd "$dir" && "$xhyve" run --engine soft -m 16M kernel a:b </dev/null >out2 2>err)
 check "a module with a colon is refused" grep -qF "'a:b' has a colon in its name" "$dir/err"
 
 # The same without a console, and with one that nobody reads.
 for console in "" "-l com1" "-l com1,null" "-l com1,file=$dir/flooded" "-l com1,autopty"; do
-    timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc $console -f "kexec,$dir/flood" \
+    timeout -s KILL 60 "$xhyve" --engine soft -m 16M -s 31,lpc $console -f "kexec,$dir/flood" \
         </dev/null >"$dir/out" 2>&1
     check "flood with '$console'" test $? -eq 0
 done
@@ -277,6 +278,51 @@ for i in 1 2 3 4 5 6 7 8 9 10; do
     finish 1 "an early SIGTERM"
     check "an early SIGTERM leaves no pid file" test ! -e "$dir/pid"
 done
+
+# ---- the engine that nobody asked for ----
+
+# auto COMMAND...: before the program's line. Sets $status.
+auto() {
+    timeout -s KILL 60 "$@" "$xhyve" -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/reset" --log info \
+        </dev/null >"$dir/out" 2>"$dir/err"
+    status=$?
+}
+takes() { # ENGINE, an extended regular expression: that one, and the guest ends as ever
+    [ $status -eq 0 ] && [ "$(cat "$dir/out")" = reset ] &&
+        [ "$(grep -cE '^xhyve: info: engine: (soft|kvm) \(' "$dir/err")" -eq 1 ] &&
+        grep -qE "^xhyve: info: engine: ($1) \\(" "$dir/err" && return
+    cat "$dir/out" "$dir/err"
+    return 1
+}
+auto env
+check "one engine is taken" takes 'soft|kvm'
+check "and of KVM it is said why not, once, or nothing" test \
+    "$(grep -c 'engine: kvm (' "$dir/err")$(grep -c 'engine: not kvm: ' "$dir/err")" = \
+    "$(grep -q 'engine: kvm (' "$dir/err" && echo 10 || echo 01)"
+
+# in_dev SCRIPT: to be run with a /dev of its own, that SCRIPT makes in $dir/dev
+in_dev() {
+    cat >"$dir/in_dev" <<EOT
+#!/bin/sh
+mount -t tmpfs none $dir/dev && : >$dir/dev/null && mount --bind /dev/null $dir/dev/null &&
+    $1 && mount --rbind $dir/dev /dev && exec "\$@"
+EOT
+    chmod +x "$dir/in_dev"
+}
+mkdir "$dir/dev"
+in_dev true
+if unshare --map-root-user --mount "$dir/in_dev" true 2>/dev/null; then
+    auto unshare --map-root-user --mount "$dir/in_dev"
+    check "without /dev/kvm it is the software CPU" takes soft
+    check "and no warning" test "$(grep -c 'not kvm: there is no /dev/kvm' "$dir/err")$(grep -c warn: "$dir/err")" = 10
+    in_dev ": >$dir/dev/kvm"
+    auto unshare --map-root-user --mount "$dir/in_dev"
+    check "with one that is none too" takes soft
+    check "and one warning" test "$(grep -c '^xhyve: warn: engine: not kvm: ' "$dir/err")$(grep -c warn: "$dir/err")" = 11
+else
+    echo "skipped: no /dev/kvm, or one that is none: this user gets no namespace to hide it in"
+    skipped=$((skipped + 1))
+fi
 
 # ---- an idle guest costs nothing ----
 

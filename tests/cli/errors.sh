@@ -86,9 +86,10 @@ bad "multiboot needs a kernel" -f multiboot
 bad "cannot read the kernel /nonexistent" -f multiboot,/nonexistent
 bad "needs a kernel: -f pvh,KERNEL" -f pvh
 bad "boot.method=fbsd is not built yet" -o boot.method=fbsd -o boot.kernel=k
-bad "has no PVH entry" -f pvh,"$xhyve"
-bad "no multiboot header" -f multiboot,"$xhyve"
-bad "is an ELF file; give the bzImage" -f kexec,"$xhyve"
+# These come far enough to choose an engine, and of one not taken auto may have to tell.
+bad "has no PVH entry" --engine soft -f pvh,"$xhyve"
+bad "no multiboot header" --engine soft -f multiboot,"$xhyve"
+bad "is an ELF file; give the bzImage" --engine soft -f kexec,"$xhyve"
 bad "use boot.modules" -f multiboot,k -o boot.initrd=i
 bad "nothing to boot" -A
 bad "is not a UUID" -U 1234

@@ -36,7 +36,7 @@ says() { # WORDS, an extended regular expression that a line of standard error h
 run() { # GUEST FLAG...: sets $status
     guest=$1
     shift
-    timeout -s KILL 60 "$xhyve" -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$guest" "$@" \
+    timeout -s KILL 60 "$xhyve" --engine soft -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$guest" "$@" \
         </dev/null >"$dir/out" 2>"$dir/err"
     status=$?
 }
@@ -60,7 +60,7 @@ done
 
 ended_by_signal() { # GUEST SECONDS
     : >"$dir/out"
-    "$xhyve" -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$1" --profile "$dir/profile" \
+    "$xhyve" --engine soft -m 16M -s 31,lpc -l com1,stdio -f "kexec,$dir/$1" --profile "$dir/profile" \
         </dev/null >"$dir/out" 2>"$dir/err" &
     pid=$!
     until grep -q "$1" "$dir/out" || ! kill -0 $pid; do sleep 0.05; done

@@ -36,7 +36,7 @@ says() { # WORDS, an extended regular expression that a line of standard error h
 run() {
     guest=$1
     shift
-    timeout -s KILL 60 sh -c 'echo $$ >"$0"; exec "$@"' "$dir/pid" "$xhyve" -m 16M -s 31,lpc \
+    timeout -s KILL 60 sh -c 'echo $$ >"$0"; exec "$@"' "$dir/pid" "$xhyve" --engine soft -m 16M -s 31,lpc \
         -l com1,stdio -f "kexec,$dir/$guest" "$@" </dev/null >"$dir/out" 2>"$dir/err"
     status=$?
     pid=$(cat "$dir/pid")
@@ -99,7 +99,7 @@ check "no map without the flag" test ! -e "/tmp/perf-$pid.map"
 # What stands there already: our own is replaced, a link is not followed, another's is left alone.
 before() { # COMMAND in which MAP is the map's name; then a run
     timeout -s KILL 60 sh -c "MAP=/tmp/perf-\$\$.map; echo \$\$ >'$dir/pid'; $1"'; exec "$@"' sh "$xhyve" \
-        -m 16M -f "kexec,$dir/long" --perf-map </dev/null >"$dir/out" 2>"$dir/err"
+        --engine soft -m 16M -f "kexec,$dir/long" --perf-map </dev/null >"$dir/out" 2>"$dir/err"
     status=$?
     map=/tmp/perf-$(cat "$dir/pid").map
     maps="$maps $map"

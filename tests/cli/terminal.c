@@ -63,7 +63,8 @@ static void child(struct run *r)
     close(r->slave);
     snprintf(arg, sizeof(arg), "kexec,%s", kernel);
     signal(SIGHUP, SIG_DFL); /* whoever runs the tests may ignore it, as nohup does */
-    execl(program, program, "-m", "16M", "-s", "31,lpc", "-l", "com1,stdio", "-f", arg, NULL);
+    execl(program, program, "--engine", "soft", "-m", "16M", "-s", "31,lpc", "-l", "com1,stdio",
+          "-f", arg, NULL);
     _exit(127);
 }
 
