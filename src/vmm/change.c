@@ -35,7 +35,7 @@ static int make_other(struct vcpu *v, unsigned n, struct error *err)
         return error_set(err, -ENOENT, "there is no engine '%s' on this host", name);
     rc = slot->ops->probe(&vm->engine_env, false, err);
     if (rc == 0 && slot->vm == NULL)
-        rc = slot->ops->vm_create(&vm->engine_env, &slot->vm, err);
+        rc = vm_make_engine(vm, n, err);
     if (rc == 0)
         rc = slot->ops->vcpu_create(slot->vm, v->id, &v->impl[n], err);
     return rc;
@@ -54,8 +54,12 @@ void change_engine(struct vcpu *v)
         rc = error_set(&err, -EBUSY, "a log of written pages is being kept");
     if (rc == 0) {
         vm->engine[from].ops->get(v->impl[from], state);
-        rc = vm->engine[to].ops->set(v->impl[to], state, &err);
+        if (vm->engine[from].ops->lapic_home != NULL &&
+            vm->engine[from].ops->lapic_home(v->impl[from]) != 0)
+            rc = error_set(&err, -EIO, "its local APIC cannot be had");
     }
+    if (rc == 0)
+        rc = vm->engine[to].ops->set(v->impl[to], state, &err);
     free(state);
     if (rc != 0) {
         log_warn(vm->log, "engine: no change, %s goes on: %s", vm_engine_name(vm), err.text);
@@ -70,4 +74,19 @@ void change_engine(struct vcpu *v)
     atomic_fetch_add(&vm->changes, 1);
     log_info(vm->log, "engine: %s, in place of %s", vm->engine[to].ops->name,
              vm->engine[from].ops->name);
+}
+
+void change_leave_kvm(struct vcpu *v)
+{
+    struct vm *vm = v->vm;
+
+    if (strcmp(vm_engine_name(vm), "kvm") != 0)
+        return;
+    if (atomic_load(&vm->changes) == 0)
+        log_warn(vm->log, "engine: this KVM emulates and cannot run programs of the guest, so the "
+                          "software CPU does it all; --engine soft has the same without a KVM, "
+                          "-o kvm.leave=false stays with it");
+    change_engine(v);
+    if (strcmp(vm_engine_name(vm), "kvm") == 0)
+        vm->kvm_emulates = false; /* not this way; it has said why */
 }

@@ -10,4 +10,7 @@
 /* What vm_switch_engine has asked for; on the vCPU's thread, between two runs. */
 void change_engine(struct vcpu *v);
 
+/* The same thread, if vm->kvm_emulates: from kvm to soft. */
+void change_leave_kvm(struct vcpu *v);
+
 #endif

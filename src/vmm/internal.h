@@ -63,7 +63,9 @@ struct vm {
     atomic_bool change_wanted;
     atomic_uint changes, failed_changes; /* counted by the vCPU's thread */
     struct engine_env engine_env;        /* what it was made with */
-    struct x86_cpuid cpuid;
+    /* The CPU model; and what the software CPU shows of one that KVM cannot hide features from. */
+    struct x86_cpuid cpuid, soft_cpuid;
+    bool kvm_emulates; /* what comes to KVM goes on to the software CPU */
     uint64_t tsc_hz;
     struct host_tsc_sample tsc_start;
 
@@ -118,6 +120,9 @@ static inline void vcpu_on_kick(const struct vcpu *v)
 
 /* The engine of this name, up to a comma; NULL: there is none. */
 const struct engine_ops *vm_find_engine(const char *want);
+
+/* The VM in engine[n].ops, as vm->engine_env says and with the CPU model as that engine has it. */
+int vm_make_engine(struct vm *vm, unsigned n, struct error *err);
 
 static inline const char *vm_engine_name(const struct vm *vm)
 {

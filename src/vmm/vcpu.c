@@ -196,9 +196,13 @@ static void *vcpu_main(void *arg)
     struct vcpu_exit x;
 
     while (!atomic_load(&vm->stopping)) {
-        struct vcpu_on on = vcpu_on(v);
-        int rc = on.ops->run(on.impl, 0, &x);
+        struct vcpu_on on;
+        int rc;
 
+        if (vm->kvm_emulates)
+            change_leave_kvm(v);
+        on = vcpu_on(v);
+        rc = on.ops->run(on.impl, 0, &x);
         if (rc < 0) {
             log_error(vm->log, "vCPU %u: the %s engine failed: %s", v->id, on.ops->name,
                       strerror(-rc));

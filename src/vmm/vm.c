@@ -200,7 +200,35 @@ static int fit_model(struct vm *vm, const struct engine_env *env, const char *mo
         if (rc != 0)
             return rc;
     }
+    vm->soft_cpuid = vm->cpuid;
+    if (vm->cpuid.insisted)
+        x86_cpuid_hide(&vm->soft_cpuid);
     return 0;
+}
+
+/*
+ * A KVM that cannot hide the processor's features has no hardware behind it. If it emulates the
+ * guest's kernel, too, then the software CPU does all better, and some of it at all: the KVM that
+ * was seen makes SYSCALL a jump that keeps the privilege level, and INT in a program undefined.
+ */
+static int judge_kvm(struct vm *vm, struct error *err)
+{
+    bool leave;
+    int rc = config_bool(vm->cfg, "kvm.leave", true, &leave, err);
+
+    if (rc == 0 && leave && vm->cpuid.insisted)
+        vm->kvm_emulates = vm_find_engine("kvm")->probe(&vm->engine_env, true, NULL) == -EOPNOTSUPP;
+    return rc;
+}
+
+int vm_make_engine(struct vm *vm, unsigned n, struct error *err)
+{
+    struct engine_slot *slot = &vm->engine[n];
+    struct engine_env env = vm->engine_env;
+
+    if (strcmp(slot->ops->name, "soft") == 0)
+        env.cpuid = &vm->soft_cpuid;
+    return slot->ops->vm_create(&env, &slot->vm, err);
 }
 
 /* A portable model may change its engine: its local APICs are the board's. */
@@ -258,12 +286,14 @@ static int create_engine(struct vm *vm, struct error *err)
     if (rc == 0)
         rc = fit_model(vm, &env, model, err);
     if (rc == 0)
+        rc = judge_kvm(vm, err);
+    if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)
         return rc;
     env.lapic_ctx = vm->lapics;
     vm->engine_env = env;
-    rc = vm->engine[0].ops->vm_create(&env, &vm->engine[0].vm, err);
+    rc = vm_make_engine(vm, 0, err);
     return rc != 0 ? rc : vcpus_create(vm, err);
 }
 
@@ -339,6 +369,7 @@ static int settle_tsc(struct vm *vm, struct error *err)
         vm->tsc_hz = host_tsc_hz(vm->tsc_start);
     vm->board.tsc_hz = vm->tsc_hz;
     x86_cpuid_tsc(&vm->cpuid, vm->tsc_hz);
+    x86_cpuid_tsc(&vm->soft_cpuid, vm->tsc_hz);
     for (unsigned i = 0; i < vm->cpus && rc == 0 && e->settled != NULL; i++)
         rc = e->settled(vm->vcpu[i].impl[0], err);
     return rc;

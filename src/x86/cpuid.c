@@ -14,7 +14,35 @@
 
 #define SIGNATURE 0x000606a6u
 #define ANY UINT32_MAX
-#define XCR0_PKRU (1u << 9)
+#define NO_FCS_FDS (1u << 13) /* CPUID 7, EBX */
+
+/* What XSAVE keeps beyond the legacy region, and where struct x86_state has it: Intel's places. */
+static const struct {
+    uint16_t size, home;
+} components[X86_XSAVE_COMPONENTS] = {
+    [2] = {256, X86_XSAVE_YMM},       [5] = {64, X86_XSAVE_OPMASK}, [6] = {512, X86_XSAVE_ZMM_HI},
+    [7] = {1024, X86_XSAVE_HI16_ZMM}, [9] = {8, X86_XSAVE_PKRU},
+};
+
+unsigned x86_xsave_size(unsigned component)
+{
+    return component < X86_XSAVE_COMPONENTS ? components[component].size : 0;
+}
+
+unsigned x86_xsave_home(unsigned component)
+{
+    return component < X86_XSAVE_COMPONENTS ? components[component].home : 0;
+}
+
+/* None of these is aligned: CPUID 0xd, ECX bit 1. */
+unsigned x86_xsave_compact_at(uint64_t xcomp, unsigned component)
+{
+    unsigned at = X86_XSAVE_YMM;
+
+    for (unsigned i = 2; i < component && i < X86_XSAVE_COMPONENTS; i++)
+        at += xcomp >> i & 1 ? components[i].size : 0;
+    return at;
+}
 
 /* Which leaf, register and bit announces a feature. */
 struct feature_bit {
@@ -214,16 +242,27 @@ static void add_features(struct x86_cpuid *c, int level)
     }
 }
 
+/* A bit of the table's: register 0 EAX ... 3 EDX. */
+static bool has(const struct x86_cpuid *c, uint32_t leaf, unsigned reg, unsigned bit)
+{
+    const struct x86_cpuid_leaf *l = leaf_of(c->leaf, c->count, leaf, 0);
+
+    return l != NULL && ((&l->eax)[reg] >> bit & 1) != 0;
+}
+
 static void set_masks(struct x86_cpuid *c)
 {
     c->mxcsr_mask = 0xffff;
     c->xcr0_mask = c->feature[X86_FEAT_AVX] ? 7 : 3;
     if (c->feature[X86_FEAT_PKU])
-        c->xcr0_mask |= XCR0_PKRU;
+        c->xcr0_mask |= X86_XCR0_PKRU;
+    if (has(c, 7, 1, 16) && c->feature[X86_FEAT_AVX]) /* AVX-512F */
+        c->xcr0_mask |= X86_XCR0_AVX512;
     c->efer_mask = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     c->cr4_mask = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
                   X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
-                  X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
+                  (has(c, 1, 2, 17) ? X86_CR4_PCIDE : 0) | (has(c, 7, 1, 7) ? X86_CR4_SMEP : 0) |
+                  (has(c, 7, 2, 2) ? X86_CR4_UMIP : 0);
     if (c->feature[X86_FEAT_FSGSBASE])
         c->cr4_mask |= X86_CR4_FSGSBASE;
     if (c->feature[X86_FEAT_SMAP])
@@ -267,14 +306,19 @@ int x86_cpuid_create(struct x86_cpuid *c, const char *model, const struct x86_cp
     add(c, 0xb, 0, 0, 0, 0, 0);
     add(c, 0xb, 1, 0, 0, 0, 0);
     add(c, 0xd, 0, 0, 0, 0, 0);
-    add(c, 0xd, 1, 1u << 2, 0, 0, 0);
-    add(c, 0xd, 2, 256, X86_XSAVE_YMM, 0, 0);
-    add(c, 0xd, 9, 8, X86_XSAVE_PKRU, 0, 0);
+    add(c, 0xd, 1, 0, 0, 0, 0);
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        c->xsave_at[i] = components[i].home;
+        if (components[i].size != 0)
+            add(c, 0xd, i, components[i].size, components[i].home, 0, 0);
+    }
     /* LAHF in long mode, PREFETCHW; SYSCALL, NX, 1 GiB pages, long mode */
     add(c, 0x80000001u, ANY, 0, 0, 1u << 0 | 1u << 8, 1u << 11 | 1u << 20 | 1u << 26 | 1u << 29);
     add_time(c);
     add_vendor_leaves(c);
     add_features(c, level);
+    if (c->feature[X86_FEAT_XSAVEC])
+        find(c, 0xd, 1)->eax |= 1u << 2; /* XGETBV with ECX = 1 */
     set_masks(c);
     return 0;
 }
@@ -344,6 +388,23 @@ static void read_features(struct x86_cpuid *c)
     set_masks(c);
 }
 
+/* Where the host's own XSAVE puts the components; what it puts elsewhere than can be is left out.
+ */
+static void read_places(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count)
+{
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        const struct x86_cpuid_leaf *l = leaf_of(leaf, count, 0xd, i);
+        struct x86_cpuid_leaf *own = find(c, 0xd, i);
+
+        if (l == NULL || l->eax != components[i].size || l->eax == 0 || l->ebx < X86_XSAVE_YMM ||
+            l->ebx + l->eax > X86_XSAVE_SIZE)
+            continue;
+        c->xsave_at[i] = (uint16_t)l->ebx;
+        if (own != NULL)
+            own->ebx = l->ebx;
+    }
+}
+
 void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count)
 {
     for (unsigned i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
@@ -355,6 +416,7 @@ void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
         if (l != NULL)
             (&l->eax)[reg] &= (k != NULL ? (&k->eax)[reg] : 0) | feature_words[i].ours;
     }
+    read_places(c, leaf, count);
     read_features(c);
 }
 
@@ -371,8 +433,8 @@ static bool adopted(uint32_t leaf, uint32_t subleaf)
     case 0x8000001du:
     case 0x8000001eu:
         return false;
-    case 0xd:
-        return subleaf <= 2 || subleaf == 9;
+    case 0xd: /* of the components, our own leaves with the host's places */
+        return subleaf <= 1;
     default:
         return leaf <= 0x16 || (leaf >= 0x80000001u && leaf <= 0x80000021u);
     }
@@ -396,7 +458,8 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
     for (unsigned i = 0; i < own.count && c->count < X86_CPUID_MAX - 1; i++) {
         uint32_t n = own.leaf[i].leaf;
 
-        if ((n >= 0x40000000u && n < 0x80000000u) || n == 0xb || n == 0x15 || n == 0x16)
+        if ((n >= 0x40000000u && n < 0x80000000u) || n == 0xb || n == 0x15 || n == 0x16 ||
+            (n == 0xd && own.leaf[i].subleaf >= 2))
             c->leaf[c->count++] = own.leaf[i];
     }
     add(c, 0x80000000u, ANY, c->max_ext, 0, 0, 0);
@@ -423,6 +486,49 @@ void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, uns
         find(c, 0xd, 1)->ecx = find(c, 0xd, 1)->edx = 0;
     if (find(c, 0x40000101u, 0) != NULL && pv != NULL)
         find(c, 0x40000101u, 0)->eax = pv->eax & KVM_PV_FEATURES;
+    read_places(c, leaf, count);
+    read_features(c);
+}
+
+bool x86_cpuid_insist(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count)
+{
+    bool changed = false;
+
+    for (unsigned i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
+        struct x86_cpuid_leaf *l = find(c, feature_words[i].leaf, feature_words[i].subleaf);
+        const struct x86_cpuid_leaf *k =
+            leaf_of(leaf, count, feature_words[i].leaf, feature_words[i].subleaf);
+        unsigned reg = feature_words[i].reg;
+        uint32_t more;
+
+        if (l == NULL || k == NULL)
+            continue;
+        more = (&k->eax)[reg] & ~(&l->eax)[reg];
+        if (reg == 2) /* OSXSAVE and OSPKE follow CR4 */
+            more &= ~(l->leaf == 1 ? 1u << 27 : l->leaf == 7 ? 1u << 4 : 0);
+        (&l->eax)[reg] |= more;
+        changed |= more != 0;
+    }
+    if (changed)
+        read_features(c);
+    c->insisted |= changed;
+    return changed;
+}
+
+void x86_cpuid_hide(struct x86_cpuid *c)
+{
+    struct x86_cpuid_leaf *pv = find(c, 0x40000101u, 0), *seven = find(c, 7, 0);
+
+    for (unsigned i = 0; i < sizeof(feature_words) / sizeof(feature_words[0]); i++) {
+        struct x86_cpuid_leaf *l = find(c, feature_words[i].leaf, feature_words[i].subleaf);
+
+        if (l != NULL)
+            (&l->eax)[feature_words[i].reg] &= ~feature_words[i].never;
+    }
+    if (seven != NULL)
+        seven->ebx |= NO_FCS_FDS;
+    if (pv != NULL)
+        pv->eax = 0;
     read_features(c);
 }
 
@@ -460,12 +566,17 @@ void x86_cpuid_tsc(struct x86_cpuid *c, uint64_t hz)
 }
 
 /* Of the standard format, where each component has its place; and of the compact one. */
-static uint32_t xsave_size(uint64_t mask, bool compact)
+static uint32_t xsave_size(const struct x86_cpuid *c, uint64_t mask, bool compact)
 {
-    uint32_t size = mask & 4 ? X86_XSAVE_YMM + 256 : X86_XSAVE_YMM;
+    uint32_t size = X86_XSAVE_YMM;
 
-    if (mask & XCR0_PKRU)
-        size = (compact ? size : X86_XSAVE_PKRU) + 8;
+    if (compact)
+        return x86_xsave_compact_at(mask, X86_XSAVE_COMPONENTS);
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        uint32_t end = mask >> i & 1 ? c->xsave_at[i] + (uint32_t)components[i].size : 0;
+
+        size = end > size ? end : size;
+    }
     return size;
 }
 
@@ -508,13 +619,13 @@ void x86_cpuid_query(const struct x86_cpuid *c, uint32_t leaf, uint32_t subleaf,
         memset(out, 0, 4 * sizeof(*out));
     } else if (leaf == 0xd && subleaf == 0) {
         out[0] = (uint32_t)c->xcr0_mask;
-        out[1] = xsave_size(xcr0, false);
-        out[2] = xsave_size(c->xcr0_mask, false);
+        out[1] = xsave_size(c, xcr0, false);
+        out[2] = xsave_size(c, c->xcr0_mask, false);
     } else if (leaf == 0xd && subleaf == 1) {
-        out[1] = xsave_size(xcr0 | xss, true);
+        out[1] = xsave_size(c, xcr0 | xss, true);
     } else if (leaf == 7 && subleaf == 0) {
         out[2] |= cr4 & X86_CR4_PKE ? 1u << 4 : 0;
-    } else if (leaf == 0xd && (subleaf == 2 || subleaf == 9) && !(c->xcr0_mask >> subleaf & 1)) {
+    } else if (leaf == 0xd && subleaf >= 2 && subleaf < 64 && !(c->xcr0_mask >> subleaf & 1)) {
         memset(out, 0, 4 * sizeof(*out));
     }
 }

@@ -30,6 +30,26 @@ struct x86_cpuid_leaf {
      1u << 15 | 1u << 20 | 1u << 24 | 1u << 26 | 1u << 27 | 1ull << 62)
 
 #define X86_CPUID_MAX 128u
+
+/*
+ * State components beyond the legacy region: 2 YMM, 5 to 7 AVX-512 (opmask, upper halves of ZMM0 to
+ * 15, ZMM16 to 31), 9 PKRU.
+ */
+#define X86_XSAVE_COMPONENTS 10u
+#define X86_XCR0_YMM (1u << 2)
+#define X86_XCR0_AVX512 (7u << 5)
+#define X86_XCR0_PKRU (1u << 9)
+
+/* Bytes of a component, and where struct x86_state keeps it; 0: there is no such component. */
+unsigned x86_xsave_size(unsigned component);
+unsigned x86_xsave_home(unsigned component);
+
+/*
+ * Where a component lies in an area of the compact format whose XCOMP_BV is `xcomp`, or in one of
+ * the standard format of the table's guests. For the component after the last: the area's size.
+ */
+unsigned x86_xsave_compact_at(uint64_t xcomp, unsigned component);
+
 struct x86_cpuid {
     struct x86_cpuid_leaf leaf[X86_CPUID_MAX];
     unsigned count;
@@ -37,7 +57,10 @@ struct x86_cpuid {
     uint64_t tsc_hz;
     uint32_t crystal_hz; /* also what the local APICs' timers count */
     unsigned phys_bits, lin_bits;
+    bool insisted;      /* x86_cpuid_insist has put something in */
     uint64_t xcr0_mask; /* bits a guest may set */
+    /* where each state component lies in XSAVE's standard format in the guest's memory, bytes */
+    uint16_t xsave_at[X86_XSAVE_COMPONENTS];
     uint32_t mxcsr_mask;
     bool feature[X86_FEAT_HIDDEN + 1]; /* indexed by enum x86_feature */
     /* what the model's control registers allow */
@@ -63,6 +86,20 @@ int x86_cpuid_create(struct x86_cpuid *out, const char *model,
  */
 void x86_cpuid_limit(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
 void x86_cpuid_adopt(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
+
+/*
+ * Features that a guest sees although the table has not got them, since its kernel cannot hide
+ * them: `leaf` is what that says after it was given the table. They are in the table then,
+ * AVX-512's state among them, which the software CPU can hold and not work with. True if there were
+ * any.
+ */
+bool x86_cpuid_insist(struct x86_cpuid *c, const struct x86_cpuid_leaf *leaf, unsigned count);
+
+/*
+ * Makes such a table the software CPU's: without what it has not got of it, and without what only
+ * KVM's kernel does for a guest.
+ */
+void x86_cpuid_hide(struct x86_cpuid *c);
 
 /* Another crystal than X86_CRYSTAL_HZ: the local APICs are not the board's. hz of 1 MHz and more.
  */

@@ -148,6 +148,9 @@ struct x86_event {
 #define X86_XSAVE_SIZE 2752u /* standard format up to PKRU, rounded to 64 */
 #define X86_XSAVE_HDR 512u
 #define X86_XSAVE_YMM 576u
+#define X86_XSAVE_OPMASK 1088u /* AVX-512: kept for engines that run it */
+#define X86_XSAVE_ZMM_HI 1152u
+#define X86_XSAVE_HI16_ZMM 1664u
 #define X86_XSAVE_PKRU 2688u
 #define X86_MTRR_VAR 8u
 

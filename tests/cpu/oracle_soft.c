@@ -154,6 +154,7 @@ struct oracle_soft *oracle_soft_open(const bool feature[X86_FEAT_HIDDEN + 1], bo
     s->cpuid.lin_bits = 48;
     s->cpuid.tsc_hz = NSEC_PER_SEC;
     s->cpuid.xcr0_mask = 7;
+    s->cpuid.xsave_at[2] = X86_XSAVE_YMM;
     s->cpuid.mxcsr_mask = 0xffff;
     s->cpuid.cr4_mask = UINT64_MAX;
     s->cpuid.efer_mask = UINT64_MAX;

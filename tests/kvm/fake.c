@@ -290,6 +290,7 @@ struct kvm_fake *kvm_fake_create(const struct kvm_fake_options *options)
     fake->fails = options->fails;
     fake->fails_ctx = options->fails_ctx;
     fake->fast = options->fast;
+    fake->shows = options->shows;
     fake->log = log_create(2, LOG_WARN);
     fake->tsc_khz = (uint32_t)(host_tsc_hz(since) / 1000);
     if (fake->log == NULL ||

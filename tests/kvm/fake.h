@@ -57,6 +57,12 @@ struct kvm_fake_options {
      */
     bool fast;
     void *fails_ctx;
+    /*
+     * It cannot hide features, as a KVM that runs programs without the hardware's help: whatever
+     * KVM_SET_CPUID2 sets, ECX of leaf 1 and EBX of leaf 7 have all that the processor has, which
+     * KVM_GET_CPUID2 tells and the guest sees.
+     */
+    bool shows;
 };
 
 /* options may be NULL: none. NULL: no memory. */

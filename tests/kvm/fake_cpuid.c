@@ -101,6 +101,22 @@ int fake_get_cpuid(struct fake_vcpu *v, struct kvm_cpuid2 *c)
     return 0;
 }
 
+static void show(struct fake_vcpu *v)
+{
+    static const uint32_t leaves[] = {1, 7};
+
+    for (unsigned i = 0; i < countof(leaves); i++) {
+        struct kvm_cpuid_entry2 *e = find(v, leaves[i], 0);
+        uint32_t r[4];
+
+        if (e == NULL)
+            continue;
+        x86_cpuid_query(&v->vm->fake->host, leaves[i], 0, 0, 1, 0, 1, 0, r);
+        e->ebx |= leaves[i] == 7 ? r[1] : 0;
+        e->ecx |= leaves[i] == 1 ? r[2] : 0;
+    }
+}
+
 int fake_set_cpuid(struct fake_vcpu *v, const struct kvm_cpuid2 *c)
 {
     struct fake_vm *vm = v->vm;
@@ -112,8 +128,10 @@ int fake_set_cpuid(struct fake_vcpu *v, const struct kvm_cpuid2 *c)
         return c->nent == v->cpuid_count && memcmp(v->cpuid, c->entries, size) == 0 ? 0 : -EINVAL;
     memcpy(v->cpuid, c->entries, size);
     v->cpuid_count = c->nent;
+    if (vm->fake->shows)
+        show(v);
     pthread_mutex_lock(&vm->lock);
-    memcpy(vm->cpuid, c->entries, size);
+    memcpy(vm->cpuid, v->cpuid, size);
     vm->cpuid_count = c->nent;
     pthread_mutex_unlock(&vm->lock);
     fake_generation(vm);

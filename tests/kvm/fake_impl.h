@@ -180,7 +180,7 @@ struct kvm_fake {
     unsigned missing_count;
     bool (*fails)(void *ctx, const uint8_t *bytes, unsigned len);
     void *fails_ctx;
-    bool fast;
+    bool fast, shows;
     struct log *log;
     struct x86_cpuid host; /* what KVM_GET_SUPPORTED_CPUID tells */
     uint32_t tsc_khz;

@@ -3,7 +3,7 @@
  * it makes gets a fake of its own. XHYVE_FAKE_FAILS=1: the fake's emulator does not know vector and
  * x87 instructions and a few others, as KVMs without hardware behind them. XHYVE_FAKE_FAILS=mmio:
  * it runs as fast as the software CPU, and its emulator knows only loads: a Linux boots in it
- * through a rescue for each store to a device.
+ * through a rescue for each store to a device. XHYVE_FAKE_SHOWS: it cannot hide features.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +42,8 @@ int __wrap_vm_create_from_config(const struct config *cfg, struct log *log, stru
     const char *what = getenv("XHYVE_FAKE_FAILS");
     bool fast = what != NULL && strcmp(what, "mmio") == 0;
     const struct kvm_fake_options options = {.fails = what != NULL && !fast ? fails : NULL,
-                                             .fast = fast};
+                                             .fast = fast,
+                                             .shows = getenv("XHYVE_FAKE_SHOWS") != NULL};
 
     fake = kvm_fake_create(&options);
     if (fake == NULL)

@@ -399,6 +399,92 @@ static void state_images(void **state)
     finish(m);
 }
 
+/* Which of ZMM0 to 15 keep their upper halves, by a bit for each. */
+static unsigned wide(const struct machine *m)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < 16; i++)
+        kept |= (unsigned)(m->cpu.st.xsave[X86_XSAVE_ZMM_HI + 32 * i + 31] != 0) << i;
+    return kept;
+}
+
+#define WIDE_AFTER(m, ...)                                                                         \
+    (memset((m)->cpu.st.xsave + X86_XSAVE_ZMM_HI, 2, 512),                                         \
+     assert_int_equal(RUN(m, __VA_ARGS__), -1), wide(m))
+
+static void wide_results_are_cleared(struct machine *m)
+{
+    m->cpu.st.gpr[X86_RDI] = DATA;
+    assert_int_equal(WIDE_AFTER(m, 0x0f, 0x58, 0xc1), 0xffff);             /* addps xmm0 */
+    assert_int_equal(WIDE_AFTER(m, 0xc5, 0xd0, 0x58, 0xd9), 0xfff7);       /* vaddps xmm3, 5, 1 */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0x41, 0x7c, 0x10, 0xf9), 0x7fff); /* vmovups ymm15, ymm9 */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0x41, 0x7c, 0x11, 0xf9), 0xfdff); /* ymm9, ymm15 */
+    assert_int_equal(WIDE_AFTER(m, 0xc5, 0xfc, 0x10, 0x27), 0xffef);       /* vmovups ymm4, [rdi] */
+    assert_int_equal(WIDE_AFTER(m, 0xc5, 0xfc, 0x11, 0x27), 0xffff);       /* [rdi], ymm4 */
+    assert_int_equal(WIDE_AFTER(m, 0xc5, 0xc9, 0x71, 0xd2, 1), 0xffbf);    /* vpsrlw xmm6, 2, 1 */
+    assert_int_equal(WIDE_AFTER(m, 0xc5, 0xf8, 0x2e, 0xc1), 0xffff);       /* vucomiss */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0xe3, 0x71, 0x4a, 0xea, 0x40), 0xffdf); /* vblendvps 5 */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0xe3, 0x79, 0x62, 0xd1, 0), 0xfffe);    /* vpcmpistrm */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0xe2, 0x69, 0x2c, 0x0f), 0xfffd); /* vmaskmovps xmm1 */
+    assert_int_equal(WIDE_AFTER(m, 0xc4, 0xe2, 0x69, 0x2e, 0x0f), 0xffff); /* its store */
+}
+
+/*
+ * AVX-512's state, which no instruction of ours makes: saved and restored in the places of the
+ * guest's processor, and kept out of what another engine has to do.
+ */
+static void wide_state_is_held(void **state)
+{
+    struct machine *m = start();
+    struct x86_cpuid id = {.xsave_at = {[2] = 0x240, [5] = 0x340, [6] = 0x380, [7] = 0x580}};
+    uint8_t *x = m->cpu.st.xsave;
+    uint64_t header;
+
+    (void)state;
+    memset(id.feature, 1, sizeof(id.feature));
+    m->vm.env.cpuid = &id;
+    m->vm.env.visiting = true;
+    m->cpu.st.xcr0 = 0xe7;
+    m->cpu.st.gpr[X86_RDI] = DATA;
+    m->cpu.st.gpr[X86_RAX] = 0xe7;
+    x[X86_XSAVE_OPMASK + 63] = 1;
+    x[X86_XSAVE_ZMM_HI + 511] = 2;
+    x[X86_XSAVE_HI16_ZMM + 1023] = 3;
+    assert_int_equal(RUN(m, 0x0f, 0xae, 0x27), -1); /* xsave [rdi] */
+    memcpy(&header, m->ram + DATA + 512, 8);
+    assert_int_equal(header, 0xe0);
+    assert_int_equal(m->ram[DATA + 0x340 + 63], 1);
+    assert_int_equal(m->ram[DATA + 0x380 + 511], 2);
+    assert_int_equal(m->ram[DATA + 0x580 + 1023], 3);
+    memset(x + X86_XSAVE_OPMASK, 0, 1600);
+    assert_int_equal(RUN(m, 0x0f, 0xae, 0x2f), -1); /* xrstor [rdi] */
+    assert_int_equal(x[X86_XSAVE_OPMASK + 63], 1);
+    assert_int_equal(x[X86_XSAVE_ZMM_HI + 511], 2);
+    assert_int_equal(x[X86_XSAVE_HI16_ZMM + 1023], 3);
+    memset(m->ram + DATA, 0, 4096);
+    m->cpu.st.gpr[X86_RAX] = 0xc3;                  /* neither YMM nor opmasks: packed */
+    assert_int_equal(RUN(m, 0x0f, 0xc7, 0x27), -1); /* xsavec [rdi] */
+    memcpy(&header, m->ram + DATA + 520, 8);
+    assert_int_equal(header, 0x80000000000000c3);
+    assert_int_equal(m->ram[DATA + 0x240 + 511], 2);
+    assert_int_equal(m->ram[DATA + 0x440 + 1023], 3);
+    m->cpu.long_code = false; /* of ZMM0 to 7 alone */
+    memset(m->ram + DATA, 0, 4096);
+    m->cpu.st.gpr[X86_RAX] = 0xe7;
+    assert_int_equal(RUN(m, 0x0f, 0xae, 0x27), -1);
+    assert_int_equal(m->ram[DATA + 0x380 + 511], 0);
+    assert_int_equal(m->ram[DATA + 0x580 + 1023], 0);
+    m->cpu.long_code = true;
+    wide_results_are_cleared(m);
+    assert_int_equal(RUN(m, 0xc5, 0xf8, 0x77), -1); /* vzeroupper */
+    assert_int_equal(x[X86_XSAVE_ZMM_HI + 511], 0);
+    assert_int_equal(x[X86_XSAVE_HI16_ZMM + 1023], 3);
+    m->cpu.st.xcr0 = 7;
+    assert_int_equal(RUN(m, 0xc5, 0xf8, 0x58, 0xc1), -1);
+    finish(m);
+}
+
 static void control_bits_refuse(void **state)
 {
     struct machine *m = start();
@@ -554,6 +640,7 @@ int main(void)
         cmocka_unit_test(mmx),
         cmocka_unit_test(state_images),
         cmocka_unit_test(control_bits_refuse),
+        cmocka_unit_test(wide_state_is_held),
         cmocka_unit_test(hidden_features_are_undefined),
         cmocka_unit_test(gather_keeps_what_is_done),
         cmocka_unit_test(environment_formats),

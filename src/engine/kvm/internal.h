@@ -46,7 +46,7 @@ struct kvm_machine {
     struct irq_message pin[IRQ_GSI_COUNT]; /* under the IOAPIC's lock: what each pin sends */
     bool doorbells;                        /* the bus tells us of them */
     atomic_bool refused; /* a message that the kernel's APIC does not take has been told of */
-    unsigned ymm_offset, pkru_offset; /* in the kernel's XSAVE area; 0: not there */
+    uint16_t xsave_at[X86_XSAVE_COMPONENTS]; /* in the kernel's XSAVE area; 0: not there */
 };
 
 struct kvm_cpu {

@@ -111,15 +111,12 @@ static void read_caps(struct kvm_machine *vm)
     c->exit_on_failure = kvm_check_extension(sys, vm->fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE) != 0;
     n = kvm_cpuid_supported(sys, vm->dev_fd, leaf, X86_CPUID_MAX);
     for (int i = 0; i < n; i++) {
-        if (leaf[i].leaf == 0xd && leaf[i].subleaf == 2)
-            vm->ymm_offset = leaf[i].ebx;
-        if (leaf[i].leaf == 0xd && leaf[i].subleaf == 9)
-            vm->pkru_offset = leaf[i].ebx;
+        unsigned part = leaf[i].subleaf, at = leaf[i].ebx;
+
+        if (leaf[i].leaf == 0xd && part >= 2 && x86_xsave_size(part) != 0 && at >= X86_XSAVE_YMM &&
+            at + x86_xsave_size(part) <= sizeof(struct kvm_xsave))
+            vm->xsave_at[part] = (uint16_t)at;
     }
-    if (vm->ymm_offset + 256 > sizeof(struct kvm_xsave) || vm->ymm_offset < X86_XSAVE_YMM)
-        vm->ymm_offset = 0;
-    if (vm->pkru_offset + 8 > sizeof(struct kvm_xsave) || vm->pkru_offset < X86_XSAVE_YMM)
-        vm->pkru_offset = 0;
 }
 
 static int kvm_probe(const struct engine_env *env, bool choose, struct error *err)

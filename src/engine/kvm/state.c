@@ -189,8 +189,6 @@ _Static_assert(offsetof(struct kvm_sregs, interrupt_bitmap) == offsetof(struct k
 /* ---- floating point ---- */
 
 #define XSTATE_X87_SSE 3u
-#define XSTATE_YMM 4u
-#define XSTATE_PKRU (1u << 9)
 
 /* Ours has Intel's places for the components, the kernel's has the host's. */
 static void xsave_out(const struct kvm_machine *vm, const struct x86_state *st, uint8_t *area)
@@ -199,13 +197,11 @@ static void xsave_out(const struct kvm_machine *vm, const struct x86_state *st, 
 
     memcpy(&have, st->xsave + X86_XSAVE_HDR, 8);
     memcpy(area, st->xsave, X86_XSAVE_HDR);
-    if (vm->ymm_offset != 0) {
-        memcpy(area + vm->ymm_offset, st->xsave + X86_XSAVE_YMM, 256);
-        keep |= XSTATE_YMM;
-    }
-    if (vm->pkru_offset != 0) {
-        memcpy(area + vm->pkru_offset, st->xsave + X86_XSAVE_PKRU, 8);
-        keep |= XSTATE_PKRU;
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if (vm->xsave_at[i] == 0)
+            continue;
+        memcpy(area + vm->xsave_at[i], st->xsave + x86_xsave_home(i), x86_xsave_size(i));
+        keep |= 1ull << i;
     }
     have &= keep;
     memcpy(area + X86_XSAVE_HDR, &have, 8);
@@ -219,13 +215,11 @@ static void xsave_in(const struct kvm_machine *vm, const uint8_t *area, struct x
     memset(st->xsave, 0, sizeof(st->xsave));
     memcpy(st->xsave, area, X86_XSAVE_HDR);
     memcpy(&have, area + X86_XSAVE_HDR, 8);
-    if (vm->ymm_offset != 0 && (have & XSTATE_YMM)) {
-        memcpy(st->xsave + X86_XSAVE_YMM, area + vm->ymm_offset, 256);
-        keep |= XSTATE_YMM;
-    }
-    if (vm->pkru_offset != 0 && (have & XSTATE_PKRU)) {
-        memcpy(st->xsave + X86_XSAVE_PKRU, area + vm->pkru_offset, 8);
-        keep |= XSTATE_PKRU;
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if (vm->xsave_at[i] == 0 || !(have >> i & 1))
+            continue;
+        memcpy(st->xsave + x86_xsave_home(i), area + vm->xsave_at[i], x86_xsave_size(i));
+        keep |= 1ull << i;
     }
     have &= keep;
     memcpy(st->xsave + X86_XSAVE_HDR, &have, 8);

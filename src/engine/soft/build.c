@@ -10,6 +10,15 @@ static void op_hidden(struct soft_cpu *cpu, const struct uop *u)
     soft_raise(cpu, X86_EXC_UD);
 }
 
+/* One of AVX-512's, which the guest of an engine that has it may use. */
+static void op_wide(struct soft_cpu *cpu, const struct uop *u)
+{
+    if ((cpu->st.xcr0 & X86_XCR0_AVX512) == 0)
+        soft_raise(cpu, X86_EXC_UD);
+    soft_go_home(cpu);
+    soft_unimplemented(cpu, x86_op_name(u->op));
+}
+
 static void op_missing(struct soft_cpu *cpu, const struct uop *u)
 {
     soft_unimplemented(cpu, x86_op_name(u->op));
@@ -85,7 +94,7 @@ void uop_build(struct soft_cpu *cpu, const struct x86_insn *decoded, const uint8
         u->flags |= UOP_END;
     if (!soft_has(cpu, insn->feature) ||
         ((cpu->block_mode & BLOCK_REAL) && insn->enc == X86_ENC_VEX)) {
-        u->fn = op_hidden;
+        u->fn = insn->enc == X86_ENC_EVEX && cpu->vm->env.visiting ? op_wide : op_hidden;
         u->flags |= UOP_END;
         return;
     }

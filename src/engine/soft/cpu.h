@@ -53,6 +53,11 @@ struct uop {
 #define UOP_LOCK 2u /* atomic */
 #define UOP_RIP 4u  /* disp is from cpu->block_rip */
 #define UOP_REG 8u  /* the r/m operand is a register: dst, or src where it is the source */
+/* Native VEX instructions: bits 7:6 say which of dst, src, cc, rep is a vector register that is
+ * written; XMM0 is written unsaid. */
+#define UOP_VEX 16u
+#define UOP_VEX_XMM0 32u
+#define UOP_VEX_SHIFT 6u
 
 /*
  * ---- soft TLB ----

@@ -15,7 +15,7 @@
 #define HDR_COMP 520u
 #define HDR_SIZE 64u
 #define XCOMP_COMPACT (1ull << 63)
-#define XSAVE_ALL (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_YMM | XFEATURE_PKRU)
+#define XSAVE_ALL (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_YMM | X86_XCR0_AVX512 | XFEATURE_PKRU)
 #define AREA_MAX X86_XSAVE_SIZE
 
 static unsigned xmm_count(const struct soft_cpu *cpu)
@@ -100,6 +100,8 @@ static void fwait(struct soft_cpu *cpu, const struct uop *u)
 static void vzero(struct soft_cpu *cpu, const struct uop *u)
 {
     native_need_avx(cpu);
+    if ((cpu->st.xcr0 & X86_XCR0_AVX512) != 0)
+        memset(cpu->st.xsave + X86_XSAVE_ZMM_HI, 0, 32u * xmm_count(cpu));
     memset(cpu->st.xsave + X86_XSAVE_YMM, 0, 16u * xmm_count(cpu));
     if (u->cc != 0)
         memset(cpu->st.xsave + FX_XMM, 0, 16u * xmm_count(cpu));
@@ -335,10 +337,10 @@ uint64_t native_xinuse(const struct soft_cpu *cpu)
         used |= XFEATURE_X87;
     if (!all_zero(x + FX_XMM, 256))
         used |= XFEATURE_SSE;
-    if (!all_zero(x + X86_XSAVE_YMM, 256))
-        used |= XFEATURE_YMM;
-    if (!all_zero(x + X86_XSAVE_PKRU, 8))
-        used |= XFEATURE_PKRU;
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if (!all_zero(x + x86_xsave_home(i), x86_xsave_size(i)))
+            used |= 1ull << i;
+    }
     return used;
 }
 
@@ -359,19 +361,33 @@ static uint64_t requested(const struct soft_cpu *cpu)
     return asked & cpu->st.xcr0 & XSAVE_ALL;
 }
 
-/* Where PKRU lies, the only component whose place the compact format changes. */
-static unsigned pkru_offset(uint64_t xcomp)
+/* Where component i, 2 and more, lies in an area; and the size of one that holds `features`. */
+static unsigned place(const struct soft_cpu *cpu, uint64_t xcomp, unsigned i)
 {
-    if ((xcomp & XCOMP_COMPACT) == 0)
-        return X86_XSAVE_PKRU;
-    return (xcomp & XFEATURE_YMM) != 0 ? X86_XSAVE_YMM + 256 : X86_XSAVE_YMM;
+    const struct x86_cpuid *id = cpu->vm->env.cpuid;
+
+    if ((xcomp & XCOMP_COMPACT) != 0)
+        return x86_xsave_compact_at(xcomp, i);
+    return id != NULL ? id->xsave_at[i] : x86_xsave_home(i);
 }
 
-static unsigned area_size(uint64_t features, uint64_t xcomp)
+static unsigned area_size(const struct soft_cpu *cpu, uint64_t features, uint64_t xcomp)
 {
-    if ((features & XFEATURE_PKRU) != 0)
-        return pkru_offset(xcomp) + 8;
-    return (features & XFEATURE_YMM) != 0 ? X86_XSAVE_YMM + 256 : HDR_BV + HDR_SIZE;
+    unsigned size = HDR_BV + HDR_SIZE;
+
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if ((features >> i & 1) != 0 && place(cpu, xcomp, i) + x86_xsave_size(i) > size)
+            size = place(cpu, xcomp, i) + x86_xsave_size(i);
+    }
+    return size;
+}
+
+/* Bytes of a component that this mode moves: outside of 64-bit mode registers 8 and more stay. */
+static unsigned moved(const struct soft_cpu *cpu, unsigned i)
+{
+    if (cpu->long_code)
+        return x86_xsave_size(i);
+    return i == 7 ? 0 : i == 2 || i == 6 ? x86_xsave_size(i) / 2 : x86_xsave_size(i);
 }
 
 static void xsave(struct soft_cpu *cpu, const struct uop *u)
@@ -391,7 +407,7 @@ static void xsave(struct soft_cpu *cpu, const struct uop *u)
         used |= XFEATURE_SSE;
     save = kind == XS_SAVE ? rfbm : used;
     xcomp = compact ? rfbm | XCOMP_COMPACT : 0;
-    soft_probe_write(cpu, u->seg, ea, area_size(rfbm, xcomp));
+    soft_probe_write(cpu, u->seg, ea, area_size(cpu, rfbm, xcomp));
     if ((save & XFEATURE_X87) != 0) {
         x87_head(cpu, (u->cc & XS_WIDE) != 0, head);
         soft_write(cpu, u->seg, ea, head, sizeof(head));
@@ -403,10 +419,11 @@ static void xsave(struct soft_cpu *cpu, const struct uop *u)
     }
     if ((save & XFEATURE_SSE) != 0)
         soft_write(cpu, u->seg, ea + FX_XMM, cpu->st.xsave + FX_XMM, 16 * xmms);
-    if ((save & XFEATURE_YMM) != 0)
-        soft_write(cpu, u->seg, ea + X86_XSAVE_YMM, cpu->st.xsave + X86_XSAVE_YMM, 16 * xmms);
-    if ((save & XFEATURE_PKRU) != 0)
-        soft_write(cpu, u->seg, ea + pkru_offset(xcomp), cpu->st.xsave + X86_XSAVE_PKRU, 8);
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if ((save >> i & 1) != 0)
+            soft_write(cpu, u->seg, ea + place(cpu, xcomp, i), cpu->st.xsave + x86_xsave_home(i),
+                       moved(cpu, i));
+    }
     if (compact) {
         soft_st64(cpu, u->seg, ea + HDR_BV, used);
         soft_st64(cpu, u->seg, ea + HDR_COMP, xcomp);
@@ -452,7 +469,7 @@ static void xrstor(struct soft_cpu *cpu, const struct uop *u)
     bv = le64_load(image + HDR_BV);
     xcomp = le64_load(image + HDR_COMP);
     compact = (xcomp & XCOMP_COMPACT) != 0;
-    soft_read(cpu, u->seg, ea, image, area_size(bv & rfbm, xcomp));
+    soft_read(cpu, u->seg, ea, image, area_size(cpu, bv & rfbm, xcomp));
     mxcsr = compact ? (rfbm & bv & XFEATURE_SSE) != 0 : (rfbm & (XFEATURE_SSE | XFEATURE_YMM)) != 0;
     if (mxcsr)
         load_mxcsr(cpu, le32_load(image + FX_MXCSR));
@@ -468,15 +485,13 @@ static void xrstor(struct soft_cpu *cpu, const struct uop *u)
         memcpy(cpu->st.xsave + FX_XMM, image + FX_XMM, 16 * xmms);
     else if ((rfbm & XFEATURE_SSE) != 0)
         memset(cpu->st.xsave + FX_XMM, 0, 16 * xmms);
-    if ((rfbm & bv & XFEATURE_YMM) != 0)
-        memcpy(cpu->st.xsave + X86_XSAVE_YMM, image + X86_XSAVE_YMM, 16 * xmms);
-    else if ((rfbm & XFEATURE_YMM) != 0)
-        memset(cpu->st.xsave + X86_XSAVE_YMM, 0, 16 * xmms);
     old_pkru = le32_load(cpu->st.xsave + X86_XSAVE_PKRU);
-    if ((rfbm & bv & XFEATURE_PKRU) != 0)
-        memcpy(cpu->st.xsave + X86_XSAVE_PKRU, image + pkru_offset(xcomp), 8);
-    else if ((rfbm & XFEATURE_PKRU) != 0)
-        memset(cpu->st.xsave + X86_XSAVE_PKRU, 0, 8);
+    for (unsigned i = 2; i < X86_XSAVE_COMPONENTS; i++) {
+        if ((rfbm & bv) >> i & 1)
+            memcpy(cpu->st.xsave + x86_xsave_home(i), image + place(cpu, xcomp, i), moved(cpu, i));
+        else if (rfbm >> i & 1)
+            memset(cpu->st.xsave + x86_xsave_home(i), 0, moved(cpu, i));
+    }
     if (le32_load(cpu->st.xsave + X86_XSAVE_PKRU) != old_pkru)
         soft_pkru_changed(cpu);
     fx_touch(cpu, (uint32_t)rfbm);

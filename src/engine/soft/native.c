@@ -213,6 +213,39 @@ static inline uint64_t operand(struct soft_cpu *cpu, const struct uop *u)
     return ea;
 }
 
+#define XMM_SLOT ((unsigned)(offsetof(struct soft_cpu, st.xsave) + FX_XMM) / 8u)
+
+/* Which slot holds the vector register that a VEX instruction writes, for wide_results. */
+static uint8_t vex_flags(const struct x86_insn *insn, const struct native_code *code)
+{
+    uint8_t flags = 0;
+
+    if (insn->op == X86_VPCMPESTRM || insn->op == X86_VPCMPISTRM)
+        flags = UOP_VEX_XMM0;
+    for (unsigned i = 0; i < insn->opnd_count; i++) {
+        const struct x86_opnd *o = &insn->opnd[i];
+        unsigned reg = o->reg & (insn->mode == X86_MODE_64 ? 15u : 7u);
+
+        if (o->kind != X86_OPND_REG || o->rclass != X86_RC_VEC || (o->access & X86_ACC_W) == 0)
+            continue;
+        for (unsigned k = 0; k < code->slots; k++) {
+            if (code->slot[k] == XMM_SLOT + 2 * reg)
+                flags = (uint8_t)(UOP_VEX | k << UOP_VEX_SHIFT);
+        }
+    }
+    return flags;
+}
+
+static void wide_results(struct soft_cpu *cpu, const struct uop *u)
+{
+    const uint8_t slot[] = {u->dst, u->src, u->cc, u->rep};
+
+    if ((u->flags & UOP_VEX) != 0)
+        native_wide_written(cpu, (slot[u->flags >> UOP_VEX_SHIFT] - XMM_SLOT) / 2u);
+    if ((u->flags & UOP_VEX_XMM0) != 0)
+        native_wide_written(cpu, 0);
+}
+
 /* One of these for each kind, so that what a kind does not need costs nothing. */
 static inline __attribute__((always_inline)) void
 run_vector(struct soft_cpu *cpu, const struct uop *u, bool avx, bool fp, unsigned dir)
@@ -237,6 +270,8 @@ run_vector(struct soft_cpu *cpu, const struct uop *u, bool avx, bool fp, unsigne
     if (dir == N_STORE)
         soft_write(cpu, u->seg, ea, buf->mem, u->native->mem_size);
     fx_touch(cpu, avx ? XFEATURE_SSE | XFEATURE_YMM : XFEATURE_SSE);
+    if (avx && unlikely((cpu->st.xcr0 & X86_XCR0_AVX512) != 0))
+        wide_results(cpu, u);
 }
 
 #define VECTOR(name, avx, fp, dir)                                                                 \
@@ -609,6 +644,8 @@ bool native_prepare(struct soft_cpu *cpu, const struct x86_insn *insn, const uin
     u->rep = code.slot[3];
     if (insn->op == X86_VCVTPS2PH)
         u->osize = (uint8_t)(insn->opnd[1].size / 4);
+    if (insn->enc == X86_ENC_VEX)
+        u->flags |= vex_flags(insn, &code);
     u->native = stub_get(n, &code, &like);
     u->fn = u->native != NULL ? pick_handler(insn, u->native) : no_memory;
     return true;

@@ -8,6 +8,8 @@
 #ifndef ENGINE_SOFT_NATIVE_H
 #define ENGINE_SOFT_NATIVE_H
 
+#include <string.h>
+
 #include "engine/soft/cpu.h"
 
 #define N_FP 0x01u        /* raises MXCSR's exceptions */
@@ -159,6 +161,13 @@ void native_set_fsw(struct soft_cpu *cpu, uint16_t fsw);
 static inline void fx_touch(struct soft_cpu *cpu, uint32_t features)
 {
     fx_set64(cpu, X86_XSAVE_HDR, fx_get64(cpu, X86_XSAVE_HDR) | features);
+}
+
+/* A VEX instruction has written vector register `reg`: AVX-512's part of it is zero. */
+static inline void native_wide_written(struct soft_cpu *cpu, unsigned reg)
+{
+    if (unlikely((cpu->st.xcr0 & X86_XCR0_AVX512) != 0))
+        memset(cpu->st.xsave + X86_XSAVE_ZMM_HI + 32u * reg, 0, 32);
 }
 
 /* Bits a guest may set in MXCSR. */

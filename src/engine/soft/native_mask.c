@@ -44,6 +44,7 @@ static void vmaskmov_load(struct soft_cpu *cpu, const struct uop *u)
         if (selected(mask, i, size))
             soft_read(cpu, u->seg, wrap(ea + (uint64_t)i * size, u->asize), data + i * size, size);
     ymm_put(cpu, u->dst, data);
+    native_wide_written(cpu, u->dst);
     fx_touch(cpu, XFEATURE_SSE | XFEATURE_YMM);
 }
 
@@ -148,6 +149,8 @@ static void gather(struct soft_cpu *cpu, const struct uop *u)
     memset(mask, 0, sizeof(mask));
     ymm_put(cpu, u->dst, data);
     ymm_put(cpu, u->src, mask);
+    native_wide_written(cpu, u->dst);
+    native_wide_written(cpu, u->src);
 }
 
 /* Register numbers have three bits outside 64-bit mode, whatever VEX says. */

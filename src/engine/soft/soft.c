@@ -571,7 +571,10 @@ static int soft_set(void *vcpu, const struct x86_state *in, struct error *err)
     const struct engine_env *env = &cpu->vm->env;
     uint64_t base = 0;
 
-    (void)err;
+    if ((in->xcr0 & X86_XCR0_AVX512) != 0 && !env->visiting)
+        return error_set(err, -EOPNOTSUPP,
+                         "the guest has switched AVX-512 on, which the software CPU has not got; a "
+                         "Linux that boots with clearcpuid=avx512f does not");
     cpu->st = *in;
     cpu->cc = cc_from_flags(in->rflags);
     cpu->cpl = !(in->cr0 & X86_CR0_PE)         ? 0
