@@ -360,7 +360,7 @@ static void drain_or_close(bool close_it)
     gate_set(f->g, "w");
     pthread_mutex_lock(&f->d->env.lock);
     for (unsigned i = 0; i < 2; i++) {
-        call_init(&c[i], f->d, BLOCK_WRITE, 0, sector, 512);
+        call_init(&c[i], f->d, BLOCK_WRITE, i * 512, sector, 512);
         block_submit(f->d->b, &c[i].r);
     }
     call_init(&barrier, f->d, BLOCK_FLUSH, 0, NULL, 0);
