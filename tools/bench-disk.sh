@@ -10,7 +10,9 @@
 #
 # There is an image for each size of request, written before in pieces of that size: on file systems
 # with large folios the host's cost of a small write depends on that (docs/performance.md).
-# Numbers are requests in a second by fio. DISK_SECONDS=2 is how long each takes.
+# Numbers are requests in a second by fio. DISK_SECONDS=2 is how long each takes. In the column host it
+# runs on the host itself, through its cache, on the same images: what a guest could have at most if it
+# cost nothing.
 #
 # Then what a request costs the device alone, without a guest: bench/request.c.
 set -euo pipefail
@@ -19,8 +21,8 @@ dir=build/bench/guest
 raw=build/bench.raw
 image=build/bench/disk
 peers=
-for peer in ${BENCH_PEERS:-xhyve qemu}; do
-    case $peer in xhyve | qemu) peers="$peers $peer" ;; esac
+for peer in ${BENCH_PEERS:-xhyve qemu native}; do
+    case $peer in xhyve | qemu) peers="$peers $peer" ;; native) peers="$peers host" ;; esac
 done
 [ -n "$peers" ] || exit 0
 
@@ -38,6 +40,22 @@ run_qemu() {
         -drive "if=none,id=b,file=$image-1m.img,format=raw,aio=io_uring" \
         -device virtio-blk-pci,drive=a,addr=4 -device virtio-blk-pci,drive=b,addr=5 \
         -kernel $dir/vmlinux -initrd $dir/initrd-disk -append "$cmdline"
+}
+# NAME, FILE, RW, SIZE, DEPTH; the words that guest and host share come behind.
+load() {
+    # Terse: the eighth field is the reads in a second, the forty-ninth the writes.
+    fio --name=load "--filename=$2" "--rw=$3" "--bs=$4" "--iodepth=$5" --direct=0 --invalidate=0 $fio_words \
+        2>/dev/null | awk -F';' -v name="$1" 'NF > 100 { print "0 disk", name, $8 + $49 }'
+}
+fio_words="--ioengine=libaio --thread --norandommap --randrepeat=1 --time_based --runtime=${DISK_SECONDS:-2} \
+--output-format=terse --terse-version=3 --allow_file_create=0"
+run_host() {
+    load read-4k-1 $image-4k.img randread 4k 1
+    load read-4k-32 $image-4k.img randread 4k 32
+    load write-4k-1 $image-4k.img randwrite 4k 1
+    load write-4k-32 $image-4k.img randwrite 4k 32
+    load read-1m-4 $image-1m.img read 1m 4
+    load write-1m-4 $image-1m.img write 1m 4
 }
 if [ "${1-}" = --run ]; then
     "run_$2"
@@ -69,9 +87,7 @@ for list in order order.disk; do
 done
 load() { # NAME FILE RW SIZE DEPTH
     # Terse: the eighth field is the reads in a second, the forty-ninth the writes.
-    $fio --name=load --filename=\$2 --rw=\$3 --bs=\$4 --iodepth=\$5 --direct=1 --ioengine=libaio --thread \
-        --norandommap --randrepeat=1 --time_based --runtime=${DISK_SECONDS:-2} --output-format=terse \
-        --terse-version=3 --allow_file_create=0 >/tmp/fio 2>&1
+    $fio --name=load --filename=\$2 --rw=\$3 --bs=\$4 --iodepth=\$5 --direct=1 $fio_words >/tmp/fio 2>&1
     awk -F';' -v name="\$1" 'NF > 100 { print "disk", name, \$8 + \$49; n++ }
         END { if (!n) exit 1 }' /tmp/fio || cat /tmp/fio
 }
@@ -99,8 +115,12 @@ failed=0
 for ((run = 1; run <= RUNS; run++)); do
     for peer in $peers; do
         log=build/bench/disk-$peer.log
-        build/bench/bench-watch -t "${BENCH_LIMIT:-300}" -l "$log" -- "$0" --run "$peer" \
-            >build/bench/watched </dev/null || :
+        if [ "$peer" = host ]; then
+            run_host >build/bench/watched 2>"$log.stderr" </dev/null
+        else
+            build/bench/bench-watch -t "${BENCH_LIMIT:-300}" -l "$log" -- "$0" --run "$peer" \
+                >build/bench/watched </dev/null || :
+        fi
         # Raw: disk RUN PEER NAME REQUESTS_A_SECOND
         awk -v run="$run" -v peer="$peer" '$2 == "disk" && NF == 4 && $4 > 0 {
             printf "disk %d %s %s %.0f\n", run, peer, $3, $4 }' build/bench/watched >build/bench/rows
@@ -135,7 +155,8 @@ $1 == "disk" {
 END {
     if (n == 0)
         exit
-    printf "\n%-26s %9s %9s %10s %s\n", "A disk, requests a second", "xhyve", "qemu", "xhyve/qemu", "spread"
+    printf "\n%-26s %9s %9s %9s %10s %s\n", "A disk, requests a second", "host", "xhyve", "qemu", "xhyve/qemu",
+        "spread"
     for (i = 1; i <= n; i++) {
         x = median(values["xhyve", name[i]])
         q = median(values["qemu", name[i]])
@@ -146,7 +167,7 @@ END {
                 if (least == "" || v < least) least = v
                 if (most == "" || v > most) most = v
             }
-        printf "%-26s %9d %9d %10s %s\n", name[i], x, q, (q > 0 ? sprintf("%.2f", x / q) : "-"),
+        printf "%-26s %9d %9d %9d %10s %s\n", name[i], median(values["host", name[i]]), x, q, (q > 0 ? sprintf("%.2f", x / q) : "-"),
             (least == "" ? "" : sprintf("%.2f..%.2f", least, most))
     }
     if (m > 0)

@@ -80,7 +80,10 @@ struct block_here {
     uint64_t cost_ns;       /* of a write, of late */
     uint64_t not_before_ns; /* host_clock_ns */
     uint64_t back_off_ns;   /* the next time that one is slow */
-    unsigned turns;         /* jobs under way that go in turn */
+    unsigned writes, reads; /* jobs under way in the thread's lanes */
+    unsigned alone;         /* large reads, while nothing else was asked for */
+    unsigned keep;          /* above 0: large reads are shared, until so many more are alone */
+    bool no_reads;          /* the thread cannot read without waiting */
 };
 
 struct block {
@@ -154,6 +157,8 @@ void block_op_failed(struct op *op, int rc); /* a host's error: logged; frees it
  */
 bool block_write_here(struct op *op);
 void block_choose(struct op *op); /* who else does */
+bool block_here_back(
+    struct op *op); /* false: the thread had to leave it, and it is under way again */
 /* A write went on from `from` to `to`, by host_clock_ns. */
 void block_here_learn(struct block_here *h, uint64_t from, uint64_t to);
 

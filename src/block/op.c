@@ -398,6 +398,8 @@ void block_op_result(struct op *op)
 {
     int rc = op->job.result < 0 ? (int)op->job.result : 0;
 
+    if (op->direct && !block_here_back(op))
+        return;
     if (op->direct) {
         bool again = try_again(op);
 

@@ -8,10 +8,18 @@
 
 #define DONE_ROUNDS 64u /* of run_done; a guest's read may bring in its next request, and so on */
 
+static void count_job(struct block *b, const struct aio_job *job, unsigned by)
+{
+    b->jobs += by;
+    if (job->lane == AIO_WRITES)
+        b->here.writes += by;
+    else if (job->lane == AIO_READS)
+        b->here.reads += by;
+}
+
 void block_job(struct block *b, struct aio_job *job)
 {
-    b->jobs++;
-    b->here.turns += job->in_turn;
+    count_job(b, job, 1);
     aio_submit(b->aio, job);
 }
 
@@ -23,8 +31,7 @@ static bool reap(struct block *b)
 
     while ((job = aio_reap(b->aio)) != NULL) {
         any = true;
-        b->jobs--;
-        b->here.turns -= job->in_turn;
+        count_job(b, job, -1u);
         if (job == &b->flush_job)
             block_flush_result(b);
         else

@@ -29,9 +29,10 @@ struct aio {
     pthread_cond_t work;
     struct aio_list todo, done; /* under lock */
     unsigned idle, todo_count;  /* under lock */
-    unsigned turns_waiting;     /* under lock: those in todo that go in turn */
-    bool turn_taken;            /* under lock: one that goes in turn is being carried out */
-    bool stop;                  /* under lock */
+    /* Under lock; of AIO_NO_LANE they say nothing. */
+    unsigned waiting[AIO_LANES]; /* in todo */
+    bool taken[AIO_LANES];       /* one is being carried out */
+    bool stop;                   /* under lock */
 
     unsigned thread_count, thread_max;
     pthread_t *threads;
@@ -116,7 +117,13 @@ static void put_todo(struct aio *a, struct aio_job *job)
 {
     list_put(&a->todo, job);
     a->todo_count++;
-    a->turns_waiting += job->in_turn;
+    if (job->lane != AIO_NO_LANE)
+        a->waiting[job->lane]++;
+}
+
+static bool is_barred(const struct aio *a, const struct aio_job *job)
+{
+    return job->lane != AIO_NO_LANE && a->taken[job->lane];
 }
 
 /* The first that may be begun. */
@@ -124,7 +131,7 @@ static struct aio_job *take_todo(struct aio *a)
 {
     struct aio_job **at = &a->todo.first, *job;
 
-    while (*at != NULL && (*at)->in_turn && a->turn_taken)
+    while (*at != NULL && is_barred(a, *at))
         at = &(*at)->next;
     job = *at;
     if (job == NULL)
@@ -133,9 +140,9 @@ static struct aio_job *take_todo(struct aio *a)
     if (a->todo.end == &job->next)
         a->todo.end = at;
     a->todo_count--;
-    if (job->in_turn) {
-        a->turns_waiting--;
-        a->turn_taken = true;
+    if (job->lane != AIO_NO_LANE) {
+        a->waiting[job->lane]--;
+        a->taken[job->lane] = true;
     }
     return job;
 }
@@ -143,9 +150,13 @@ static struct aio_job *take_todo(struct aio *a)
 /* How many could be begun now if there were threads. */
 static unsigned may_begin(const struct aio *a)
 {
-    bool turn = a->turns_waiting > 0 && !a->turn_taken;
+    unsigned n = a->todo_count;
 
-    return a->todo_count - a->turns_waiting + turn;
+    for (unsigned lane = AIO_NO_LANE + 1; lane < AIO_LANES; lane++) {
+        n -= a->waiting[lane];
+        n += a->waiting[lane] > 0 && !a->taken[lane];
+    }
+    return n;
 }
 
 void aio_run(struct aio_job *job)
@@ -157,6 +168,10 @@ void aio_run(struct aio_job *job)
         len += job->iov[i].iov_len;
     switch (job->op) {
     case AIO_READ:
+        if (job->lane == AIO_READS) {
+            job->result = hfile_read_now(job->fd, job->offset, job->iov, job->count);
+            return;
+        }
         rc = hfile_read(job->fd, job->offset, job->iov, job->count);
         break;
     case AIO_WRITE:
@@ -190,13 +205,12 @@ static void *thread_main(void *arg)
             a->idle--;
             continue;
         }
-        if (!job->in_turn && a->turns_waiting > 0 && !a->turn_taken)
+        if (may_begin(a) > 0)
             pthread_cond_signal(&a->work);
         pthread_mutex_unlock(&a->lock);
         aio_run(job);
         pthread_mutex_lock(&a->lock);
-        if (job->in_turn)
-            a->turn_taken = false; /* this thread takes the next, or wakes who can */
+        a->taken[job->lane] = false; /* this thread takes the next, or wakes who can */
         first = a->done.first == NULL;
         list_put(&a->done, job);
         if (first)
@@ -228,7 +242,7 @@ static void to_threads(struct aio *a, struct aio_job *job)
     pthread_mutex_lock(&a->lock);
     put_todo(a, job);
     more = may_begin(a) > a->idle && a->thread_count < a->thread_max;
-    if (!job->in_turn || !a->turn_taken)
+    if (!is_barred(a, job))
         pthread_cond_signal(&a->work);
     pthread_mutex_unlock(&a->lock);
     if (more && thread_start(a) < 0 && a->thread_count == 0) {
@@ -238,7 +252,7 @@ static void to_threads(struct aio *a, struct aio_job *job)
         pthread_mutex_unlock(&a->lock);
         aio_run(job);
         pthread_mutex_lock(&a->lock);
-        a->turn_taken = false;
+        a->taken[job->lane] = false;
         list_put(&a->done, job);
         pthread_mutex_unlock(&a->lock);
         aio_wake(a);
@@ -332,7 +346,7 @@ void aio_kick(struct aio *a)
 void aio_submit(struct aio *a, struct aio_job *job)
 {
 #if defined(HAVE_URING) && HAVE_URING
-    if (a->ring != NULL && job->op != AIO_CALL && !job->in_turn) {
+    if (a->ring != NULL && job->op != AIO_CALL && job->lane == AIO_NO_LANE) {
         if (aio_ring_put(a->ring, job))
             return;
         aio_kick(a);

@@ -20,14 +20,20 @@ struct aio;
 
 enum aio_op { AIO_READ, AIO_WRITE, AIO_FLUSH, AIO_CALL };
 
+/* By one of our threads, one such job after the other of its lane. */
+enum aio_lane {
+    AIO_NO_LANE, /* any number at once, by io_uring if it is there */
+    AIO_WRITES,  /* where the kernel would let no more in */
+    AIO_READS,   /* READ: only if it need not wait, else -EAGAIN or short; -EOPNOTSUPP: not here */
+    AIO_LANES
+};
+
 #define AIO_IOV_MAX 1024u
 
 /* The caller's, and not touched by it until aio_reap has given it back. */
 struct aio_job {
     enum aio_op op;
-    bool apart; /* READ: not on the submitting thread, even if it need not wait */
-    /* By a thread of ours, one such job after the other: where the kernel would let no more in. */
-    bool in_turn;
+    enum aio_lane lane;
     /* READ, WRITE, FLUSH: offset in bytes, at most AIO_IOV_MAX pieces */
     int fd;
     uint64_t offset;

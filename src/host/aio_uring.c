@@ -86,8 +86,6 @@ bool aio_ring_put(struct aio_ring *r, struct aio_job *job)
         io_uring_prep_fsync(sqe, job->fd, IORING_FSYNC_DATASYNC);
         break;
     }
-    if (job->apart)
-        io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
     io_uring_sqe_set_data(sqe, job);
     r->put[r->put_count] = job;
     r->entry[r->put_count++] = sqe;

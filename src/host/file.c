@@ -236,6 +236,24 @@ int hfile_read(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
     return transfer(fd, offset, iov, count, false);
 }
 
+ssize_t hfile_read_now(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+#ifdef RWF_NOWAIT
+    ssize_t n;
+
+    do
+        n = preadv2(fd, iov, (int)count, (off_t)offset, RWF_NOWAIT);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? neg_errno() : n;
+#else
+    (void)fd;
+    (void)offset;
+    (void)iov;
+    (void)count;
+    return -EOPNOTSUPP;
+#endif
+}
+
 int hfile_write(int fd, uint64_t offset, const struct iovec *iov, unsigned count)
 {
     return transfer(fd, offset, iov, count, true);

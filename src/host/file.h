@@ -41,6 +41,11 @@ unsigned hfile_align(int fd);
  * the answer is -ENXIO.
  */
 int hfile_read(int fd, uint64_t offset, const struct iovec *iov, unsigned count);
+/*
+ * As much of it as the host has in its cache: bytes, -EAGAIN if nothing, -EOPNOTSUPP if this host
+ * or file cannot say. At most 1024 pieces.
+ */
+ssize_t hfile_read_now(int fd, uint64_t offset, const struct iovec *iov, unsigned count);
 int hfile_write(int fd, uint64_t offset, const struct iovec *iov, unsigned count);
 
 int hfile_flush(int fd);                   /* content and size, not the times */

@@ -195,10 +195,10 @@ static void test_threads(void **state)
     pthread_mutex_destroy(&crowd.lock);
 }
 
-/* The descriptor: not readable before anything is done, readable after, and only until cleared. */
-/* Those that go in turn: one at a time, in order, and the others do not wait for them. */
+/* Those of a lane: one at a time, in order, and neither the others nor the other lane wait for
+ * them. */
 struct turns {
-    _Atomic(unsigned) inside, most, next, others;
+    _Atomic(unsigned) inside, most, next, *others;
 };
 
 struct turn_job {
@@ -217,7 +217,7 @@ static void take_turn(struct aio_job *job)
         j->t->most = now;
     j->in_order = j->t->next++ == j->number;
     /* The first stands until one of the others has run, which its being first must not hinder. */
-    for (unsigned i = 0; j->number == 0 && j->t->others == 0 && i < 10000; i++)
+    for (unsigned i = 0; j->number == 0 && *j->t->others == 0 && i < 10000; i++)
         usleep(1000);
     usleep(j->number % 3 * 50);
     j->t->inside--;
@@ -227,25 +227,30 @@ static void beside(struct aio_job *job)
 {
     struct turn_job *j = container_of(job, struct turn_job, job);
 
-    j->t->others++;
+    ++*j->t->others;
     usleep(j->number % 5 * 100);
 }
 
-static void test_in_turn(void **state)
+static void test_lanes(void **state)
 {
+    static const enum aio_lane lanes[] = {AIO_WRITES, AIO_READS,   AIO_READS,
+                                          AIO_WRITES, AIO_NO_LANE, AIO_NO_LANE};
     struct turn_job *j = calloc(COUNT, sizeof(*j));
     struct aio *a = make(false, 4);
-    struct turns t = {0};
-    unsigned turns = 0, others = 0;
+    _Atomic(unsigned) others = 0;
+    struct turns t[AIO_LANES];
+    unsigned count[AIO_LANES] = {0};
 
     (void)state;
+    for (unsigned i = 0; i < AIO_LANES; i++)
+        t[i] = (struct turns){.others = &others};
     for (unsigned i = 0; i < COUNT; i++) {
-        bool turn = i % 4 < 2;
+        enum aio_lane lane = lanes[i % countof(lanes)];
 
-        j[i].t = &t;
-        j[i].number = turn ? turns++ : others++;
-        j[i].job =
-            (struct aio_job){.op = AIO_CALL, .call = turn ? take_turn : beside, .in_turn = turn};
+        j[i].t = &t[lane];
+        j[i].number = count[lane]++;
+        j[i].job = (struct aio_job){
+            .op = AIO_CALL, .call = lane != AIO_NO_LANE ? take_turn : beside, .lane = lane};
         aio_submit(a, &j[i].job);
         if (i % 100 == 99)
             usleep(5000); /* the threads run out of work */
@@ -253,14 +258,17 @@ static void test_in_turn(void **state)
     for (unsigned i = 0; i < COUNT; i++)
         assert_non_null(next(a));
     for (unsigned i = 0; i < COUNT; i++)
-        assert_true(!j[i].job.in_turn || j[i].in_order);
-    assert_int_equal(t.most, 1);
-    assert_int_equal(t.next, turns);
-    assert_int_equal(t.others, others);
+        assert_true(j[i].job.lane == AIO_NO_LANE || j[i].in_order);
+    for (unsigned i = AIO_NO_LANE + 1; i < AIO_LANES; i++) {
+        assert_int_equal(t[i].most, 1);
+        assert_int_equal(t[i].next, count[i]);
+    }
+    assert_int_equal(others, count[AIO_NO_LANE]);
     aio_destroy(a);
     free(j);
 }
 
+/* The descriptor: not readable before anything is done, readable after, and only until cleared. */
 static void test_descriptor(void **state)
 {
     (void)state;
@@ -434,7 +442,7 @@ int main(void)
         cmocka_unit_test(test_many),    cmocka_unit_test(test_answers),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_descriptor),
         cmocka_unit_test(test_leaver),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_in_turn),
+        cmocka_unit_test(test_lanes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,6 @@
 /* What ends inside the submission: reads and small writes of the host's cache. */
+#include <fcntl.h>
+
 #include "block_fixture.h"
 
 #include "block/internal.h"
@@ -139,29 +141,92 @@ static void test_slow(void **state)
     disk_destroy(d);
 }
 
+#define LARGE_SIZE (256u << 10)
+#define LARGE_COUNT 5u
+
+/* Large reads at once, each to memory of its own; the lanes that they took. */
+struct large {
+    struct call c[LARGE_COUNT];
+    uint8_t to[LARGE_COUNT][LARGE_SIZE];
+    enum aio_lane lane[LARGE_COUNT];
+};
+
+static void large_read(struct disk *d, struct large *l, unsigned count)
+{
+    memset(l->to, 0, sizeof(l->to));
+    pthread_mutex_lock(&d->env.lock);
+    block_plug(d->b);
+    for (unsigned i = 0; i < count; i++) {
+        struct op *op;
+
+        call_init(&l->c[i], d, BLOCK_READ, i * LARGE_SIZE, l->to[i], LARGE_SIZE);
+        block_submit(d->b, &l->c[i].r);
+        op = l->c[i].r.private.aux;
+        l->lane[i] = op->job.lane;
+    }
+    block_unplug(d->b);
+    pthread_mutex_unlock(&d->env.lock);
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(call_wait(&l->c[i]), 0);
+        assert_true(l->to[i][0] == 0x11 && l->to[i][LARGE_SIZE - 1] == 0x11);
+    }
+    assert_true(d->b->here.reads == 0 && d->b->jobs == 0);
+}
+
+/* Alone they end here; of several at once a thread has two, so that the vCPU copies the others. */
 static void test_large(void **state)
 {
     struct disk *d = make("");
-    struct call c[3];
-    struct op *op[3];
+    struct large *l = calloc(1, sizeof(*l));
+    const struct block_here *h = &d->b->here;
 
     (void)state;
+    assert_non_null(l);
     if (has_uring(d)) {
-        pthread_mutex_lock(&d->env.lock);
-        block_plug(d->b);
-        for (unsigned i = 0; i < 3; i++) {
-            call_init(&c[i], d, BLOCK_READ, 0, buf, i == 1 ? 4096 : sizeof(buf));
-            block_submit(d->b, &c[i].r);
-            op[i] = c[i].r.private.aux;
-        }
-        assert_false(op[0]->job.apart); /* alone: nobody else would gain */
-        assert_false(op[1]->job.apart);
-        assert_true(op[2]->job.apart);
-        block_unplug(d->b);
-        pthread_mutex_unlock(&d->env.lock);
-        for (unsigned i = 0; i < 3; i++)
-            assert_int_equal(call_wait(&c[i]), 0);
+        large_read(d, l, 1);
+        assert_int_equal(l->lane[0], AIO_NO_LANE);
+        large_read(d, l, LARGE_COUNT);
+        for (unsigned i = 0; i < LARGE_COUNT; i++)
+            assert_int_equal(l->lane[i], i == 1 || i == 2 ? AIO_READS : AIO_NO_LANE);
     }
+    if (has_uring(d) && !h->no_reads) {
+        /* It was of use, which is remembered for a while. */
+        d->b->here.keep = 2;
+        for (unsigned i = 2; i > 0; i--) {
+            assert_int_equal(h->keep, i);
+            large_read(d, l, 1);
+            assert_int_equal(l->lane[0], AIO_READS);
+        }
+        /* Then one in many finds out whether it would be again. */
+        for (unsigned n = 0, lanes = 0; n < 64; n++) {
+            large_read(d, l, 1);
+            lanes += l->lane[0] == AIO_READS;
+            assert_int_equal(lanes, (h->alone) / 32);
+        }
+    }
+    free(l);
+    disk_destroy(d);
+}
+
+/* What the thread would have to wait for goes on by io_uring, as many as there are. */
+static void test_large_not_there(void **state)
+{
+    struct disk *d = make("");
+    struct large *l = calloc(1, sizeof(*l));
+
+    (void)state;
+    assert_non_null(l);
+    if (has_uring(d)) {
+        int fd = d->b->image->file->fd;
+
+        assert_int_equal(fdatasync(fd), 0); /* or the pages stay */
+        for (unsigned round = 0; round < 4; round++) {
+            assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+            d->b->here.keep = round;
+            large_read(d, l, LARGE_COUNT);
+        }
+    }
+    free(l);
     disk_destroy(d);
 }
 
@@ -178,15 +243,15 @@ static void test_beside_large(void **state)
         cost = d->b->here.cost_ns;
         call_init(&c[0], d, BLOCK_WRITE, 0, buf, sizeof(buf));
         block_submit(d->b, &c[0].r);
-        assert_int_equal(d->b->here.turns, 1);
+        assert_int_equal(d->b->here.writes, 1);
         call_init(&c[1], d, BLOCK_WRITE, 2 << 20, buf, 4096);
         block_submit(d->b, &c[1].r);
-        assert_int_equal(d->b->here.turns, 2);
+        assert_int_equal(d->b->here.writes, 2);
         assert_int_equal(d->b->here.cost_ns, cost);
         pthread_mutex_unlock(&d->env.lock);
         for (unsigned i = 0; i < 2; i++)
             assert_int_equal(call_wait(&c[i]), 0);
-        assert_int_equal(d->b->here.turns, 0);
+        assert_int_equal(d->b->here.writes, 0);
     }
     disk_destroy(d);
 }
@@ -230,7 +295,7 @@ int main(void)
         cmocka_unit_test(test_read),         cmocka_unit_test(test_write),
         cmocka_unit_test(test_not_here),     cmocka_unit_test(test_slow),
         cmocka_unit_test(test_large),        cmocka_unit_test(test_chain),
-        cmocka_unit_test(test_beside_large),
+        cmocka_unit_test(test_beside_large), cmocka_unit_test(test_large_not_there),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
