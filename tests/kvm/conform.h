@@ -67,6 +67,13 @@ void box_data(struct box *b, uint64_t value); /* answers the pending read */
 void flat_sregs(struct box *b, struct kvm_sregs *s, bool wide);
 void flat_start(struct box *b, bool wide, const void *code, size_t len);
 
+/*
+ * conform_compare.c: the answers in `got` beside those of the file `expected`, or of the file `may`
+ * (NULL: none). A line "STEP: does not end" there lets the step's other answers be missing. 0, or 1
+ * if something is otherwise, which is printed, or 2.
+ */
+int conform_compare(FILE *got, const char *only, const char *expected, const char *may);
+
 struct step {
     const char *name;
     void (*run)(struct conform *c);

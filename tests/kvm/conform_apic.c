@@ -76,8 +76,12 @@ static void gate(struct box *b, uint8_t vector, uint32_t at, const void *code, s
  * early it was sent.
  */
 static const uint8_t waits[] = {0xe6, 0x10, 0xfb, 0xf4, 0xfa, 0xe6, 0x11, 0xeb, 0xf9};
-/* out 0x31, al; mov dword [0xfee000b0], 0; iret */
-static const uint8_t ends[] = {0xe6, 0x31, 0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xcf};
+/*
+ * out 0x31, al; mov dword [0xfee000b0], 0; push dword [esp+8]; popf; ret 8: as IRET, which KVM's
+ * emulator has in real mode only.
+ */
+static const uint8_t ends[] = {0xe6, 0x31, 0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0,    0,
+                               0,    0,    0xff, 0x74, 0x24, 0x08, 0x9d, 0xc2, 0x08, 0x00};
 
 /* What happens while the vCPU sleeps in HLT. */
 struct later {
@@ -130,6 +134,7 @@ static void messages(struct conform *c)
         return;
     flat_start(&b, false, waits, sizeof(waits));
     gate(&b, 0x41, 0x2000, ends, sizeof(ends));
+    gate(&b, 0x42, 0x2000, ends, sizeof(ends));
     say_result(c, "to a disabled APIC", msi(&b, 0x41) > 0);
     enable_apic(&b);
     box_run(&b, "runs");
@@ -140,7 +145,7 @@ static void messages(struct conform *c)
         .gsi = 4, .type = KVM_IRQ_ROUTING_MSI, .u.msi = {.address_lo = 0xfee00000, .data = 0xc041}};
     e[1] = e[0];
     e[1].gsi = 5;
-    e[1].u.msi.data = 0x41;
+    e[1].u.msi.data = 0x42; /* KVM tells of each end of a vector that a level may have */
     say_result(c, "routes", call(c, b.vm, KVM_SET_GSI_ROUTING, routes));
     irq.fd = (uint32_t)fd;
     say_result(c, "irqfd", call(c, b.vm, KVM_IRQFD, &irq));

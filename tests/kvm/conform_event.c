@@ -132,9 +132,9 @@ static void debug(struct box *b, uint32_t control)
 
 static void single_step(struct conform *c)
 {
-    /* nop; inc ax; jmp +1; hlt; mov al, [0x2000]; out 0x10, al; nop; hlt */
-    static const uint8_t code[] = {0x90, 0x40, 0xeb, 0x01, 0xf4, 0xa0,
-                                   0x00, 0x20, 0xe6, 0x10, 0x90, 0xf4};
+    /* nop; inc ax; jmp +1; hlt; mov al, [0x2000]; out 0x10, al; nop; hlt; nop; hlt */
+    static const uint8_t code[] = {0x90, 0x40, 0xeb, 0x01, 0xf4, 0xa0, 0x00,
+                                   0x20, 0xe6, 0x10, 0x90, 0xf4, 0x90, 0xf4};
     struct box b;
 
     if (!box_open(c, &b, false))
@@ -155,13 +155,16 @@ static void single_step(struct conform *c)
 
 static void breakpoint(struct conform *c)
 {
-    static const uint8_t code[] = {0x90, 0xcc, 0x90, 0x90, 0xf4}; /* nop; int3; nop; nop; hlt */
+    /* nop; int3; nop; nop; hlt; hlt */
+    static const uint8_t code[] = {0x90, 0xcc, 0x90, 0x90, 0xf4, 0xf4};
+    static const uint8_t handler[] = {0xe6, 0x03, 0xcf}; /* not to be reached */
     struct kvm_guest_debug d = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP};
     struct box b;
 
     if (!box_open(c, &b, false))
         return;
     START(&b, code);
+    HANDLER(&b, 3, 0x2000, handler);
     debug(&b, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP);
     box_run(&b, "int3");
     box_set_rip(&b, BOX_CODE + 2);

@@ -149,7 +149,8 @@ static void halt(struct conform *c)
 
 static void shutdown(struct conform *c)
 {
-    static const uint8_t code[] = {0x0f, 0x0b}; /* ud2 */
+    static const uint8_t code[] = {0x0f, 0x0b};          /* ud2 */
+    static const uint8_t handler[] = {0xe6, 0x06, 0xf4}; /* not to be reached */
     struct kvm_sregs s;
     struct box b;
 
@@ -157,6 +158,7 @@ static void shutdown(struct conform *c)
         return;
     START(&b, code);
     call(c, b.cpu, KVM_GET_SREGS, &s);
+    HANDLER(&b, 6, 0x2000, handler);
     s.idt.limit = 0; /* nothing can be delivered */
     call(c, b.cpu, KVM_SET_SREGS, &s);
     box_run(&b, "triple fault");

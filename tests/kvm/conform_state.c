@@ -320,6 +320,34 @@ static void mp_state(struct conform *c)
     box_close(&b);
 }
 
+#define CPUID_1_SSE2 (1u << 26) /* of EDX; all have it, and no kernel changes it */
+
+/* EDX of leaf 1; NULL if it is not there. */
+static uint32_t *leaf_1_edx(struct kvm_cpuid2 *list)
+{
+    for (unsigned i = 0; i < list->nent && i < 256; i++) {
+        if (list->entries[i].function == 1)
+            return &list->entries[i].edx;
+    }
+    return NULL;
+}
+
+static void say_hidden(struct box *b, struct kvm_cpuid2 *all, struct kvm_cpuid2 *back)
+{
+    uint32_t *set = leaf_1_edx(all), *seen;
+
+    if (set == NULL || (*set & CPUID_1_SSE2) == 0) {
+        say(b->c, "a feature", "is not there");
+        return;
+    }
+    *set &= ~CPUID_1_SSE2;
+    say_result(b->c, "set without a feature", call(b->c, b->cpu, KVM_SET_CPUID2, all));
+    back->nent = 256;
+    call(b->c, b->cpu, KVM_GET_CPUID2, back);
+    seen = leaf_1_edx(back);
+    say(b->c, "it is", "%s", seen == NULL || (*seen & CPUID_1_SSE2) != 0 ? "shown" : "hidden");
+}
+
 static void cpuid(struct conform *c)
 {
     size_t size = sizeof(struct kvm_cpuid2) + 256 * sizeof(struct kvm_cpuid_entry2);
@@ -342,6 +370,7 @@ static void cpuid(struct conform *c)
     say(c, "entries", "%s",
         back->nent == all->nent && back->entries[0].ebx == all->entries[0].ebx ? "as set"
                                                                                : "not as set");
+    say_hidden(&b, all, back);
     all->nent = 100000;
     say_result(c, "set too many", call(c, b.cpu, KVM_SET_CPUID2, all));
     box_close(&b);
