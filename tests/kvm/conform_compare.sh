@@ -4,7 +4,6 @@ set -eu
 conform=$1
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-bad=0
 
 cat >"$dir/expected" <<'END'
 # comments and empty lines are none of it
@@ -32,7 +31,7 @@ check() {
     else
         echo "FAIL $what: status $rc, not $want"
         sed 's/^/     /' "$dir/out"
-        bad=1
+        : >"$dir/bad" # a pipe's end has variables of its own
     fi
 }
 
@@ -61,4 +60,4 @@ echo "two: third: 0" >>"$dir/may"
 check 1 "the list names what nobody asks" <"$dir/expected"
 echo "two: first: 0" >"$dir/may"
 check 1 "the list holds what is expected" <"$dir/expected"
-exit $bad
+[ ! -e "$dir/bad" ]
