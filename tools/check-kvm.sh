@@ -1,6 +1,6 @@
 #!/bin/sh
-# The kvm engine on a real KVM, and ends with a line of counts. Where this machine has none that may be
-# used, the KVM is one inside qemu's emulation of SVM (tools/kvm-bed.sh).
+# The kvm engine on a real KVM, and ends with a line of counts. The KVM is one inside qemu's emulation of SVM
+# (tools/kvm-bed.sh), and this machine's too, if it has one that emulates.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/count.sh
@@ -82,7 +82,7 @@ split() {
 # What this KVM answers otherwise, by the beginnings of the lines. The emulation of SVM knows no #BP
 # intercept, takes the guest's DR7 without acting on it, scales no TSC, and its walker writes page tables; a kernel keeps some of CPUID's bits
 # up to date, and tells of the end of a level-triggered interrupt also if an eventfd has sent it.
-known='^breakpoint: |^conform: this step does not end: breakpoint$|^watchpoint: a|^watchpoint: it |^dirty-log: pages: |^cpuid: entries: |^messages: |^others: set its rate: '
+known='^breakpoint: |^watchpoint: a|^watchpoint: it |^dirty-log: pages: |^cpuid: entries: |^others: set its rate: '
 # The engine without a guest around it. The first breakpoint is the one that the emulation passes by.
 engine() {
     # shellcheck disable=SC2046
@@ -120,6 +120,28 @@ END
             END { exit !(rung["on:"] > 500 && rung["off:"] == 0 && exits["on:"] + 500 < exits["off:"]) }' $out/bells.txt
 }
 
+# The host's own KVM, if it is one that emulates: what images make of it, for those that always make the same.
+emulating() {
+    mkdir -p $out/own
+    for file in build/xhyve $(own_images | sed 's|^|build/tests/cpu/bare/|'); do
+        ln -sf "$(realpath "$file")" $out/own/
+    done
+    (
+        cd $out/own
+        # shellcheck disable=SC2046
+        IRQCHIP=user XHYVE_OPTIONS='-o kvm.leave=false' sh ../../../tests/kvm/images.sh $(cd ../../.. && own_images)
+    ) >$out/own.txt
+    grep '^=' $out/own.txt
+    grep -v '^[=#]' $out/own.txt | LC_ALL=C sort >$out/own.failures
+    grep -v '^#' tests/kvm/emulates.known | diff - $out/own.failures
+}
+
+own_images() {
+    sed -n 's/^\([a-z][a-z0-9_]*-[0-9]*\) .*/\1/p' tests/kvm/emulates.known | uniq
+    echo fpu_enable-32 gates32-32 levels32-32 segments-32 selectors32-32 sizes-32 smoke-64 tlb-64 vm86-32 x87-32 x87-64 |
+        tr ' ' '\n'
+}
+
 conform() {
     steps=$(sed -n 's/^\([a-z0-9-]*\): .*/\1/p' tests/kvm/conform.expected | uniq | tr '\n' ' ')
     # shellcheck disable=SC2046
@@ -144,6 +166,10 @@ rescues() {
 }
 
 one "Debian's cloud kernel to a shell through a rescue for each store to a device" rescues
+if build/xhyve --engine auto -u -m 64M -l pc-testdev -s 0:0,hostbridge -s 31,lpc \
+    -f multiboot,build/tests/cpu/bare/smoke-64 2>&1 </dev/null | grep -q 'this KVM emulates'; then
+    one "bare-metal images on the host's KVM, which emulates" emulating
+fi
 if ! command -v qemu-system-x86_64 >/dev/null; then
     echo "check-kvm: qemu-system-x86_64 is not installed, which would emulate a machine with KVM"
     skipped=$((skipped + 1))

@@ -162,6 +162,8 @@ struct fake_vcpu {
     uint32_t tsc_khz;
     uint32_t debug; /* KVM_SET_GUEST_DEBUG's control */
     uint64_t debug_reg[8];
+    uint64_t step_pc; /* linear, where a step was set ... */
+    bool step_gone;   /* ... which registers that were set elsewhere took away, as TF's owner */
     uint64_t own_dr[4], own_dr7; /* the guest's, while the debugger's are in their place */
     bool watched;                /* they are */
     uint32_t debug_hit;          /* DR6 of a #DB that is the debugger's */

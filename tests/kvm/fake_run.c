@@ -187,7 +187,7 @@ static void merge_state(struct fake_vcpu *v)
 
 static bool stepping(const struct fake_vcpu *v)
 {
-    return (v->debug & KVM_GUESTDBG_SINGLESTEP) != 0;
+    return (v->debug & KVM_GUESTDBG_SINGLESTEP) != 0 && !v->step_gone;
 }
 
 static bool single(const struct fake_vcpu *v)

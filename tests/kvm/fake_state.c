@@ -29,6 +29,7 @@ void fake_set_regs(struct fake_vcpu *v, const struct kvm_regs *r)
         v->st.gpr[gpr_order[i]] = gpr[i];
     v->st.rip = r->rip;
     v->st.rflags = r->rflags | X86_FL_FIXED;
+    v->step_gone = v->st.seg[X86_CS].base + r->rip != v->step_pc; /* Linux: kvm_set_rflags */
     v->dirty = true;
 }
 

@@ -109,6 +109,8 @@ static int set_debug(struct fake_vcpu *v, const struct kvm_guest_debug *d)
     }
     v->debug = d->control & KVM_GUESTDBG_ENABLE ? d->control : 0;
     memcpy(v->debug_reg, d->arch.debugreg, sizeof(v->debug_reg));
+    v->step_pc = v->st.seg[X86_CS].base + v->st.rip;
+    v->step_gone = false;
     return 0;
 }
 

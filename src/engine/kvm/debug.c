@@ -65,6 +65,7 @@ static int let_pass(struct kvm_cpu *cpu)
     if (!cpu->pass)
         return 0;
     cpu->pass = false;
+    cpu->debug_stale = true;
     rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &r);
     if (rc < 0)
         return rc;
@@ -93,8 +94,11 @@ int kvm_debug_begin(struct kvm_cpu *cpu, bool count)
         d.arch.debugreg[7] |= (uint64_t)field_of(&w->point[i], NULL) << (16 + 4 * i);
     }
     rc = let_pass(cpu);
-    if (rc < 0 || memcmp(&d, &cpu->debug, sizeof(d)) == 0)
+    /* KVM_SET_REGS takes the step's TF away if RIP is not where it was when the step was set. */
+    if (rc < 0 ||
+        (memcmp(&d, &cpu->debug, sizeof(d)) == 0 && !(cpu->debug_stale && d.control != 0)))
         return rc;
+    cpu->debug_stale = false;
     cpu->debug = d;
     return kvm_cpu_ioctl_p(cpu, KVM_SET_GUEST_DEBUG, &d);
 }

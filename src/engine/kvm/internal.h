@@ -65,6 +65,8 @@ struct kvm_cpu {
     struct kvm_guest_debug debug; /* as the kernel was told last */
     struct vcpu_debug wanted;     /* a debugger's */
     bool pass;                    /* the breakpoint at RIP has ended run once: let it pass */
+    bool debug_stale;             /* registers were set since: it may step no more */
+    bool nmi_given;               /* an NMI may wait in the kernel */
     bool shutdown;
     bool stale; /* split: what the kernel says of the interrupt window is from before a change */
     _Atomic(uint64_t) tsc_offset;

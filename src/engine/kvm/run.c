@@ -188,6 +188,20 @@ static void exit_debug(struct kvm_cpu *cpu, struct vcpu_exit *x)
     x->reason = VCPU_EXIT_DEBUG;
 }
 
+/*
+ * An NMI that came too late for the last instruction: one that was blocked while the vCPU ran to
+ * its HLT. KVMs take it with the next KVM_RUN.
+ */
+static bool nmi_waits(struct kvm_cpu *cpu)
+{
+    struct kvm_vcpu_events e;
+
+    if (!cpu->nmi_given || kvm_cpu_ioctl_p(cpu, KVM_GET_VCPU_EVENTS, &e) < 0)
+        return false;
+    cpu->nmi_given = e.nmi.pending != 0;
+    return e.nmi.pending && !e.nmi.masked;
+}
+
 /* After KVM_RUN has returned 0. Sets exit_wanted if run must return. */
 static void take_exit(struct kvm_cpu *cpu, struct vcpu_exit *x)
 {
@@ -207,7 +221,7 @@ static void take_exit(struct kvm_cpu *cpu, struct vcpu_exit *x)
         kvm_msr_exit(cpu);
         break;
     case KVM_EXIT_HLT:
-        cpu->halted = true;
+        cpu->halted = !nmi_waits(cpu);
         cpu->stats.halts++;
         break;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
@@ -324,6 +338,7 @@ static int offer_nmi(struct kvm_cpu *cpu)
     if (!atomic_exchange(&cpu->nmi_signal, false))
         return 0;
     cpu->halted = false;
+    cpu->nmi_given = true;
     return kvm_cpu_ioctl(cpu, KVM_NMI, 0);
 }
 

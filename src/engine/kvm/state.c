@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "engine/kvm/internal.h"
 #include "host/clock.h"
+#include "mem/gmem.h"
 
 /*
  * struct x86_state to the kernel's structures and back. KVM's interface: api.rst of Linux 6.1,
@@ -181,6 +182,11 @@ static int sregs_read(struct kvm_cpu *cpu, struct kvm_sregs2 *s)
         return kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS2, s);
     rc = kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &old);
     memcpy(s, &old, offsetof(struct kvm_sregs, interrupt_bitmap));
+    if (rc == 0 && (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE) && !(s->efer & X86_EFER_LMA)) {
+        s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID; /* in memory, if the guest has not changed it */
+        for (unsigned i = 0; i < 4; i++)
+            s->pdptrs[i] = gmem_read64(cpu->vm->env.mem, (s->cr3 & 0xffffffe0u) + 8 * i);
+    }
     return rc;
 }
 _Static_assert(offsetof(struct kvm_sregs, interrupt_bitmap) == offsetof(struct kvm_sregs2, flags),
@@ -484,10 +490,13 @@ uint64_t kvm_tsc_offset(struct kvm_cpu *cpu)
 
 int kvm_tsc_set_offset(struct kvm_cpu *cpu, uint64_t offset)
 {
-    atomic_store(&cpu->tsc_offset, offset);
-    if (tsc_attr(cpu, KVM_SET_DEVICE_ATTR, &offset) == 0)
-        return 0;
-    return kvm_msr_set(cpu, MSR_TSC, host_tsc() + offset);
+    int rc = tsc_attr(cpu, KVM_SET_DEVICE_ATTR, &offset);
+
+    if (rc < 0)
+        rc = kvm_msr_set(cpu, MSR_TSC, host_tsc() + offset);
+    /* Read back: a KVM without hardware behind it says yes and leaves it. */
+    atomic_store(&cpu->tsc_offset, rc == 0 ? kvm_tsc_offset(cpu) : offset);
+    return rc;
 }
 
 /* ---- events ---- */
@@ -637,6 +646,8 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
     cpu->run->apic_base = sregs.apic_base;
     cpu->run->s.regs.regs = regs;
     cpu->pass = false;
+    cpu->debug_stale = true;
+    cpu->nmi_given = in->nmi_pending;
     atomic_store(&cpu->irq_signal, true);
     return 0;
 }
