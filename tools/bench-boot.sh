@@ -41,7 +41,7 @@ run_vm() { # PEER CMDLINE
     # shellcheck disable=SC2086
     case $1 in
     xhyve | again)
-        exec "$XHYVE" -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio \
+        exec "$XHYVE" --engine soft -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio \
             --jit-cache $cache $XHYVE_FLAGS -f "kexec,$dir/vmlinuz,$dir/initrd,$2"
         ;;
     q35)

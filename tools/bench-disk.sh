@@ -30,7 +30,7 @@ cmdline="console=ttyS0 quiet rdinit=/bench-disk ${BENCH_CMDLINE-}"
 loads="read-4k-1 read-4k-32 write-4k-1 write-4k-32 read-1m-4 write-1m-4"
 run_xhyve() {
     # shellcheck disable=SC2086
-    exec "$XHYVE" -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -s "4,virtio-blk,$image-4k.img,format=raw" \
+    exec "$XHYVE" --engine soft -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -s "4,virtio-blk,$image-4k.img,format=raw" \
         -s "5,virtio-blk,$image-1m.img,format=raw" -l com1,stdio --jit-cache off $XHYVE_FLAGS \
         -f "kexec,$dir/vmlinuz,$dir/initrd-disk,$cmdline"
 }

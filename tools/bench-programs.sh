@@ -19,7 +19,7 @@ run_native() {
 cmdline="console=ttyS0 quiet rdinit=/bench-programs ${BENCH_CMDLINE-}"
 run_xhyve() {
     # shellcheck disable=SC2086
-    exec "$XHYVE" -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -l com1,stdio --jit-cache off $XHYVE_FLAGS \
+    exec "$XHYVE" --engine soft -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -l com1,stdio --jit-cache off $XHYVE_FLAGS \
         -f "kexec,$dir/vmlinuz,$dir/initrd,$cmdline"
 }
 run_qemu() {

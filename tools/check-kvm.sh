@@ -34,7 +34,12 @@ with_end() {
 
 # One that says something and powers off.
 end_initrd() {
-    printf '#!/bin/sh\n/bin/busybox echo a shell on KVM\n/bin/busybox poweroff -f\n' | with_end
+    with_end <<'END'
+#!/bin/sh
+/bin/busybox dmesg | /bin/busybox grep kvm-clock
+/bin/busybox echo a shell on KVM
+/bin/busybox poweroff -f
+END
 }
 
 boots() {
@@ -48,7 +53,7 @@ boots() {
                 -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
             rc=\$?
             cat o e
-            grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ] || exit 1
+            grep -q 'kvm-clock: using sched offset' o && grep -q 'a shell on KVM' o && grep -q 'engine: kvm' e && [ \$rc = 1 ] || exit 1
         done"
 }
 

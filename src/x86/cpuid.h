@@ -45,8 +45,8 @@ unsigned x86_xsave_size(unsigned component);
 unsigned x86_xsave_home(unsigned component);
 
 /*
- * Where a component lies in an area of the compact format whose XCOMP_BV is `xcomp`, or in one of
- * the standard format of the table's guests. For the component after the last: the area's size.
+ * Where a component lies in an area of the compact format whose XCOMP_BV is `xcomp`; of
+ * X86_XSAVE_COMPONENTS: the area's size.
  */
 unsigned x86_xsave_compact_at(uint64_t xcomp, unsigned component);
 

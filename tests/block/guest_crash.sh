@@ -67,7 +67,7 @@ run() { # PROGRAM LOAD FLAGS...
     program=$1 load=$2
     shift 2
     rc=0
-    timeout 400 "$program" -A -m 512M "$@" -s 31,lpc -l com1,stdio \
+    timeout 400 "$program" --engine soft -A -m 512M "$@" -s 31,lpc -l com1,stdio \
         -f "kexec,$kernel,$work/initrd,console=ttyS0 quiet load=$load" \
         </dev/null >"$work/console" 2>&1 || rc=$?
     if [ $rc -ne 1 ] || ! grep -q '^load: written\|^load: checked' "$work/console"; then

@@ -276,7 +276,8 @@ static void add_words(char **argv, size_t *n, char *words)
 
 static void exec_vm(struct play *p)
 {
-    static char base[] = "-u -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio";
+    static char base[] = /* flags behind it may name another engine */
+        "--engine soft -u -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio";
     static char qemu_base[] = "-accel tcg -cpu max -nodefaults -display none -serial stdio "
                               "-no-reboot -device virtio-rng-pci";
     char kernel[1024], initrd[1024], boot[4096], cmdline[1024];

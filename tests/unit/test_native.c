@@ -436,12 +436,16 @@ static void wide_results_are_cleared(struct machine *m)
  */
 static void wide_state_is_held(void **state)
 {
-    struct machine *m = start();
+    struct machine *m;
     struct x86_cpuid id = {.xsave_at = {[2] = 0x240, [5] = 0x340, [6] = 0x380, [7] = 0x580}};
-    uint8_t *x = m->cpu.st.xsave;
     uint64_t header;
+    uint8_t *x;
 
     (void)state;
+    if (!__builtin_cpu_supports("avx"))
+        skip();
+    m = start();
+    x = m->cpu.st.xsave;
     memset(id.feature, 1, sizeof(id.feature));
     m->vm.env.cpuid = &id;
     m->vm.env.visiting = true;

@@ -90,6 +90,12 @@ static inline bool tlb_hit(uint64_t tag, uint64_t lin, unsigned size)
     return (lin ^ tag) <= 4096u - size;
 }
 
+/* Pages without memory behind them; tag is page | cpu->gen, 0 = empty. */
+struct device_entry {
+    uint64_t tag, gpa;
+};
+#define SOFT_DEVICE_PAGES 8u
+
 /* Pages that instructions were fetched from; tag is page | generation, 0 = empty. */
 struct fetch_entry {
     uint64_t tag, gpa;
@@ -196,10 +202,11 @@ struct soft_cpu {
     uint64_t gen, gen_global;        /* TLB generations, 1..4095: of all entries, of global ones */
     uint64_t large_base, large_mask; /* region of all large pages cached; mask 0: none */
     _Alignas(64) struct tlb_entry tables[TLB_MODES][SOFT_TLB_SIZE];
-    uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64];   /* entries that are not empty */
-    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];              /* supervisor, user */
-    uint64_t tlb_global[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64]; /* those that CR3 leaves alone */
-    bool fetch_global, fetch_writable;                         /* what mmu_fetch found last */
+    uint64_t tlb_used[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64];      /* entries that are not empty */
+    struct fetch_entry fetch[2][SOFT_FETCH_SIZE];                 /* supervisor, user */
+    struct device_entry devices[TLB_MODES][2][SOFT_DEVICE_PAGES]; /* reads, writes */
+    uint64_t tlb_global[TLB_MODES][(SOFT_TLB_SIZE + 63) / 64];    /* those that CR3 leaves alone */
+    bool fetch_global, fetch_writable;                            /* what mmu_fetch found last */
 
     const struct uop *uop;     /* running */
     const struct uop *uop_end; /* the run loop stops here; lowered to leave a block early */

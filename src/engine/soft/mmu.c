@@ -287,6 +287,26 @@ static enum tlb_mode system_mode(const struct soft_cpu *cpu)
     return cpu->st.cr4 & X86_CR4_SMAP ? TLB_KERNEL : TLB_KERNEL_AC;
 }
 
+/* Where the translation of a page without memory is kept, for this kind of access. */
+static struct device_entry *device_entry(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc,
+                                         enum tlb_mode mode)
+{
+    return &cpu->devices[mode][acc == ACC_WRITE][(lin >> 12) & (SOFT_DEVICE_PAGES - 1)];
+}
+
+/* No memory: the next access of this kind needs no walk. Not in lock-step, which compares walks. */
+static uint8_t *keep_device(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc,
+                            enum tlb_mode mode, const struct walk *w)
+{
+    if (mode == TLB_CHECKED || acc == ACC_EXEC || cpu->check != NULL)
+        return NULL;
+    if (w->size > PAGE_SIZE)
+        note_large(cpu, lin, w->size);
+    *device_entry(cpu, lin, acc, mode) =
+        (struct device_entry){(lin & PAGE_MASK) | cpu->gen, w->gpa & PAGE_MASK};
+    return NULL;
+}
+
 uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_access acc,
                        enum tlb_mode mode, uint64_t *gpa)
 {
@@ -294,8 +314,14 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
     enum tlb_mode rights = mode;
     struct walk w;
     uint64_t tag = lin & PAGE_MASK;
+    const struct device_entry *d = device_entry(cpu, lin, acc, mode);
     const uint8_t *page;
     bool ram, code;
+
+    if (d->tag == (tag | cpu->gen) && acc != ACC_EXEC) {
+        *gpa = d->gpa | (lin & 4095);
+        return NULL;
+    }
 
     if (rights == TLB_CHECKED)
         rights = cpu->cpl == 3                                                   ? TLB_USER
@@ -304,10 +330,10 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
     walk(cpu, seg, lin, acc, rights, &w);
     *gpa = w.gpa;
     if (w.gpa >> 12 == cpu->apic_page >> 12)
-        return NULL;
+        return keep_device(cpu, lin, acc, mode, &w);
     page = gmem_ptr_ro(mem, w.gpa & PAGE_MASK, PAGE_SIZE);
     if (page == NULL)
-        return NULL;
+        return keep_device(cpu, lin, acc, mode, &w);
     ram = gmem_ptr(mem, w.gpa & PAGE_MASK, PAGE_SIZE) != NULL;
     code = gmem_is_code(mem, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)
@@ -400,6 +426,7 @@ static void next_generation(struct soft_cpu *cpu)
     if (++cpu->gen == PAGE_SIZE) {
         cpu->gen = 1;
         memset(cpu->fetch, 0, sizeof(cpu->fetch));
+        memset(cpu->devices, 0, sizeof(cpu->devices));
         memset(cpu->jumps, 0, sizeof(cpu->jumps));
     }
 }
@@ -435,6 +462,8 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
         unsigned slot = (lin >> 12) & (SOFT_TLB_SIZE - 1);
 
         cpu->tables[m][slot].rtag = cpu->tables[m][slot].wtag = tlb_empty(slot);
+        device_entry(cpu, lin, ACC_READ, m)->tag = 0;
+        device_entry(cpu, lin, ACC_WRITE, m)->tag = 0;
     }
     jit_page_changed(cpu, lin);
     cpu->fetch[0][(lin >> 12) & (SOFT_FETCH_SIZE - 1)].tag = 0;

@@ -49,8 +49,8 @@
 
 #define XFEATURE_X87 1u
 #define XFEATURE_SSE 2u
-#define XFEATURE_YMM 4u
-#define XFEATURE_PKRU 0x200u
+#define XFEATURE_YMM X86_XCR0_YMM
+#define XFEATURE_PKRU X86_XCR0_PKRU
 
 /* Where a stub finds its memory operand and leaves what is not guest state. */
 struct native_buf {

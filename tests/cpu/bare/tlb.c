@@ -116,6 +116,53 @@ static void upper_levels(void)
     reset();
 }
 
+#define HPET 0xfed00000u
+#define NOTHING 0xfed80000u /* reads as ones */
+
+/* A device's page is read, so that its translation is cached; then the page is another. */
+static void from_device(uint64_t to)
+{
+    *test_entry[1] = HPET | 7;
+    invlpg(TEST_VA);
+    peek(TEST_VA);
+    *(volatile uint64_t *)test_entry[1] = to | 7;
+}
+
+static void devices(void)
+{
+    struct cpu c = kernel(CODE("mov rax, [rdi]\n 9: mov [rdi+0x20], rax"));
+
+    reset();
+    from_device((word)test_frame[5]);
+    invlpg(TEST_VA);
+    check("tlb.device-to-memory", TLB, peek(TEST_VA), 6);
+    from_device((word)test_frame[5]);
+    set_cr3(cr3());
+    check("tlb.device-cr3", TLB, peek(TEST_VA), 6);
+    from_device(NOTHING);
+    invlpg(TEST_VA + 8);
+    check("tlb.device-to-nothing", TLB, peek(TEST_VA), ~0ull);
+    *test_entry[1] = (word)test_frame[5] | 7;
+    invlpg(TEST_VA);
+    check("tlb.nothing-to-memory", TLB, peek(TEST_VA), 6);
+    /* a large page with the device in it */
+    other_pt[256] = (word)test_frame[6] | 7;
+    *test_entry[2] = (HPET & ~0x1fffffu) | 7 | PTE_PS;
+    flush_tlb();
+    peek(TEST_VA + (HPET & 0x1fffff));
+    *test_entry[2] = (word)other_pt | 7;
+    invlpg(TEST_VA + 0x1ff000);
+    check("tlb.device-large-page", TLB, peek(TEST_VA + 0x100000), 7);
+    /* that it can be read says nothing about writes */
+    reset();
+    *test_entry[1] = HPET | 5;
+    invlpg(TEST_VA);
+    c.di = TEST_VA;
+    run(&c);
+    check_pf("tlb.device-readonly", TLB, &c, 3, TEST_VA + 0x20);
+    reset();
+}
+
 /* More rights need no invalidation, though one fault may be seen; that fault ends it. */
 static void more_rights(void)
 {
@@ -437,6 +484,7 @@ void test(void)
     invalidations();
     across();
     upper_levels();
+    devices();
     more_rights();
     bits();
     invlpg_faults();
