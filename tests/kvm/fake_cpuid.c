@@ -162,6 +162,8 @@ void fake_make_cpuid(struct fake_vm *vm, struct x86_cpuid *out)
             out->phys_bits = (unsigned)min_u64(e->eax & 0xff, out->phys_bits);
             out->lin_bits = (unsigned)min_u64((e->eax >> 8) & 0xff, 57);
         }
+        if (e->function == 0xd && e->index == 0)
+            out->xcr0_mask &= (uint64_t)e->edx << 32 | e->eax;
         if (e->function == 7 && e->index == 0 && !(e->ecx & 1u << 16))
             out->cr4_mask &= ~(uint64_t)X86_CR4_LA57;
     }
