@@ -157,8 +157,8 @@ void block_op_failed(struct op *op, int rc); /* a host's error: logged; frees it
  */
 bool block_write_here(struct op *op);
 void block_choose(struct op *op); /* who else does */
-bool block_here_back(
-    struct op *op); /* false: the thread had to leave it, and it is under way again */
+/* False: the thread had to leave it, and it is under way again. */
+bool block_here_back(struct op *op);
 /* A write went on from `from` to `to`, by host_clock_ns. */
 void block_here_learn(struct block_here *h, uint64_t from, uint64_t to);
 
