@@ -3,6 +3,7 @@
 # commands.sh XHYVE XHYVECTL MKGUEST XHYVE_FAKE
 set -u
 xhyve=$(realpath "$1") ctl=$(realpath "$2") mkguest=$(realpath "$3") fake=$(realpath "$4")
+without_kvm=$(realpath "$(dirname "$0")")/../cli/without_kvm.sh
 dir=$(mktemp -d /tmp/ctl-XXXXXX)
 XDG_RUNTIME_DIR=$dir/run
 export XDG_RUNTIME_DIR
@@ -300,16 +301,9 @@ check "two changes" grep -qxF "engine_changes: 2" out
 does vm fake poweroff
 ended $vm 1 "poweroff"
 xhyve=$real
-# A change that fails, since there is no /dev/kvm; where there is one, in a namespace of its own.
+# A change that fails, since there is no /dev/kvm, or it is hidden.
 if [ -e /dev/kvm ]; then
-    hidden="unshare --map-root-user --mount $dir/hide"
-    mkdir dev
-    cat >hide <<EOT
-#!/bin/sh
-mount -t tmpfs none $dir/dev && : >$dir/dev/null && mount --bind /dev/null $dir/dev/null &&
-    mount --rbind $dir/dev /dev && exec "\$@"
-EOT
-    chmod +x hide
+    hidden=$without_kvm
 fi
 if ! $hidden true 2>/dev/null; then
     echo "skipped: a change that fails: there is a /dev/kvm, and it cannot be hidden from a process"
