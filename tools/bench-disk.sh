@@ -27,7 +27,13 @@ done
 [ -n "$peers" ] || exit 0
 
 cmdline="console=ttyS0 quiet rdinit=/bench-disk ${BENCH_CMDLINE-}"
-loads="read-4k-1 read-4k-32 write-4k-1 write-4k-32 read-1m-4 write-1m-4"
+# Name, image, and fio's rw, bs and iodepth.
+loads="read-4k-1 4k randread 4k 1
+read-4k-32 4k randread 4k 32
+write-4k-1 4k randwrite 4k 1
+write-4k-32 4k randwrite 4k 32
+read-1m-4 1m read 1m 4
+write-1m-4 1m write 1m 4"
 run_xhyve() {
     # shellcheck disable=SC2086
     exec "$XHYVE" --engine soft -A -u -m 1G -s 0:0,hostbridge -s 31,lpc -s "4,virtio-blk,$image-4k.img,format=raw" \
@@ -41,21 +47,20 @@ run_qemu() {
         -device virtio-blk-pci,drive=a,addr=4 -device virtio-blk-pci,drive=b,addr=5 \
         -kernel $dir/vmlinux -initrd $dir/initrd-disk -append "$cmdline"
 }
-# NAME, FILE, RW, SIZE, DEPTH; the words that guest and host share come behind.
-load() {
+# Of a shell function, for guest and host: says "disk NAME REQUESTS", or what fio said.
+load='load() { # FIO OPTION NAME FILE RW SIZE DEPTH
+    "$1" --name=load "$2" "--filename=$4" "--rw=$5" "--bs=$6" "--iodepth=$7" --ioengine=libaio --thread \
+        --norandommap --randrepeat=1 --time_based --runtime='${DISK_SECONDS:-2}' --output-format=terse \
+        --terse-version=3 --allow_file_create=0 --invalidate=0 >"$out" 2>&1
     # Terse: the eighth field is the reads in a second, the forty-ninth the writes.
-    fio --name=load "--filename=$2" "--rw=$3" "--bs=$4" "--iodepth=$5" --direct=0 --invalidate=0 $fio_words \
-        2>/dev/null | awk -F';' -v name="$1" 'NF > 100 { print "0 disk", name, $8 + $49 }'
-}
-fio_words="--ioengine=libaio --thread --norandommap --randrepeat=1 --time_based --runtime=${DISK_SECONDS:-2} \
---output-format=terse --terse-version=3 --allow_file_create=0"
+    awk -F";" -v name="$3" "NF > 100 { print \"disk\", name, \$8 + \$49; n++ } END { exit !n }" "$out" || cat "$out"
+}'
 run_host() {
-    load read-4k-1 $image-4k.img randread 4k 1
-    load read-4k-32 $image-4k.img randread 4k 32
-    load write-4k-1 $image-4k.img randwrite 4k 1
-    load write-4k-32 $image-4k.img randwrite 4k 32
-    load read-1m-4 $image-1m.img read 1m 4
-    load write-1m-4 $image-1m.img write 1m 4
+    out=build/bench/disk-host.fio
+    eval "$load"
+    echo "$loads" | while read -r name file rw size depth; do
+        load fio --direct=0 "$name" "$image-$file.img" "$rw" "$size" "$depth"
+    done
 }
 if [ "${1-}" = --run ]; then
     "run_$2"
@@ -85,19 +90,13 @@ for list in order order.disk; do
         [ -z "\$module" ] || insmod "/lib/modules/\$module.ko" 2>/dev/null
     done <"/lib/modules/\$list"
 done
-load() { # NAME FILE RW SIZE DEPTH
-    # Terse: the eighth field is the reads in a second, the forty-ninth the writes.
-    $fio --name=load --filename=\$2 --rw=\$3 --bs=\$4 --iodepth=\$5 --direct=1 $fio_words >/tmp/fio 2>&1
-    awk -F';' -v name="\$1" 'NF > 100 { print "disk", name, \$8 + \$49; n++ }
-        END { if (!n) exit 1 }' /tmp/fio || cat /tmp/fio
-}
+out=/tmp/fio
+$load
 echo # the firmware leaves a line begun
-load read-4k-1 /dev/vda randread 4k 1
-load read-4k-32 /dev/vda randread 4k 32
-load write-4k-1 /dev/vda randwrite 4k 1
-load write-4k-32 /dev/vda randwrite 4k 32
-load read-1m-4 /dev/vdb read 1m 4
-load write-1m-4 /dev/vdb write 1m 4
+$(echo "$loads" | while read -r name file rest; do
+    [ "$file" = 4k ] && disk=vda || disk=vdb
+    echo "load $fio --direct=1 $name /dev/$disk $rest"
+done)
 poweroff -f
 INIT
 chmod 755 "$tree/bench-disk"
@@ -115,16 +114,12 @@ failed=0
 for ((run = 1; run <= RUNS; run++)); do
     for peer in $peers; do
         log=build/bench/disk-$peer.log
-        if [ "$peer" = host ]; then
-            run_host >build/bench/watched 2>"$log.stderr" </dev/null
-        else
-            build/bench/bench-watch -t "${BENCH_LIMIT:-300}" -l "$log" -- "$0" --run "$peer" \
-                >build/bench/watched </dev/null || :
-        fi
+        build/bench/bench-watch -t "${BENCH_LIMIT:-300}" -l "$log" -- "$0" --run "$peer" \
+            >build/bench/watched </dev/null || :
         # Raw: disk RUN PEER NAME REQUESTS_A_SECOND
         awk -v run="$run" -v peer="$peer" '$2 == "disk" && NF == 4 && $4 > 0 {
             printf "disk %d %s %s %.0f\n", run, peer, $3, $4 }' build/bench/watched >build/bench/rows
-        if [ "$(wc -l <build/bench/rows)" -ne "$(echo "$loads" | wc -w)" ]; then
+        if [ "$(wc -l <build/bench/rows)" -ne "$(echo "$loads" | wc -l)" ]; then
             echo "bench: the disk's loads did not end on $peer; see $log" >&2
             failed=1
         fi
@@ -167,7 +162,8 @@ END {
                 if (least == "" || v < least) least = v
                 if (most == "" || v > most) most = v
             }
-        printf "%-26s %9d %9d %9d %10s %s\n", name[i], median(values["host", name[i]]), x, q, (q > 0 ? sprintf("%.2f", x / q) : "-"),
+        printf "%-26s %9d %9d %9d %10s %s\n", name[i], median(values["host", name[i]]), x, q,
+            (q > 0 ? sprintf("%.2f", x / q) : "-"),
             (least == "" ? "" : sprintf("%.2f..%.2f", least, most))
     }
     if (m > 0)

@@ -112,6 +112,8 @@ memory() { # TURN ENGINE PEER
 }
 
 measure() { # ENGINE
+    prompt=no # whether a guest comes to one, and it is asked for
+    [ "$1-${BENCH_MEMORY-}" = kvm- ] && ! emulates && prompt=yes
     for turn in $(seq "$RUNS"); do
         for n in $(seq "${STARTS:-10}"); do
             for peer in $start_peers process; do
@@ -123,7 +125,7 @@ measure() { # ENGINE
             exits "$turn" "$1" "$peer"
             echo "bench: turn $turn, $1: exits on $peer" >&2
         done
-        [ "$1-${BENCH_MEMORY-}" = kvm- ] && ! emulates || continue
+        [ $prompt = yes ] || continue
         for peer in $peers; do
             memory "$turn" "$1" "$peer"
             echo "bench: turn $turn, $1: memory on $peer" >&2

@@ -190,4 +190,10 @@ struct x86_state {
 /* Power-on (RESET) state; cpu 0 runs at F000:FFF0, others wait for SIPI. Intel SDM Vol.3, reset. */
 void x86_state_reset(struct x86_state *s, bool bsp);
 
+/* Whether CR0, CR4 and EFER say paging by PAE, whose four PDPTRs are part of the state. */
+static inline bool x86_pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
+{
+    return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & X86_EFER_LMA);
+}
+
 #endif

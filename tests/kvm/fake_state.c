@@ -94,11 +94,6 @@ void fake_get_sregs(struct fake_vcpu *v, struct kvm_sregs *s)
         s->interrupt_bitmap[v->interrupt.nr / 64] |= 1ull << (v->interrupt.nr % 64);
 }
 
-static bool pae(const struct x86_state *st)
-{
-    return (st->cr0 & X86_CR0_PG) && (st->cr4 & X86_CR4_PAE) && !(st->efer & X86_EFER_LMA);
-}
-
 void fake_get_sregs2(struct fake_vcpu *v, struct kvm_sregs2 *s)
 {
     struct kvm_sregs old;
@@ -106,7 +101,7 @@ void fake_get_sregs2(struct fake_vcpu *v, struct kvm_sregs2 *s)
     memset(s, 0, sizeof(*s));
     fake_get_sregs(v, &old);
     memcpy(s, &old, offsetof(struct kvm_sregs2, flags));
-    if (pae(&v->st)) {
+    if (x86_pae_paging(v->st.cr0, v->st.cr4, v->st.efer)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
         memcpy(s->pdptrs, v->st.pdptr, sizeof(s->pdptrs));
     }
@@ -161,7 +156,7 @@ int fake_set_sregs(struct fake_vcpu *v, const struct kvm_sregs *s)
 
     if (rc < 0)
         return rc;
-    if (pae(&v->st) &&
+    if (x86_pae_paging(v->st.cr0, v->st.cr4, v->st.efer) &&
         !fake_memory_read(v->vm, v->st.cr3 & 0xffffffe0u, v->st.pdptr, sizeof(v->st.pdptr)))
         memset(v->st.pdptr, 0, sizeof(v->st.pdptr));
     for (unsigned i = 0; i < countof(s->interrupt_bitmap); i++) {
@@ -183,7 +178,7 @@ int fake_set_sregs2(struct fake_vcpu *v, const struct kvm_sregs2 *s)
 
     if (s->flags & ~(uint64_t)KVM_SREGS2_FLAGS_PDPTRS_VALID)
         return -EINVAL;
-    if (pdptrs && (!(s->cr0 & X86_CR0_PG) || !(s->cr4 & X86_CR4_PAE) || (s->efer & X86_EFER_LMA)))
+    if (pdptrs && !x86_pae_paging(s->cr0, s->cr4, s->efer))
         return -EINVAL;
     memcpy(&old, s, offsetof(struct kvm_sregs2, flags));
     rc = set_common(v, &old);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bus/doorbell.h"
+#include "checks.h"
 #include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
 #include "engine/soft/soft.h"
@@ -20,18 +21,8 @@
 #define HANDLER 0x2000u
 #define VECTOR 0x40u
 
-static unsigned checks, failed;
 static bool real;          /* the host's device, not the fake */
 static bool breaks = true; /* it has hardware breakpoints */
-
-static void check(bool ok, const char *what)
-{
-    checks++;
-    if (ok)
-        return;
-    failed++;
-    printf("FAIL %s\n", what);
-}
 
 /* ---- a local APIC that has at most one interrupt ---- */
 
@@ -90,12 +81,7 @@ struct bench {
 /* Real mode; a handler that halts. */
 static void halted_at_code(struct x86_state *st)
 {
-    x86_state_reset(st, true);
-    memset(&st->seg[X86_CS], 0, sizeof(st->seg[X86_CS]));
-    st->seg[X86_CS].attr = 0x9b;
-    st->seg[X86_CS].limit = 0xffff;
-    st->rip = CODE;
-    st->gpr[X86_RSP] = 0x8000;
+    real_mode(st, CODE);
     st->rflags = X86_FL_FIXED | X86_FL_IF;
     st->mp_state = X86_MP_HALTED;
 }
@@ -579,6 +565,5 @@ int main(int argc, char **argv)
     gmem_destroy(b.env.mem);
     log_destroy(b.env.log);
     kvm_fake_destroy(fake);
-    printf("%u checks, %u failed\n", checks, failed);
-    return failed != 0;
+    return checks_end();
 }

@@ -5,19 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checks.h"
 #include "conform.h"
 #include "fake.h"
-
-static unsigned checks, failed;
-
-static void check(bool ok, const char *what)
-{
-    checks++;
-    if (ok)
-        return;
-    failed++;
-    printf("FAIL %s\n", what);
-}
 
 static struct conform open_fake(struct kvm_fake *f, FILE *out)
 {

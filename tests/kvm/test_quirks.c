@@ -8,23 +8,13 @@
 
 #include "base/bits.h"
 #include "engine/kvm/kvm.h"
+#include "checks.h"
 #include "fake.h"
 #include "mem/gmem.h"
 
 #define CODE 0x1000u
 #define HANDLER 0x2000u
 #define TABLE 0x3000u
-
-static unsigned checks, failed;
-
-static void check(bool ok, const char *what)
-{
-    checks++;
-    if (ok)
-        return;
-    failed++;
-    printf("FAIL %s\n", what);
-}
 
 /* ---- the table ---- */
 
@@ -158,13 +148,7 @@ static void drop(struct bench *b)
 static void at_code(struct bench *b, const void *code, size_t len)
 {
     gmem_write(b->env.mem, CODE, code, len);
-    x86_state_reset(&b->st, true);
-    memset(&b->st.seg[X86_CS], 0, sizeof(b->st.seg[X86_CS]));
-    b->st.seg[X86_CS].attr = 0x9b;
-    b->st.seg[X86_CS].limit = 0xffff;
-    b->st.rip = CODE;
-    b->st.gpr[X86_RSP] = 0x8000;
-    b->st.mp_state = X86_MP_RUNNING;
+    real_mode(&b->st, CODE);
 }
 
 static bool set(struct bench *b)
@@ -277,6 +261,5 @@ int main(void)
     tsc();
     pdptrs();
     steps();
-    printf("%u checks, %u failed\n", checks, failed);
-    return failed != 0;
+    return checks_end();
 }

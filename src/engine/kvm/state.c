@@ -133,7 +133,7 @@ static void sregs_out(struct kvm_cpu *cpu, const struct x86_state *st, struct kv
         }
     }
     s->apic_base = base;
-    if ((st->cr0 & X86_CR0_PG) && (st->cr4 & X86_CR4_PAE) && !(st->efer & X86_EFER_LMA)) {
+    if (x86_pae_paging(st->cr0, st->cr4, st->efer)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
         for (i = 0; i < 4; i++)
             s->pdptrs[i] = st->pdptr[i];
@@ -182,7 +182,7 @@ static int sregs_read(struct kvm_cpu *cpu, struct kvm_sregs2 *s)
         return kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS2, s);
     rc = kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &old);
     memcpy(s, &old, offsetof(struct kvm_sregs, interrupt_bitmap));
-    if (rc == 0 && (s->cr0 & X86_CR0_PG) && (s->cr4 & X86_CR4_PAE) && !(s->efer & X86_EFER_LMA)) {
+    if (rc == 0 && x86_pae_paging(s->cr0, s->cr4, s->efer)) {
         s->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID; /* in memory, if the guest has not changed it */
         for (unsigned i = 0; i < 4; i++)
             s->pdptrs[i] = gmem_read64(cpu->vm->env.mem, (s->cr3 & 0xffffffe0u) + 8 * i);

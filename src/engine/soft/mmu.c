@@ -295,16 +295,15 @@ static struct device_entry *device_entry(struct soft_cpu *cpu, uint64_t lin, enu
 }
 
 /* No memory: the next access of this kind needs no walk. Not in lock-step, which compares walks. */
-static uint8_t *keep_device(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc,
-                            enum tlb_mode mode, const struct walk *w)
+static void keep_device(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc,
+                        enum tlb_mode mode, const struct walk *w)
 {
     if (mode == TLB_CHECKED || acc == ACC_EXEC || cpu->check != NULL)
-        return NULL;
+        return;
     if (w->size > PAGE_SIZE)
         note_large(cpu, lin, w->size);
     *device_entry(cpu, lin, acc, mode) =
         (struct device_entry){(lin & PAGE_MASK) | cpu->gen, w->gpa & PAGE_MASK};
-    return NULL;
 }
 
 uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_access acc,
@@ -322,18 +321,18 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
         *gpa = d->gpa | (lin & 4095);
         return NULL;
     }
-
     if (rights == TLB_CHECKED)
         rights = cpu->cpl == 3                                                   ? TLB_USER
                  : !(cpu->st.cr4 & X86_CR4_SMAP) || (cpu->st.rflags & X86_FL_AC) ? TLB_KERNEL_AC
                                                                                  : TLB_KERNEL;
     walk(cpu, seg, lin, acc, rights, &w);
     *gpa = w.gpa;
-    if (w.gpa >> 12 == cpu->apic_page >> 12)
-        return keep_device(cpu, lin, acc, mode, &w);
-    page = gmem_ptr_ro(mem, w.gpa & PAGE_MASK, PAGE_SIZE);
-    if (page == NULL)
-        return keep_device(cpu, lin, acc, mode, &w);
+    page =
+        w.gpa >> 12 == cpu->apic_page >> 12 ? NULL : gmem_ptr_ro(mem, w.gpa & PAGE_MASK, PAGE_SIZE);
+    if (page == NULL) {
+        keep_device(cpu, lin, acc, mode, &w);
+        return NULL;
+    }
     ram = gmem_ptr(mem, w.gpa & PAGE_MASK, PAGE_SIZE) != NULL;
     code = gmem_is_code(mem, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)

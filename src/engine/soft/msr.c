@@ -436,11 +436,6 @@ static void load_pdptrs(struct soft_cpu *cpu, uint64_t cr3)
     memcpy(cpu->st.pdptr, pdptr, sizeof(pdptr));
 }
 
-static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
-{
-    return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(efer & X86_EFER_LMA);
-}
-
 static void write_cr0(struct soft_cpu *cpu, uint64_t v)
 {
     uint64_t old = cpu->st.cr0, efer = cpu->st.efer;
@@ -462,7 +457,8 @@ static void write_cr0(struct soft_cpu *cpu, uint64_t v)
             gp0(cpu);
         efer &= ~(uint64_t)X86_EFER_LMA;
     }
-    if (pae_paging(v, cpu->st.cr4, efer) && ((v ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)))
+    if (x86_pae_paging(v, cpu->st.cr4, efer) &&
+        ((v ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr0 = v;
     cpu->st.efer = efer;
@@ -485,7 +481,7 @@ static void write_cr3(struct soft_cpu *cpu, uint64_t v)
         gp0(cpu);
     if (!in_long_mode(cpu))
         v = (uint32_t)v;
-    if (pae_paging(cpu->st.cr0, cpu->st.cr4, cpu->st.efer))
+    if (x86_pae_paging(cpu->st.cr0, cpu->st.cr4, cpu->st.efer))
         load_pdptrs(cpu, v);
     cpu->st.cr3 = v;
     mmu_flush_context(cpu);
@@ -503,7 +499,7 @@ static void write_cr4(struct soft_cpu *cpu, uint64_t v)
     if ((v & X86_CR4_PCIDE) && !(old & X86_CR4_PCIDE) &&
         (!in_long_mode(cpu) || (cpu->st.cr3 & 0xfff) != 0))
         gp0(cpu);
-    if (pae_paging(cpu->st.cr0, v, cpu->st.efer) &&
+    if (x86_pae_paging(cpu->st.cr0, v, cpu->st.efer) &&
         ((v ^ old) & (X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PSE | X86_CR4_SMEP)))
         load_pdptrs(cpu, cpu->st.cr3);
     cpu->st.cr4 = v;
