@@ -95,7 +95,8 @@ engine() {
     tools/kvm-bed.sh --timeout 200 $(bring build/tests/kvm/test_kvm_engine) -- test_kvm_engine real nobreaks
 }
 
-# A disk's notifications as ioeventfds and as exits: the same bytes, and a thousand MMIO exits less.
+# A disk's notifications as ioeventfds and as exits: the same bytes, and a thousand MMIO exits less. And its
+# interrupts as irqfds, too.
 bells() {
     with_end <<'END'
 #!/bin/sh
@@ -111,19 +112,26 @@ END
     # shellcheck disable=SC2046
     tools/kvm-bed.sh --memory 1536 --timeout 300 \
         $(bring build/xhyve build/guest/cloud/vmlinuz $out/initrd) -- \
-        "for bell in on off; do
+        "for way in on off irqfd; do
+            bell=\$way irqfd=false
+            [ \$way = irqfd ] && bell=on irqfd=true
             dd if=/dev/zero of=disk bs=1M count=16 2>/dev/null
             xhyve --stats -A -u -m 512M --engine kvm -s 0:0,hostbridge -s 31,lpc -l com1,stdio \
-                -s 4,virtio-blk,disk,iothread=1,ioeventfd=\$bell \
+                -s 4,virtio-blk,disk,iothread=1,ioeventfd=\$bell -o kvm.irqfd=\$irqfd \
                 -f 'kexec,vmlinuz,initrd,console=ttyS0 quiet rdinit=/end' </dev/null >o 2>e
             sum=\$(dd if=disk bs=1M count=4 2>/dev/null | md5sum)
             grep -q \"^\$sum\" o || cat o e
-            grep -q \"^\$sum\" o && echo same bytes on the disk, ioeventfd=\$bell
-            echo \$bell: \$(grep exits: e)
+            grep -q \"^\$sum\" o && echo same bytes on the disk, \$way
+            echo \$way: \$(grep exits: e)
         done" | tr -d '\r' | tee $out/bells.txt
-    [ "$(grep -c '^same bytes' $out/bells.txt)" = 2 ] &&
-        awk '{ for (i = 2; i <= NF; i++) if ($i == "MMIO,") exits[$1] = $(i - 1); else if ($i == "doorbells") rung[$1] = $(i - 1) }
-            END { exit !(rung["on:"] > 500 && rung["off:"] == 0 && exits["on:"] + 500 < exits["off:"]) }' $out/bells.txt
+    [ "$(grep -c '^same bytes' $out/bells.txt)" = 3 ] &&
+        awk '{ for (i = 2; i <= NF; i++) {
+                if ($i == "MMIO,") exits[$1] = $(i - 1)
+                else if ($i ~ /^doorbells/) rung[$1] = $(i - 1)
+                else if ($i == "messages") sent[$1] = $(i - 1)
+            } }
+            END { exit !(rung["on:"] > 500 && rung["off:"] == 0 && exits["on:"] + 500 < exits["off:"] &&
+                sent["on:"] == 0 && sent["irqfd:"] > 500) }' $out/bells.txt
 }
 
 # The host's own KVM, if it is one that emulates: what images make of it, for those that always make the same.
@@ -152,20 +160,34 @@ conform() {
     diff $out/conform.want $out/conform.txt && echo "$(wc -l <$out/conform.txt) answers as expected"
 }
 
-# On the fake, whose emulator knows no store: each to a device is a rescue, and an xAPIC's EOI is one.
-rescues() {
-    end_initrd
+# rescued LOG OPTION...: the cloud kernel on the fake whose emulator knows no store, to its end.
+rescued() {
+    log=$1
+    shift
     ended=0
     XHYVE_FAKE_FAILS=mmio timeout 300 build/tests/kvm/xhyve-fake --engine kvm --jit-cache off --stats -A -u \
-        -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio -o kvm.irqchip=user \
+        -m 512M -s 0:0,hostbridge -s 31,lpc -s 2,virtio-rnd -l com1,stdio "$@" \
         -f "kexec,build/guest/cloud/vmlinuz,$out/initrd,console=ttyS0 nox2apic rdinit=/end" \
-        </dev/null >$out/rescues.out 2>$out/rescues.err || ended=$?
-    grep visits $out/rescues.err
-    visits=$(sed -n 's/.* instructions for it in \([0-9]*\) visits.*/\1/p' $out/rescues.err)
-    grep -q 'a shell on KVM' $out/rescues.out && [ $ended = 1 ] && [ "${visits:-0}" -ge 500 ]
+        </dev/null >"$log.out" 2>"$log.err" || ended=$?
+    grep -E 'visits|messages' "$log.err"
+    visits=$(sed -n 's/.* instructions for it in \([0-9]*\) visits.*/\1/p' "$log.err")
+    grep -q 'a shell on KVM' "$log.out" && [ $ended = 1 ]
+}
+
+# Each store to a device is a rescue, and an xAPIC's EOI is one.
+rescues() {
+    end_initrd
+    rescued $out/rescues -o kvm.irqchip=user && [ "${visits:-0}" -ge 500 ]
+}
+
+# The kernel's local APIC comes and goes with each, and interrupts are irqfds between.
+irqfds() {
+    rescued $out/irqfds -o kvm.irqfd=true && [ "${visits:-0}" -ge 20 ] &&
+        [ "$(sed -n 's/.*; \([0-9]*\) messages by irqfd.*/\1/p' $out/irqfds.err)" -ge 50 ]
 }
 
 one "Debian's cloud kernel to a shell through a rescue for each store to a device" rescues
+one "the same with the kernel's local APIC and irqfds" irqfds
 if build/xhyve --engine auto -u -m 64M -l pc-testdev -s 0:0,hostbridge -s 31,lpc \
     -f multiboot,build/tests/cpu/bare/smoke-64 2>&1 </dev/null | grep -q 'this KVM emulates'; then
     one "bare-metal images on the host's KVM, which emulates" emulating

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "bus/internal.h"
 
 enum { IRQ_PIC_PINS = 16, REFUSED_SHOWN = 10 };
 
@@ -29,6 +30,7 @@ struct irq_router {
     struct irq_chip pic, ioapic;
     const struct lapic_ops *lapics;
     void *lapics_ctx;
+    struct irq_fds *fds; /* NULL: messages have no descriptors */
     atomic_bool pic_output;
     atomic_uint refused; /* messages that were dropped: only the first are worth a line */
     void (*obs_gsi)(void *ctx, unsigned gsi, bool level);
@@ -56,6 +58,7 @@ void irq_router_destroy(struct irq_router *r)
 {
     if (r == NULL)
         return;
+    irq_fds_free(r->fds);
     pthread_mutex_destroy(&r->lock);
     pthread_mutex_destroy(&r->order);
     free(r);
@@ -242,10 +245,29 @@ const struct lapic_ops *irq_lapics(const struct irq_router *r, void **ctx)
     return r->lapics;
 }
 
-void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg)
+struct irq_fds *router_fds(const struct irq_router *r)
 {
+    return r->fds;
+}
+
+void router_set_fds(struct irq_router *r, struct irq_fds *fds)
+{
+    r->fds = fds;
+}
+
+struct log *router_log(const struct irq_router *r)
+{
+    return r->log;
+}
+
+void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg, bool masked)
+{
+    struct irq_fd *fd = irq_fds_pin(r->fds, pin);
+
     if (r->lapics != NULL && r->lapics->pin != NULL)
         r->lapics->pin(r->lapics_ctx, pin, msg);
+    if (fd != NULL)
+        irq_fd_message(fd, masked ? NULL : msg);
 }
 
 void irq_pic_output(struct irq_router *r, bool level)
@@ -282,6 +304,16 @@ void irq_deliver(struct irq_router *r, const struct irq_message *msg)
         r->lapics->deliver(r->lapics_ctx, msg);
 }
 
+void irq_deliver_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg)
+{
+    struct irq_fd *fd = irq_fds_pin(r->fds, pin);
+
+    if (fd != NULL)
+        irq_fd_send(fd, msg);
+    else
+        irq_deliver(r, msg);
+}
+
 static void refuse(struct irq_router *r, const char *why, uint64_t addr, uint32_t data)
 {
     if (atomic_load(&r->refused) >= REFUSED_SHOWN)
@@ -292,9 +324,9 @@ static void refuse(struct irq_router *r, const char *why, uint64_t addr, uint32_
 }
 
 /* Address and data as in the Intel SDM Vol.3, "Message Signalled Interrupts". */
-void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
+const char *msi_message(uint64_t addr, uint32_t data, struct irq_message *msg)
 {
-    struct irq_message msg = {
+    *msg = (struct irq_message){
         .dest = (uint32_t)(addr >> 12) & 0xff,
         .logical = (addr & 4) != 0,
         .level = (data & 0x8000) != 0,
@@ -303,18 +335,25 @@ void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
         .vector = data & 0xff,
     };
 
-    if (addr >> 20 != 0xFEE) {
-        refuse(r, "not an APIC address", addr, data);
-        return;
-    }
-    if (msg.delivery == 3 || msg.delivery == IRQ_STARTUP) {
-        refuse(r, "its delivery mode is reserved", addr, data);
-        return;
-    }
+    if (addr >> 20 != 0xFEE)
+        return "not an APIC address";
+    if (msg->delivery == 3 || msg->delivery == IRQ_STARTUP)
+        return "its delivery mode is reserved";
     /* The redirection hint: one of those addressed, whichever is the least busy. */
-    if ((addr & 8) != 0 && msg.delivery == IRQ_FIXED)
-        msg.delivery = IRQ_LOWEST;
-    irq_deliver(r, &msg);
+    if ((addr & 8) != 0 && msg->delivery == IRQ_FIXED)
+        msg->delivery = IRQ_LOWEST;
+    return NULL;
+}
+
+void msi_send(struct irq_router *r, uint64_t addr, uint32_t data)
+{
+    struct irq_message msg;
+    const char *why = msi_message(addr, data, &msg);
+
+    if (why != NULL)
+        refuse(r, why, addr, data);
+    else
+        irq_deliver(r, &msg);
 }
 
 void irq_eoi_broadcast(struct irq_router *r, uint8_t vector)

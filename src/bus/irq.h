@@ -114,11 +114,15 @@ void irq_attach_lapics(struct irq_router *r, const struct lapic_ops *ops, void *
 const struct lapic_ops *irq_lapics(const struct irq_router *r, void **ctx);
 
 /* From the IOAPIC, with its lock held: see lapic_ops.pin. */
-void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg);
-/* From IOAPIC and MSI. */
+void irq_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg, bool masked);
+/* From MSI; and from the IOAPIC's pin, with its lock held, what irq_pin has told. */
 void irq_deliver(struct irq_router *r, const struct irq_message *msg);
+void irq_deliver_pin(struct irq_router *r, unsigned pin, const struct irq_message *msg);
 /* From a local APIC: level-triggered interrupt ended. No lock held. */
 void irq_eoi_broadcast(struct irq_router *r, uint8_t vector);
+
+/* The message that such a write is. NULL, or why it is none. */
+const char *msi_message(uint64_t addr, uint32_t data, struct irq_message *msg);
 
 /* Observers for tests: called on every change of a GSI and for every message. */
 void irq_set_observer(struct irq_router *r, void (*gsi)(void *ctx, unsigned gsi, bool level),

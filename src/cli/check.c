@@ -66,6 +66,7 @@ static const struct known_key {
     {"boot.decompress", KEY_STRING},
     {"engine", KEY_STRING},
     {"kvm.irqchip", KEY_STRING},
+    {"kvm.irqfd", KEY_BOOL},
     {"kvm.leave", KEY_BOOL},
     {"jit.cache", KEY_STRING},
     {"jit.perfmap", KEY_BOOL},

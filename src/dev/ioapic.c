@@ -60,7 +60,7 @@ static void announce(struct ioapic *io, unsigned pin)
 {
     struct irq_message msg = message(io->entry[pin]);
 
-    irq_pin(io->env->irqs, pin, &msg);
+    irq_pin(io->env->irqs, pin, &msg, (io->entry[pin] & RTE_MASKED) != 0);
 }
 
 static void send(struct ioapic *io, unsigned pin)
@@ -71,7 +71,7 @@ static void send(struct ioapic *io, unsigned pin)
         log_guest(io->env, "pin %u has the reserved delivery mode %u", pin, msg.delivery);
         return;
     }
-    irq_deliver(io->env->irqs, &msg);
+    irq_deliver_pin(io->env->irqs, pin, &msg);
 }
 
 /* A level pin sends once, then waits for the EOI that clears remote IRR. */

@@ -62,6 +62,7 @@ struct pci_bar {
 struct pci_msix {
     uint8_t *table; /* 16 bytes a vector */
     uint64_t *pba;
+    struct irq_fd **fd; /* one for each vector that was unmasked; NULL: messages have none */
     unsigned vectors, cap;
     uint32_t pba_offset;
 };
@@ -154,6 +155,8 @@ void pci_intx_update(struct pci_func *f);
 void pci_msi_written(struct pci_func *f);
 void pci_msix_written(struct pci_func *f);
 void pci_msix_reset(struct pci_func *f);
+void pci_msix_tell(struct pci_func *f); /* descriptors hear of what messages are now */
+void pci_msix_free(struct pci_func *f);
 uint64_t pci_msix_bar_read(struct pci_func *f, uint64_t offset, unsigned size);
 void pci_msix_bar_write(struct pci_func *f, uint64_t offset, unsigned size, uint64_t value);
 

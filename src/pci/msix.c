@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/endian.h"
+#include "bus/irqfd.h"
 #include "pci/internal.h"
 
 #define MSIX_CONTROL 0x02u
@@ -20,6 +21,63 @@
 #define ENTRY_DATA 8u
 #define ENTRY_CONTROL 12u
 
+static uint16_t msix_control(const struct pci_func *f)
+{
+    return le16_load(f->cfg + f->msix.cap + MSIX_CONTROL);
+}
+
+static bool masked(const struct pci_func *f, unsigned vector)
+{
+    return (msix_control(f) & MSIX_CTL_MASK) != 0 ||
+           (f->msix.table[vector * ENTRY_SIZE + ENTRY_CONTROL] & 1) != 0;
+}
+
+/* The address and data of an entry. */
+static uint64_t entry_addr(const struct pci_msix *x, unsigned vector)
+{
+    return le64_load(x->table + vector * ENTRY_SIZE) & ~3ull;
+}
+
+static uint32_t entry_data(const struct pci_msix *x, unsigned vector)
+{
+    return le32_load(x->table + vector * ENTRY_SIZE + ENTRY_DATA);
+}
+
+/* ---- by descriptor ---- */
+
+/* What a vector's descriptor sends: nothing where the device itself could not. */
+static void tell(struct pci_func *f, unsigned vector)
+{
+    struct pci_msix *x = &f->msix;
+    struct irq_message msg;
+    bool on = pci_msix_enabled(f) && !masked(f, vector) && pci_bus_master(f) &&
+              msi_message(entry_addr(x, vector), entry_data(x, vector), &msg) == NULL;
+
+    if (x->fd[vector] == NULL && on)
+        x->fd[vector] = irq_fd_create(f->env->irqs);
+    if (x->fd[vector] != NULL)
+        irq_fd_message(x->fd[vector], on ? &msg : NULL);
+}
+
+void pci_msix_tell(struct pci_func *f)
+{
+    for (unsigned i = 0; f->msix.fd != NULL && i < f->msix.vectors; i++)
+        tell(f, i);
+}
+
+static void emit(struct pci_func *f, unsigned vector)
+{
+    const struct pci_msix *x = &f->msix;
+    uint64_t addr = entry_addr(x, vector);
+    uint32_t data = entry_data(x, vector);
+    struct irq_message msg;
+
+    if (x->fd != NULL && x->fd[vector] != NULL && msi_message(addr, data, &msg) == NULL)
+        irq_fd_send(x->fd[vector], &msg);
+    else
+        msi_send(f->env->irqs, addr, data);
+}
+
 void pci_msix_reset(struct pci_func *f)
 {
     struct pci_msix *x = &f->msix;
@@ -30,6 +88,18 @@ void pci_msix_reset(struct pci_func *f)
     memset(x->pba, 0, (x->vectors + 63) / 64 * 8);
     for (unsigned i = 0; i < x->vectors; i++)
         x->table[i * ENTRY_SIZE + ENTRY_CONTROL] = 1;
+    pci_msix_tell(f);
+}
+
+void pci_msix_free(struct pci_func *f)
+{
+    struct pci_msix *x = &f->msix;
+
+    for (unsigned i = 0; x->fd != NULL && i < x->vectors; i++)
+        irq_fd_free(x->fd[i]);
+    free(x->fd);
+    free(x->table);
+    free(x->pba);
 }
 
 int pci_add_msix(struct pci_func *f, unsigned vectors, unsigned bar, struct error *err)
@@ -54,7 +124,9 @@ int pci_add_msix(struct pci_func *f, unsigned vectors, unsigned bar, struct erro
         return error_set(err, -ENOSPC, "%s: no room for the MSI-X capability", f->env->name);
     x->table = calloc(vectors, ENTRY_SIZE);
     x->pba = calloc((vectors + 63) / 64, 8);
-    if (x->table == NULL || x->pba == NULL)
+    if (irq_fds_allowed(f->env->irqs))
+        x->fd = calloc(vectors, sizeof(struct irq_fd *));
+    if (x->table == NULL || x->pba == NULL || (x->fd == NULL && irq_fds_allowed(f->env->irqs)))
         return error_set(err, -ENOMEM, "no memory for the MSI-X table of %s", f->env->name);
     x->vectors = vectors;
     x->pba_offset = half;
@@ -66,11 +138,6 @@ int pci_add_msix(struct pci_func *f, unsigned vectors, unsigned bar, struct erro
     return 0;
 }
 
-static uint16_t msix_control(const struct pci_func *f)
-{
-    return le16_load(f->cfg + f->msix.cap + MSIX_CONTROL);
-}
-
 bool pci_msix_enabled(const struct pci_func *f)
 {
     return f->msix.vectors != 0 && (msix_control(f) & MSIX_CTL_ENABLE) != 0;
@@ -80,16 +147,15 @@ bool pci_msix_enabled(const struct pci_func *f)
 static void msix_try(struct pci_func *f, unsigned vector)
 {
     struct pci_msix *x = &f->msix;
-    const uint8_t *e = x->table + vector * ENTRY_SIZE;
     uint64_t bit = 1ull << (vector & 63);
 
-    if ((msix_control(f) & MSIX_CTL_MASK) != 0 || (e[ENTRY_CONTROL] & 1) != 0) {
+    if (masked(f, vector)) {
         x->pba[vector / 64] |= bit;
         return;
     }
     x->pba[vector / 64] &= ~bit;
     if (pci_bus_master(f))
-        msi_send(f->env->irqs, le64_load(e) & ~3ull, le32_load(e + ENTRY_DATA));
+        emit(f, vector);
 }
 
 void pci_msix_send(struct pci_func *f, unsigned vector)
@@ -109,6 +175,7 @@ static void msix_retry(struct pci_func *f, unsigned first, unsigned last)
 
 void pci_msix_written(struct pci_func *f)
 {
+    pci_msix_tell(f);
     if (f->msix.vectors != 0)
         msix_retry(f, 0, f->msix.vectors - 1);
 }
@@ -147,6 +214,8 @@ void pci_msix_bar_write(struct pci_func *f, uint64_t offset, unsigned size, uint
         /* Only the mask bit of vector control exists. */
         le32_store(x->table + v * ENTRY_SIZE + ENTRY_CONTROL,
                    x->table[v * ENTRY_SIZE + ENTRY_CONTROL] & 1u);
+        if (x->fd != NULL)
+            tell(f, (unsigned)v);
         msix_retry(f, (unsigned)v, (unsigned)v);
     }
 }

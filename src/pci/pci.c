@@ -122,6 +122,8 @@ static void func_write(struct pci_func *f, unsigned offset, unsigned size, uint3
         pci_msi_written(f);
     if (f->msix.cap != 0 && touches(offset, size, f->msix.cap, 4))
         pci_msix_written(f);
+    if (touches(offset, size, PCI_COMMAND, 2))
+        pci_msix_tell(f);
     if (offset + size > PCI_HEADER_END && f->ops->cfg_written != NULL)
         f->ops->cfg_written(f->impl, offset, size);
     pthread_mutex_unlock(&f->env->lock);
@@ -276,8 +278,7 @@ static void func_free(struct pci_func *f)
         f->ops->destroy(f->impl);
     pthread_mutex_unlock(&f->env->lock);
     irq_line_free(f->line);
-    free(f->msix.table);
-    free(f->msix.pba);
+    pci_msix_free(f);
     free(f);
 }
 

@@ -158,6 +158,7 @@ static int func_load(struct pci_func *f, struct func_state *s, const uint8_t *da
         take(f->msix.pba, pba_size(f), data, len, pos) != 0)
         return error_set(err, -EINVAL, "%s: the saved state ends early", f->env->name);
     msix_sane(f);
+    pci_msix_tell(f);
     rc = state_load(f->ops->state, f->ops->state_count, f->impl, q, data, len, pos, err);
     if (rc == 0 && f->ops->load != NULL)
         rc = f->ops->load(f->impl, data, len, pos, err);

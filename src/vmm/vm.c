@@ -9,6 +9,7 @@
 #include "boot/multiboot.h"
 #include "boot/pvh.h"
 #include "boot/tables.h"
+#include "bus/irqfd.h"
 #include "host/program.h"
 #include "vmm/change.h"
 #include "vmm/devices.h"
@@ -244,6 +245,15 @@ static int kernel_lapic(struct vm *vm, struct engine_env *env, struct error *err
     return 0;
 }
 
+/* Before devices are made: their messages are the kernel's by a descriptor, where it takes them. */
+static int allow_irqfds(struct vm *vm, struct error *err)
+{
+    bool wanted;
+    int rc = config_bool(vm->cfg, "kvm.irqfd", false, &wanted, err);
+
+    return rc == 0 && wanted ? irq_fds_allow(vm->irqs, vm->loop, err) : rc;
+}
+
 static int create_engine(struct vm *vm, struct error *err)
 {
     const char *model = config_get(vm->cfg, "cpu.model"), *engine = config_get(vm->cfg, "engine");
@@ -287,6 +297,8 @@ static int create_engine(struct vm *vm, struct error *err)
         rc = fit_model(vm, &env, model, err);
     if (rc == 0)
         rc = judge_kvm(vm, err);
+    if (rc == 0)
+        rc = allow_irqfds(vm, err);
     if (rc == 0)
         rc = board_create(vm, err);
     if (rc != 0)

@@ -157,6 +157,9 @@ static void messages(struct conform *c)
     box_run(&b, "goes on");
     irq.flags = KVM_IRQFD_FLAG_DEASSIGN;
     say_result(c, "irqfd taken away", call(c, b.vm, KVM_IRQFD, &irq));
+    irq.flags = KVM_IRQFD_FLAG_RESAMPLE;
+    irq.resamplefd = (uint32_t)fd;
+    say_result(c, "one for levels, without an IOAPIC", call(c, b.vm, KVM_IRQFD, &irq));
     box_close(&b);
     close(fd);
 }

@@ -4,8 +4,8 @@
  * Threads: "caller" is whoever makes a call; "CPU thread" is the thread of a vCPU's software CPU.
  * Of the two only one runs: `turn` says which. The loop thread of a VM serves timers and irqfds.
  *
- * Lock order: kvm_fake.lock, fake_vcpu.calls, fake_vm.lock, fake_vcpu.lock. None is held while
- * guest instructions run but `calls`, by the caller that waits.
+ * Lock order: kvm_fake.lock, fake_vcpu.calls, irqfd_lock, fake_vm.lock, fake_vcpu.lock. None is
+ * held while guest instructions run but `calls`, by the caller that waits.
  */
 #ifndef TESTS_KVM_FAKE_IMPL_H
 #define TESTS_KVM_FAKE_IMPL_H
@@ -102,7 +102,8 @@ struct fake_vm {
     struct lapics *lapics;
     struct dev_env env; /* of the local APICs */
     pthread_mutex_t eoi_lock;
-    _Atomic unsigned accepted; /* interrupts that some APIC has taken on */
+    pthread_mutex_t irqfd_lock; /* while one's count is sent, and while they change */
+    _Atomic unsigned accepted;  /* interrupts that some APIC has taken on */
     pthread_t loop;
     bool loop_runs;
     _Atomic bool loop_ends;

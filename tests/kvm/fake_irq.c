@@ -156,6 +156,7 @@ int fake_irqfd(struct fake_vm *vm, const struct kvm_irqfd *e)
 
     if (!vm->split || (e->flags & ~(uint32_t)KVM_IRQFD_FLAG_DEASSIGN) != 0)
         return -EINVAL; /* no resampling: nothing here acknowledges */
+    pthread_mutex_lock(&vm->irqfd_lock);
     pthread_mutex_lock(&vm->lock);
     for (unsigned i = 0; i < FAKE_IRQFDS; i++) {
         struct fake_irqfd *x = &vm->irqfd[i];
@@ -174,6 +175,7 @@ int fake_irqfd(struct fake_vm *vm, const struct kvm_irqfd *e)
     else if (!off)
         *room = (struct fake_irqfd){.fd = (int)e->fd, .gsi = e->gsi, .used = true};
     pthread_mutex_unlock(&vm->lock);
+    pthread_mutex_unlock(&vm->irqfd_lock);
     wake_loop(vm);
     return rc;
 }
@@ -196,6 +198,25 @@ static unsigned loop_list(struct fake_vm *vm, struct pollfd *list, uint32_t *gsi
     return n;
 }
 
+/* What was counted up is sent, and nothing more once it has been taken away. */
+static void hear_irqfd(struct fake_vm *vm, int fd, uint32_t gsi)
+{
+    uint64_t count;
+    bool used = false;
+
+    pthread_mutex_lock(&vm->irqfd_lock);
+    pthread_mutex_lock(&vm->lock);
+    for (unsigned i = 0; i < FAKE_IRQFDS; i++) {
+        const struct fake_irqfd *x = &vm->irqfd[i];
+
+        used = used || (x->used && x->fd == fd && x->gsi == gsi);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (used && read(fd, &count, sizeof(count)) > 0)
+        raise_gsi(vm, gsi);
+    pthread_mutex_unlock(&vm->irqfd_lock);
+}
+
 static void *loop_main(void *p)
 {
     struct fake_vm *vm = p;
@@ -203,7 +224,7 @@ static void *loop_main(void *p)
     uint32_t gsi[FAKE_IRQFDS + 1];
 
     while (!vm->loop_ends) {
-        uint64_t now = host_clock_ns(), next = timerq_next_host(vm->timers), count;
+        uint64_t now = host_clock_ns(), next = timerq_next_host(vm->timers);
         unsigned n = loop_list(vm, list, gsi);
         uint64_t wait = next <= now ? 0 : (next - now + 999999) / 1000000;
         char drop[64];
@@ -213,8 +234,8 @@ static void *loop_main(void *p)
         if ((list[0].revents & POLLIN) && read(vm->wake[0], drop, sizeof(drop)) < 0)
             continue;
         for (unsigned i = 1; i < n; i++) {
-            if ((list[i].revents & POLLIN) && read(list[i].fd, &count, sizeof(count)) > 0)
-                raise_gsi(vm, gsi[i]);
+            if (list[i].revents & POLLIN)
+                hear_irqfd(vm, list[i].fd, gsi[i]);
         }
         timerq_run(vm->timers);
     }
@@ -225,6 +246,7 @@ int fake_irq_start(struct fake_vm *vm)
 {
     vm->wake[0] = vm->wake[1] = -1;
     pthread_mutex_init(&vm->eoi_lock, NULL);
+    pthread_mutex_init(&vm->irqfd_lock, NULL);
     dev_env_init(&vm->env, "kvm lapics");
     vm->router = irq_router_create(vm->fake->log);
     vm->timers = timerq_create(false, wake_loop, vm);
@@ -251,6 +273,7 @@ void fake_irq_stop(struct fake_vm *vm)
     }
     dev_env_fini(&vm->env);
     pthread_mutex_destroy(&vm->eoi_lock);
+    pthread_mutex_destroy(&vm->irqfd_lock);
 }
 
 /* ---- the vCPUs' local APICs ---- */

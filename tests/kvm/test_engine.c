@@ -7,8 +7,10 @@
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bus/doorbell.h"
+#include "bus/irqfd.h"
 #include "checks.h"
 #include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
@@ -404,8 +406,52 @@ static bool comes_to(void *cpu, unsigned port)
     return engine_kvm.run(cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_PIO && x.io.addr == port;
 }
 
+/* The ways of a message: a call, a descriptor by us and by others, a pin of the IOAPIC. */
+enum way { BY_CALL, BY_FD, BY_OTHERS, BY_PIN };
+
+static struct irq_fd *fd;
+static const struct irq_message sent = {.assert = true, .vector = VECTOR};
+#define PIN 5u
+
+static void count_up(int event)
+{
+    static const uint64_t one = 1;
+
+    check(write(event, &one, sizeof(one)) == (ssize_t)sizeof(one), "a descriptor is counted up");
+}
+
+static void send_by(const struct bench *b, enum way way)
+{
+    switch (way) {
+    case BY_CALL:
+        msi_send(b->env.irqs, 0xfee00000, VECTOR);
+        break;
+    case BY_FD:
+        irq_fd_send(fd, &sent);
+        break;
+    case BY_OTHERS:
+        count_up(irq_fd_descriptor(fd));
+        break;
+    case BY_PIN:
+        irq_deliver_pin(b->env.irqs, PIN, &sent);
+        break;
+    }
+}
+
+/* The loop's thread, or the fake's, may have it still. */
+static bool comes_soon(struct lapics *apics)
+{
+    for (unsigned ms = 0; ms < 10000; ms++) {
+        if (lapics_cpu_ops.pending(apics, 0))
+            return true;
+        usleep(1000);
+    }
+    return false;
+}
+
 /* From its beginning, with a message at the first stop; home: then the APIC is the board's. */
-static void message(struct bench *b, struct lapics *apics, void *cpu, bool home, const char *what)
+static void message(struct bench *b, struct lapics *apics, void *cpu, bool home, enum way way,
+                    const char *what)
 {
     static struct x86_state st;
     struct error err = {0};
@@ -417,17 +463,52 @@ static void message(struct bench *b, struct lapics *apics, void *cpu, bool home,
     if (home)
         check(engine_kvm.lapic_home(cpu) == 0 && !lapics_cpu_ops.pending(apics, 0),
               "the APIC comes");
-    msi_send(b->env.irqs, 0xfee00000, VECTOR);
-    check(lapics_cpu_ops.pending(apics, 0) == home, "the message goes where the APIC is");
+    send_by(b, way);
+    check(home ? comes_soon(apics) : !lapics_cpu_ops.pending(apics, 0),
+          "the message goes where the APIC is");
     if (!home)
-        check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.pending(apics, 0),
-              "or comes with it");
+        check(engine_kvm.lapic_home(cpu) == 0 && comes_soon(apics), "or comes with it");
     check(comes_to(cpu, 0x11), what);
     check(!lapics_cpu_ops.pending(apics, 0), "it is the kernel's again");
     check(engine_kvm.lapic_home(cpu) == 0 && lapics_cpu_ops.ack(apics, 0) == -1 &&
               !lapics_cpu_ops.pending(apics, 0),
           "once");
     lapics_cpu_ops.mmio_write(apics, 0, 0xb0, 4, 0); /* its end */
+}
+
+/* By descriptor; `home` and not, so often that the APIC moves while one is on its way. */
+static void by_descriptor(struct bench *b, struct lapics *apics)
+{
+    uint64_t before;
+
+    fd = irq_fd_create(b->env.irqs);
+    check(fd != NULL, "a descriptor");
+    if (fd == NULL)
+        return;
+    irq_fd_message(fd, &sent);
+    irq_pin(b->env.irqs, PIN, &sent, false);
+    before = irq_fds_sent(b->env.irqs);
+    message(b, apics, b->cpu, false, BY_FD, "a message by descriptor");
+    message(b, apics, b->cpu, false, BY_PIN, "a pin's, too");
+    check(irq_fds_sent(b->env.irqs) == before + 2, "both were the kernel's");
+    message(b, apics, b->cpu, true, BY_FD, "a message by descriptor, to the board's");
+    message(b, apics, b->cpu, true, BY_PIN, "a pin's, to the board's");
+    check(irq_fds_sent(b->env.irqs) == before + 2, "and not those");
+    for (unsigned i = 0; i < 50; i++)
+        message(b, apics, b->cpu, i & 1, BY_OTHERS, "what others count up");
+    irq_fd_message(fd, NULL);
+    count_up(irq_fd_descriptor(fd));
+    irq_fd_message(fd, &sent);
+    check(comes_soon(apics), "what was counted up while it had no message");
+    check(lapics_cpu_ops.ack(apics, 0) == (int)VECTOR, "is one");
+    lapics_cpu_ops.mmio_write(apics, 0, 0xb0, 4, 0);
+    irq_fd_free(fd);
+}
+
+static void *serve(void *loop)
+{
+    (void)loop_run(loop);
+    return NULL;
 }
 
 static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
@@ -437,12 +518,20 @@ static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
     static struct dev_env dev;
     struct lapics *apics = NULL;
     struct error err = {0};
+    struct loop *loop = loop_create(&err);
+    pthread_t thread;
 
     b = *of;
     b.env.kvm = sys;
     b.env.board_lapic = false;
     b.env.strict_io = true;
     b.env.irqs = irq_router_create(b.env.log);
+    check(!irq_fds_allowed(b.env.irqs) && irq_fd_create(b.env.irqs) == NULL, "nobody has asked");
+    if (loop == NULL || pthread_create(&thread, NULL, serve, loop) != 0 ||
+        irq_fds_allow(b.env.irqs, loop, &err) != 0) {
+        check(false, "a loop");
+        return;
+    }
     dev_env_init(&dev, "lapics");
     dev.irqs = b.env.irqs;
     dev.log = b.env.log;
@@ -455,12 +544,16 @@ static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
     check(engine_kvm.vm_create(&b.env, &b.vm, &err) == 0 &&
               engine_kvm.vcpu_create(b.vm, 0, &b.cpu, &err) == 0,
           "a VM with the kernel's");
-    message(&b, apics, b.cpu, false, "a message to the kernel's");
-    message(&b, apics, b.cpu, true, "a message while it is the board's");
+    message(&b, apics, b.cpu, false, BY_CALL, "a message to the kernel's");
+    message(&b, apics, b.cpu, true, BY_CALL, "a message while it is the board's");
+    by_descriptor(&b, apics);
     engine_kvm.vcpu_destroy(b.cpu);
     engine_kvm.vm_destroy(b.vm);
     lapics_destroy(apics);
     irq_router_destroy(b.env.irqs);
+    loop_stop(loop);
+    pthread_join(thread, NULL);
+    loop_destroy(loop);
     timerq_destroy(dev.timers);
     dev_env_fini(&dev);
 }

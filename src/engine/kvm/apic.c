@@ -6,12 +6,12 @@
 #include "engine/kvm/internal.h"
 
 /*
- * Local APICs in the kernel (KVM_CAP_SPLIT_IRQCHIP): messages go there by KVM_SIGNAL_MSI, the PIC
- * and the IOAPIC stay ours. One vCPU: its APIC moves to the board's for a rescue and comes back.
+ * Local APICs in the kernel (KVM_CAP_SPLIT_IRQCHIP): messages go there by KVM_SIGNAL_MSI or an
+ * irqfd, the PIC and the IOAPIC stay ours. One vCPU: its APIC moves to the board's for a rescue and
+ * comes back.
  */
 
 #define MSR_TSC_DEADLINE 0x6e0u
-#define MSI_ADDRESS 0xfee00000u
 #define REG_ID 0x20u /* offsets in the page */
 #define REG_SVR 0xf0u
 #define REG_LINT0 0x350u
@@ -60,10 +60,7 @@ uint32_t kvm_apic_hz(const struct kvm_sys *sys, int dev_fd)
 
 static int signal_msi(const struct kvm_machine *vm, const struct irq_message *m)
 {
-    struct kvm_msi msi = {
-        .address_lo = MSI_ADDRESS | (m->dest & 0xff) << 12 | (m->logical ? 4u : 0),
-        .data = m->vector | (uint32_t)m->delivery << 8 | (m->level ? 0xc000u : 0),
-    };
+    struct kvm_msi msi = kvm_msi_of(m);
 
     return kvm_vm_ioctl(vm, KVM_SIGNAL_MSI, (uintptr_t)&msi);
 }
@@ -133,35 +130,14 @@ static void nmi(void *ctx)
 /* ---- which ends of interrupts the IOAPIC hears of ---- */
 
 /* The kernel looks at vector, destination and trigger mode, and exits at those vectors' EOI. */
-static int set_routes(struct kvm_machine *vm)
-{
-    _Alignas(8) uint8_t room[sizeof(struct kvm_irq_routing) +
-                             IRQ_GSI_COUNT * sizeof(struct kvm_irq_routing_entry)] = {0};
-    struct kvm_irq_routing *r = (void *)room;
-
-    r->nr = IRQ_GSI_COUNT;
-    for (unsigned pin = 0; pin < IRQ_GSI_COUNT; pin++) {
-        const struct irq_message *m = &vm->pin[pin];
-
-        r->entries[pin] = (struct kvm_irq_routing_entry){
-            .gsi = pin,
-            .type = KVM_IRQ_ROUTING_MSI,
-            .u.msi = {.address_lo = MSI_ADDRESS | (m->dest & 0xff) << 12 | (m->logical ? 4u : 0),
-                      .data = m->vector | (uint32_t)m->delivery << 8 | (m->level ? 0xc000u : 0)},
-        };
-    }
-    return kvm_vm_ioctl(vm, KVM_SET_GSI_ROUTING, (uintptr_t)r);
-}
-
 static void pin(void *ctx, unsigned n, const struct irq_message *m)
 {
     struct kvm_machine *vm = ctx;
     int rc;
 
-    if (n >= IRQ_GSI_COUNT || memcmp(&vm->pin[n], m, sizeof(*m)) == 0)
+    if (n >= IRQ_GSI_COUNT)
         return;
-    vm->pin[n] = *m;
-    rc = set_routes(vm);
+    rc = kvm_route_pin(vm, n, m);
     if (rc < 0)
         log_error(vm->env.log, "KVM refuses the IOAPIC's routes: %s; try -o kvm.irqchip=user",
                   strerror(-rc));
@@ -188,6 +164,8 @@ int kvm_apic_setup(struct kvm_machine *vm, struct error *err)
         rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&split);
     if (rc >= 0 && kvm_apic_hz(vm->sys, vm->dev_fd) == X86_CRYSTAL_HZ)
         rc = kvm_vm_ioctl(vm, KVM_ENABLE_CAP, (uintptr_t)&cycle);
+    if (rc >= 0)
+        rc = kvm_routes_begin(vm);
     if (rc < 0)
         return error_set(err, rc, "KVM gives no local APICs: %s; try -o kvm.irqchip=user",
                          strerror(-rc));
@@ -201,8 +179,11 @@ int kvm_apic_setup(struct kvm_machine *vm, struct error *err)
 
 void kvm_apic_end(struct kvm_machine *vm)
 {
-    if (vm->board != NULL)
+    if (vm->board != NULL) {
+        kvm_irqfds(vm, false);
         irq_attach_lapics(vm->env.irqs, NULL, NULL);
+    }
+    kvm_routes_end(vm);
 }
 
 int kvm_mp_state(struct kvm_cpu *cpu, uint32_t *state)
@@ -267,6 +248,8 @@ int kvm_apic_in(struct kvm_cpu *cpu)
     if (rc < 0)
         log_error(vm->env.log, "vCPU %u: KVM does not take its local APIC: %s", cpu->id,
                   strerror(-rc));
+    else
+        kvm_irqfds(vm, true);
     return rc;
 }
 
@@ -280,6 +263,7 @@ int kvm_lapic_home(void *vcpu)
 
     if (!vm->split || vm->away)
         return 0;
+    kvm_irqfds(vm, false); /* the kernel would give their messages to an APIC that has gone */
     pthread_rwlock_wrlock(&vm->moving);
     rc = kvm_cpu_ioctl_p(cpu, KVM_GET_SREGS, &s);
     if (rc == 0)

@@ -42,9 +42,12 @@ struct kvm_machine {
     pthread_rwlock_t moving;
     const struct lapic_ops *board; /* the board's local APICs */
     void *board_ctx;
-    struct kvm_cpu *_Atomic first;         /* who hears the PIC */
-    struct irq_message pin[IRQ_GSI_COUNT]; /* under the IOAPIC's lock: what each pin sends */
-    bool doorbells;                        /* the bus tells us of them */
+    struct kvm_cpu *_Atomic first; /* who hears the PIC */
+    pthread_mutex_t routes;        /* for the next two */
+    struct kvm_route *route;       /* what each GSI sends, the IOAPIC's pins first */
+    unsigned route_count;
+    bool irqfds;         /* this KVM has them */
+    bool doorbells;      /* the bus tells us of them */
     atomic_bool refused; /* a message that the kernel's APIC does not take has been told of */
     uint16_t xsave_at[X86_XSAVE_COMPONENTS]; /* in the kernel's XSAVE area; 0: not there */
 };
@@ -129,6 +132,16 @@ int kvm_apic_in(struct kvm_cpu *cpu);
 int kvm_lapic_home(void *vcpu);         /* engine_ops.lapic_home */
 int kvm_apic_pins(struct kvm_cpu *cpu); /* LINT0 and LINT1 have something to say */
 int kvm_apic_eoi(struct kvm_cpu *cpu, uint8_t vector);
+/*
+ * irqfd.c: the routes, from begin to end; what a pin sends, with its IOAPIC's lock held; whether
+ * messages by descriptor are the kernel's now. 0 or -errno. And a message as KVM writes it.
+ */
+int kvm_routes_begin(struct kvm_machine *vm);
+void kvm_routes_end(struct kvm_machine *vm);
+int kvm_route_pin(struct kvm_machine *vm, unsigned pin, const struct irq_message *m);
+void kvm_irqfds(struct kvm_machine *vm, bool on);
+struct kvm_msi kvm_msi_of(const struct irq_message *m);
+
 /* mp_state of the kernel; -errno */
 int kvm_mp_state(struct kvm_cpu *cpu, uint32_t *state);
 

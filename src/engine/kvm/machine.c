@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "bus/doorbell.h"
+#include "bus/irqfd.h"
 #include "engine/kvm/internal.h"
 #include "host/clock.h"
 
@@ -176,6 +177,7 @@ static void kvm_vm_destroy(void *p)
     if (vm->dev_fd >= 0)
         vm->sys->close(vm->sys->ctx, vm->dev_fd);
     pthread_rwlock_destroy(&vm->moving);
+    pthread_mutex_destroy(&vm->routes);
     free(vm);
 }
 
@@ -229,6 +231,7 @@ static int kvm_vm_create(const struct engine_env *env, void **out, struct error 
         free(vm);
         return error_set(err, -ENOMEM, "no memory for a VM");
     }
+    pthread_mutex_init(&vm->routes, NULL);
     rc = create_vm(vm, err);
     if (rc < 0) {
         kvm_vm_destroy(vm);
@@ -368,6 +371,9 @@ static void kvm_report(void *vcpu, FILE *to)
                 (unsigned long long)cpu->exits[names[i].reason], names[i].name);
     if (cpu->vm->doorbells)
         fprintf(to, "; %llu doorbells", (unsigned long long)bus_doorbell_rings(cpu->vm->env.bus));
+    if (cpu->vm->split && irq_fds_allowed(cpu->vm->env.irqs))
+        fprintf(to, "; %llu messages by irqfd",
+                (unsigned long long)irq_fds_sent(cpu->vm->env.irqs));
     fprintf(to, "\n");
 }
 
