@@ -598,8 +598,13 @@ static void refusals(void)
     refuses(&(struct kvm_fake_fault){0, EBUSY, true}, 0, false, "in use by another hypervisor");
     refuses(&(struct kvm_fake_fault){KVM_CREATE_VM, EBUSY, true}, 0, false, "another hypervisor");
     refuses(&(struct kvm_fake_fault){KVM_CREATE_VM, ENOMEM, true}, 0, false, "makes no VM");
-    refuses(NULL, KVM_CAP_X86_MSR_FILTER, false, "too old: it has no KVM_CAP_X86_MSR_FILTER");
+    refuses(NULL, KVM_CAP_USER_MEMORY, false, "too old: it has no KVM_CAP_USER_MEMORY");
+    refuses(NULL, KVM_CAP_EXT_CPUID, false, "too old: it has no KVM_CAP_EXT_CPUID");
+    refuses(NULL, KVM_CAP_MP_STATE, false, "too old: it has no KVM_CAP_MP_STATE");
+    refuses(NULL, KVM_CAP_VCPU_EVENTS, false, "too old: it has no KVM_CAP_VCPU_EVENTS");
     refuses(NULL, KVM_CAP_IMMEDIATE_EXIT, false, "too old: it has no KVM_CAP_IMMEDIATE_EXIT");
+    refuses(NULL, KVM_CAP_X86_USER_SPACE_MSR, false, "it has no KVM_CAP_X86_USER_SPACE_MSR");
+    refuses(NULL, KVM_CAP_X86_MSR_FILTER, false, "too old: it has no KVM_CAP_X86_MSR_FILTER");
     refuses(NULL, 0, true, "emulates instead of running");
 }
 
