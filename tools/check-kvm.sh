@@ -191,6 +191,7 @@ one "the same with the kernel's local APIC and irqfds" irqfds
 if build/xhyve --engine auto -u -m 64M -l pc-testdev -s 0:0,hostbridge -s 31,lpc \
     -f multiboot,build/tests/cpu/bare/smoke-64 2>&1 </dev/null | grep -q 'this KVM emulates'; then
     one "bare-metal images on the host's KVM, which emulates" emulating
+    one "the engine alone on it" build/tests/kvm/test_kvm_engine real nowatches
 fi
 if ! command -v qemu-system-x86_64 >/dev/null; then
     echo "check-kvm: qemu-system-x86_64 is not installed, which would emulate a machine with KVM"

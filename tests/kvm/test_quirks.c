@@ -24,6 +24,7 @@ struct quirks {
     bool late;     /* an NMI is looked at when KVM_RUN begins, and not where it was unblocked */
     bool nmi;      /* there is one */
     bool deaf_tsc; /* the TSC's offset is taken and forgotten */
+    bool deaf_rf;  /* a debugger's breakpoints do not mind RF, as in KVM's emulator */
 };
 
 static int quirk_open(void *ctx, const char *path)
@@ -41,6 +42,8 @@ static int quirk_ioctl(void *ctx, int fd, unsigned long request, uintptr_t arg)
 
     if (q->deaf_tsc && request == KVM_SET_DEVICE_ATTR)
         return 0;
+    if (q->deaf_rf && request == KVM_SET_REGS)
+        ((struct kvm_regs *)arg)->rflags &= ~(uint64_t)X86_FL_RF;
     if (q->late && request == KVM_NMI) {
         q->nmi = true;
         return 0;
@@ -255,11 +258,45 @@ static void steps(void)
     drop(b);
 }
 
+static bool stops_at(struct bench *b, unsigned at, unsigned points)
+{
+    struct vcpu_exit x;
+
+    return engine_kvm.run(b->cpu, 0, &x) == 0 && x.reason == VCPU_EXIT_DEBUG && !x.debug.step &&
+           x.debug.points == points && x.rip == CODE + at;
+}
+
+/* Instructions with a breakpoint run once each time that they are come to. */
+static void breakpoints(void)
+{
+    static const uint8_t code[] = {0x40, 0xe6, 0x10, 0xeb, 0xfb}; /* inc ax; out 0x10, al; jmp */
+    static const struct vcpu_debug two = {
+        .point = {[0] = {VCPU_BREAK_EXEC, 1, CODE + 1}, [3] = {VCPU_BREAK_EXEC, 1, CODE}}};
+    struct error err = {0};
+
+    for (unsigned deaf = 0; deaf < 2; deaf++) {
+        struct bench *b = make(0);
+
+        b->q.deaf_rf = deaf != 0;
+        at_code(b, code, sizeof(code));
+        check(set(b) && engine_kvm.debug(b->cpu, &two, &err) == 0, "two breakpoints");
+        for (unsigned turn = 0; turn < 3; turn++) {
+            check(stops_at(b, 0, 1 << 3), "the first");
+            check(stops_at(b, 1, 1 << 0), "and the one behind it");
+            check(comes_to(b, 0x10), "whose instruction ends the run");
+        }
+        engine_kvm.get(b->cpu, &b->st);
+        check((b->st.gpr[X86_RAX] & 0xff) == 3, "each has run once a turn");
+        drop(b);
+    }
+}
+
 int main(void)
 {
     nmi();
     tsc();
     pdptrs();
     steps();
+    breakpoints();
     return checks_end();
 }

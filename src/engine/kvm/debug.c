@@ -56,7 +56,10 @@ int kvm_debug(void *vcpu, const struct vcpu_debug *want, struct error *err)
     return 0;
 }
 
-/* An instruction breakpoint ended the last run: RF lets that instruction through. */
+/*
+ * An instruction breakpoint ended the last run: its instruction goes by in a step without it, and
+ * with RF, for who interrupts it. RF alone would not do, since KVM's emulator does not look at it.
+ */
 static int let_pass(struct kvm_cpu *cpu)
 {
     struct kvm_regs r;
@@ -64,36 +67,49 @@ static int let_pass(struct kvm_cpu *cpu)
 
     if (!cpu->pass)
         return 0;
-    cpu->pass = false;
-    cpu->debug_stale = true;
     rc = kvm_cpu_ioctl_p(cpu, KVM_GET_REGS, &r);
     if (rc < 0)
         return rc;
+    if (cpu->passing && r.rip != cpu->pass_rip) { /* it has, by another exit */
+        cpu->pass = false;
+        cpu->passing = false;
+        return 0;
+    }
+    if (cpu->passing)
+        return 0;
+    cpu->passing = true;
+    cpu->pass_rip = r.rip;
+    cpu->debug_stale = true;
     r.rflags |= X86_FL_RF;
     return kvm_cpu_ioctl_p(cpu, KVM_SET_REGS, &r);
+}
+
+static bool passes(const struct kvm_cpu *cpu, const struct vcpu_breakpoint *p)
+{
+    return cpu->passing && p->kind == VCPU_BREAK_EXEC && p->addr == cpu->pass_addr;
 }
 
 int kvm_debug_begin(struct kvm_cpu *cpu, bool count)
 {
     const struct vcpu_debug *w = &cpu->wanted;
     struct kvm_guest_debug d;
-    int rc;
+    int rc = let_pass(cpu);
 
+    cpu->debug_rearm = false;
     memset(&d, 0, sizeof(d));
     if (any_point(w)) {
         d.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
         d.arch.debugreg[7] = DR7_FIXED | DR7_EXACT;
     }
-    if (count || w->step)
+    if (count || w->step || cpu->passing)
         d.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
     for (unsigned i = 0; i < VCPU_BREAKS; i++) {
-        if (w->point[i].kind == VCPU_BREAK_NONE)
+        if (w->point[i].kind == VCPU_BREAK_NONE || passes(cpu, &w->point[i]))
             continue;
         d.arch.debugreg[i] = w->point[i].addr;
         d.arch.debugreg[7] |= 2ull << (2 * i);
         d.arch.debugreg[7] |= (uint64_t)field_of(&w->point[i], NULL) << (16 + 4 * i);
     }
-    rc = let_pass(cpu);
     /* KVM_SET_REGS takes the step's TF away if RIP is not where it was when the step was set. */
     if (rc < 0 ||
         (memcmp(&d, &cpu->debug, sizeof(d)) == 0 && !(cpu->debug_stale && d.control != 0)))
@@ -108,13 +124,20 @@ bool kvm_debug_exit(struct kvm_cpu *cpu, struct vcpu_exit *x)
     const struct kvm_debug_exit_arch *arch = &cpu->run->debug.arch;
     bool step = (arch->dr6 & DR6_STEP) != 0;
 
+    if (cpu->passing) { /* it has gone by */
+        cpu->pass = false;
+        cpu->passing = false;
+        cpu->debug_rearm = true;
+    }
     x->debug.points = 0;
     for (unsigned i = 0; i < VCPU_BREAKS; i++) {
         if (cpu->wanted.point[i].kind == VCPU_BREAK_NONE || !(arch->dr6 >> i & 1))
             continue;
         x->debug.points |= (uint8_t)(1u << i);
-        if (cpu->wanted.point[i].kind == VCPU_BREAK_EXEC)
+        if (cpu->wanted.point[i].kind == VCPU_BREAK_EXEC) {
             cpu->pass = true;
+            cpu->pass_addr = cpu->wanted.point[i].addr;
+        }
     }
     x->debug.step = step && cpu->wanted.step;
     if (step)

@@ -67,9 +67,12 @@ struct kvm_cpu {
     bool unfinished; /* an access that userspace has answered ends at the next KVM_RUN */
     struct kvm_guest_debug debug; /* as the kernel was told last */
     struct vcpu_debug wanted;     /* a debugger's */
-    bool pass;                    /* the breakpoint at RIP has ended run once: let it pass */
-    bool debug_stale;             /* registers were set since: it may step no more */
-    bool nmi_given;               /* an NMI may wait in the kernel */
+    bool pass;    /* a breakpoint at this linear address has ended run: let it pass ... */
+    bool passing; /* ... by the step that is under way, from this RIP on */
+    uint64_t pass_addr, pass_rip;
+    bool debug_rearm; /* it has gone by: the kernel is to be told again */
+    bool debug_stale; /* registers were set since: it may step no more */
+    bool nmi_given;   /* an NMI may wait in the kernel */
     bool shutdown;
     bool stale; /* split: what the kernel says of the interrupt window is from before a change */
     _Atomic(uint64_t) tsc_offset;

@@ -182,10 +182,14 @@ static void exit_internal(struct kvm_cpu *cpu, struct vcpu_exit *x)
 
 static void exit_debug(struct kvm_cpu *cpu, struct vcpu_exit *x)
 {
-    if (!kvm_debug_exit(cpu, x))
+    struct vcpu_exit d;
+
+    /* the step may have ended an instruction whose access has said how the run ends */
+    if (!kvm_debug_exit(cpu, &d) || cpu->exit_wanted)
         return;
     cpu->exit_wanted = true;
     x->reason = VCPU_EXIT_DEBUG;
+    x->debug = d.debug;
 }
 
 /*
@@ -469,7 +473,10 @@ int kvm_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
             exit->reason = VCPU_EXIT_BUDGET;
             break;
         }
-        rc = run_once(cpu, exit);
+        if (cpu->debug_rearm)
+            rc = kvm_debug_begin(cpu, budget != 0);
+        if (rc == 0)
+            rc = run_once(cpu, exit);
     }
     done = kvm_finish(cpu, exit);
     if (rc == 0)

@@ -646,6 +646,7 @@ int kvm_state_set(struct kvm_cpu *cpu, const struct x86_state *in, struct error 
     cpu->run->apic_base = sregs.apic_base;
     cpu->run->s.regs.regs = regs;
     cpu->pass = false;
+    cpu->passing = false;
     cpu->debug_stale = true;
     cpu->nmi_given = in->nmi_pending;
     atomic_store(&cpu->irq_signal, true);
