@@ -8,11 +8,7 @@ test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: cache.sh PROGRAM MKGUEST"
     exit 1
 }
-dir=$(mktemp -d)
-passed=0
-failed=0
-skipped=0
-trap 'rm -rf "$dir"' EXIT
+. "$(dirname "$0")/checks.sh"
 "$mkguest" long >"$dir/long" || exit 1
 # the same, but that it says Done: mov al, 'd' is another instruction
 LC_ALL=C sed 's/\xb0d/\xb0D/g' "$dir/long" >"$dir/other"
@@ -20,22 +16,6 @@ cmp -s "$dir/long" "$dir/other" && exit 1
 export XDG_CACHE_HOME="$dir/home"
 mkdir "$dir/home"
 
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        echo "FAIL: $what"
-        failed=$((failed + 1))
-    fi
-}
-says() { # WORDS, an extended regular expression that a line of standard error holds
-    grep -qE -- "$1" "$dir/err" || {
-        head -n 20 "$dir/err"
-        return 1
-    }
-}
 run() { # GUEST FLAG...: sets $status.
     guest=$1
     shift
@@ -150,8 +130,7 @@ if [ "$(id -u)" -eq 0 ]; then
     check "the file of another user" ends done
     check "is refused" says "$damaged"
 else
-    echo "skipped: the file of another user: needs root"
-    skipped=$((skipped + 1))
+    skip "the file of another user: needs root"
 fi
 
 # ---- files of other builds ----
@@ -201,5 +180,4 @@ HOME=/nonexistent XDG_CACHE_HOME='' run long
 check "a user without a home" ends done
 check "gets no word of it" test "$(grep -c 'kept\|cache' "$dir/err")" -eq 0
 
-echo "$passed passed, $failed failed, $skipped skipped"
-test $failed -eq 0
+counted

@@ -9,31 +9,13 @@ test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: edges.sh PROGRAM MKGUEST"
     exit 1
 }
-dir=$(mktemp -d)
+. "$(dirname "$0")/checks.sh"
 trap 'chmod -R u+rw "$dir"; rm -rf "$dir"' EXIT
-passed=0
-failed=0
-skipped=0
 
-# bad WORDS ARGUMENT...
-bad() {
+bad() { # WORDS ARGUMENT...
     words=$1
     shift
-    timeout -s KILL 20 "$xhyve" --engine soft "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-    if [ $status -ne 4 ] || [ -s "$dir/out" ] || [ "$(wc -l <"$dir/err")" -ne 1 ] ||
-        ! grep -q '^xhyve: error: ' "$dir/err" || ! grep -qF -- "$words" "$dir/err"; then
-        echo "FAIL: xhyve $(echo "$*" | cut -c1-200): status $status, wanted '$words', got:"
-        cat "$dir/out" "$dir/err" | cut -c1-1000
-        failed=$((failed + 1))
-    else
-        passed=$((passed + 1))
-    fi
-}
-
-skip() {
-    echo "skipped: $1"
-    skipped=$((skipped + 1))
+    refuses xhyve 4 "$words" timeout -s KILL 20 "$xhyve" --engine soft "$@"
 }
 
 k=$dir/kernel
@@ -55,7 +37,7 @@ for size in 1 2 3 4 511 512 513 655 656 1023 1024; do
 done
 head -c 4095 "$k" >"$dir/short"
 timeout -s KILL 20 "$xhyve" --engine soft -m 16M -f "kexec,$dir/short" 2>"$dir/err" # within the last 16 bytes
-test $? -eq 2 && passed=$((passed + 1)) || failed=$((failed + 1))
+check "a kernel that lacks its last bytes" test $? -eq 2
 head -c 4000 "$k" >"$dir/short"
 bad "is truncated" -f "kexec,$dir/short"
 bad "is not a Linux bzImage" -f "kexec,$0"
@@ -132,7 +114,7 @@ if [ "${huge:-0}" -lt 16384 ]; then
     bad "reserve more (sysctl vm.nr_hugepages=" $boots -o memory.hugepages=true
 else
     timeout -s KILL 20 "$xhyve" $boots -o memory.hugepages=true
-    test $? -eq 2 && passed=$((passed + 1)) || failed=$((failed + 1))
+    check "huge pages" test $? -eq 2
 fi
 # The sanitizers' mlock does nothing and says it did.
 sanitized=$(grep -qa -e __asan_init -e __tsan_init "$xhyve" && echo yes || echo no)
@@ -161,10 +143,7 @@ elif [ "$(id -u)" -eq 0 ] || [ "$(ulimit -l)" = unlimited ]; then
     done
     kill -KILL $pid
     wait $pid 2>/dev/null
-    [ "${wired:-0}" -ge 16384 ] && passed=$((passed + 1)) || {
-        echo "FAIL: -S wires $wired KiB of 16384"
-        failed=$((failed + 1))
-    }
+    check "-S wires $wired KiB of 16384" test "${wired:-0}" -ge 16384
 else
     skip "wired memory: this user may not"
 fi
@@ -280,9 +259,8 @@ echo 1 >"$dir/pid"
 bad "the pid file $dir/pid exists" $boots -F "$dir/pid"
 bad "cannot create the pid file $dir/none/pid" $boots -F "$dir/none/pid"
 bad "exists" $boots -F "$dir"
-test "$(cat "$dir/pid")" = 1 && passed=$((passed + 1)) || failed=$((failed + 1))
+check "the file of another is left alone" test "$(cat "$dir/pid")" = 1
 bad "cannot open" $lpc -F "$dir/new" -l "com1,file=$dir/none/x"
-test ! -e "$dir/new" && passed=$((passed + 1)) || failed=$((failed + 1))
+check "a pid file does not stay" test ! -e "$dir/new"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-test $failed -eq 0
+counted

@@ -13,31 +13,13 @@ case $xhyve in
 *) xhyve=$PWD/$xhyve ;; # some tests run it in another folder
 esac
 without_kvm=$(realpath "$(dirname "$0")")/without_kvm.sh
-dir=$(mktemp -d)
-passed=0
-failed=0
-skipped=0
+. "$(dirname "$0")/checks.sh"
 pid=
 trap 'test -z "$pid" || kill -KILL $pid 2>/dev/null; rm -rf "$dir"' EXIT
 
 for guest in $("$mkguest"); do
     "$mkguest" "$guest" >"$dir/$guest" || exit 1
 done
-
-ok() {
-    passed=$((passed + 1))
-}
-
-not_ok() { # DESCRIPTION
-    echo "FAIL: $1"
-    failed=$((failed + 1))
-}
-
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then ok; else not_ok "$what"; fi
-}
 
 # All with the software CPU, but for what begins with "auto": that one takes a KVM where there is one.
 machine="--engine soft -m 16M -s 31,lpc -l com1,stdio"
@@ -309,8 +291,7 @@ if "$without_kvm" true 2>/dev/null; then
     check "with one that is none too" takes soft
     check "and one warning" test "$(grep -c '^xhyve: warn: engine: not kvm: ' "$dir/err")$(grep -c warn: "$dir/err")" = 11
 else
-    echo "skipped: no /dev/kvm, or one that is none: this user gets no namespace to hide it in"
-    skipped=$((skipped + 1))
+    skip "no /dev/kvm, or one that is none: this user gets no namespace to hide it in"
 fi
 
 # ---- an idle guest costs nothing ----
@@ -331,9 +312,7 @@ if [ -r /proc/self/stat ]; then
     kill -TERM $pid
     finish 1 "the end of the idle guest"
 else
-    echo "skipped: CPU time of an idle guest: no /proc"
-    skipped=$((skipped + 1))
+    skip "CPU time of an idle guest: no /proc"
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-test $failed -eq 0
+counted

@@ -7,36 +7,12 @@ test -x "$xhyve" || {
     echo "$xhyve is no program"
     exit 1
 }
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-passed=0
-failed=0
+. "$(dirname "$0")/checks.sh"
 
-# bad WORDS ARGUMENT...
-bad() {
+bad() { # WORDS ARGUMENT...
     words=$1
     shift
-    "$xhyve" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-    if [ $status -ne 4 ] || [ -s "$dir/out" ] || [ "$(wc -l <"$dir/err")" -ne 1 ] ||
-        ! grep -q '^xhyve: error: ' "$dir/err" || ! grep -qF -- "$words" "$dir/err"; then
-        echo "FAIL: xhyve $*: status $status, wanted '$words', got:"
-        cat "$dir/out" "$dir/err"
-        failed=$((failed + 1))
-    else
-        passed=$((passed + 1))
-    fi
-}
-
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        echo "FAIL: $what"
-        failed=$((failed + 1))
-    fi
+    refuses xhyve 4 "$words" "$xhyve" "$@"
 }
 
 bad "unknown flag '-Z'" -Z
@@ -168,5 +144,4 @@ line=$(cat "$dir/err")
 eval "\"\$xhyve\" ${line#xhyve }" >"$dir/again" 2>/dev/null
 check "the full line of run is the same machine" cmp "$dir/out" "$dir/again"
 
-echo "$passed passed, $failed failed"
-test $failed -eq 0
+counted

@@ -8,15 +8,13 @@ if [ "${3-}" = --update ]; then
     "$ctl" --help >"$golden"
     exit 0
 fi
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0 skipped=0
+. "$(dirname "$0")/checks.sh"
 
 check() { # DESCRIPTION COMMAND...
     what=$1
     shift
     if "$@" >"$dir/check" 2>&1 </dev/null; then
-        passed=$((passed + 1))
+        ok
     else
         echo "FAIL: $what: $*"
         cat "$dir/check"
@@ -24,20 +22,10 @@ check() { # DESCRIPTION COMMAND...
     fi
 }
 
-# bad WORDS ARGUMENT...: status 1, one sentence on standard error
-bad() {
+bad() { # WORDS ARGUMENT...
     words=$1
     shift
-    "$ctl" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-    if [ $status -ne 1 ] || [ -s "$dir/out" ] || [ "$(wc -l <"$dir/err")" -ne 1 ] ||
-        ! grep -q '^xhyvectl: error: ' "$dir/err" || ! grep -qF -- "$words" "$dir/err"; then
-        echo "FAIL: xhyvectl $*: status $status, wanted '$words', got:"
-        cat "$dir/out" "$dir/err"
-        failed=$((failed + 1))
-    else
-        passed=$((passed + 1))
-    fi
+    refuses xhyvectl 1 "$words" "$ctl" "$@"
 }
 
 # status N ARGUMENT...
@@ -51,7 +39,7 @@ status() {
         cat "$dir/out" "$dir/err"
         failed=$((failed + 1))
     else
-        passed=$((passed + 1))
+        ok
     fi
 }
 
@@ -170,9 +158,7 @@ if command -v qemu-img >/dev/null; then
     qemu-img create -q -f qcow2 -o data_file=q.data q3.qcow2 10M
     bad "external data file" image info q3.qcow2
 else
-    echo "skipped: qemu-img is missing"
-    skipped=$((skipped + 1))
+    skip "qemu-img is missing"
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+counted

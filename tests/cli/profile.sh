@@ -8,31 +8,13 @@ test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: profile.sh PROGRAM MKGUEST"
     exit 1
 }
-dir=$(mktemp -d)
-passed=0
-failed=0
+. "$(dirname "$0")/checks.sh"
 pid=
 trap 'test -z "$pid" || kill -KILL $pid 2>/dev/null; rm -rf "$dir"' EXIT
 for guest in long idle spin off halt triple; do
     "$mkguest" $guest >"$dir/$guest" || exit 1
 done
 
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        echo "FAIL: $what"
-        failed=$((failed + 1))
-    fi
-}
-says() { # WORDS, an extended regular expression that a line of standard error holds
-    grep -qE -- "$1" "$dir/err" || {
-        cat "$dir/err"
-        return 1
-    }
-}
 run() { # GUEST FLAG...: sets $status
     guest=$1
     shift
@@ -97,5 +79,4 @@ if [ -c /dev/full ]; then
     check "keeps the guest's status" test $status -eq 0
 fi
 
-echo "$passed passed, $failed failed"
-test $failed -eq 0
+counted

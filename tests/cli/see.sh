@@ -8,30 +8,11 @@ test -x "$xhyve" && test -x "$mkguest" || {
     echo "usage: see.sh PROGRAM MKGUEST"
     exit 1
 }
-dir=$(mktemp -d)
-passed=0
-failed=0
-skipped=0
+. "$(dirname "$0")/checks.sh"
 maps=
 trap 'rm -rf "$dir" $maps' EXIT
 "$mkguest" long >"$dir/long" || exit 1
 
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-    else
-        echo "FAIL: $what"
-        failed=$((failed + 1))
-    fi
-}
-says() { # WORDS, an extended regular expression that a line of standard error holds
-    grep -qE -- "$1" "$dir/err" || {
-        head -n 60 "$dir/err"
-        return 1
-    }
-}
 # run GUEST FLAG...: sets $status and $pid.
 run() {
     guest=$1
@@ -122,9 +103,7 @@ if [ "$(id -u)" -eq 0 ]; then
     check "another sentence" says 'exists and belongs to another user; remove it$'
     check "is left alone" test "$(cat "$map")" = theirs
 else
-    echo "skipped: the map of another user: needs root"
-    skipped=$((skipped + 1))
+    skip "the map of another user: needs root"
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-test $failed -eq 0
+counted

@@ -4,12 +4,12 @@
 set -u
 xhyve=$(realpath "$1") ctl=$(realpath "$2") mkguest=$(realpath "$3") fake=$(realpath "$4")
 without_kvm=$(realpath "$(dirname "$0")")/../cli/without_kvm.sh
-dir=$(mktemp -d /tmp/ctl-XXXXXX)
+export TMPDIR=/tmp # a socket has a short name
+. "$(dirname "$0")/../cli/checks.sh"
 XDG_RUNTIME_DIR=$dir/run
 export XDG_RUNTIME_DIR
 mkdir -m 700 "$dir/run"
 sockets=$dir/run/xhyve
-passed=0 failed=0 skipped=0
 pids=
 trap 'for p in $pids; do kill -KILL $p 2>/dev/null; done; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
@@ -23,19 +23,6 @@ mkdir sub
 truncate -s 64K sub/disc sub/hd
 hidden= # what "$xhyve" is started by
 machine="--engine soft -m 16M -s 31,lpc -l com1,stdio"
-
-ok() {
-    passed=$((passed + 1))
-}
-not_ok() { # DESCRIPTION
-    echo "FAIL: $1"
-    failed=$((failed + 1))
-}
-check() { # DESCRIPTION COMMAND...
-    what=$1
-    shift
-    if "$@"; then ok; else not_ok "$what"; fi
-}
 
 # wait_for COMMAND...: until it works, for a minute at most.
 wait_for() {
@@ -273,8 +260,7 @@ if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
     check "with a sentence: $(cat err)" grep -q "no permission for .*: ask as the user" err
     chmod 700 "$dir" "$dir/run" "$sockets"
 else
-    echo "skipped: other users: not root, or no setpriv"
-    skipped=$((skipped + 1))
+    skip "other users: not root, or no setpriv"
 fi
 
 # ---- who does not answer ----
@@ -306,8 +292,7 @@ if [ -e /dev/kvm ]; then
     hidden=$without_kvm
 fi
 if ! $hidden true 2>/dev/null; then
-    echo "skipped: a change that fails: there is a /dev/kvm, and it cannot be hidden from a process"
-    skipped=$((skipped + 1))
+    skip "a change that fails: there is a /dev/kvm, and it cannot be hidden from a process"
 else
     start lone idle -o cpu.model=portable lone
     fails "the engine has not changed, soft goes on; the VM's log says why" vm lone engine
@@ -317,5 +302,4 @@ else
 fi
 hidden=
 
-echo "$passed passed, $failed failed, $skipped skipped"
-test $failed -eq 0
+counted

@@ -16,8 +16,8 @@
 #include "dev/lapic.h"
 #include "engine/kvm/kvm.h"
 #include "engine/soft/soft.h"
+#include "../unit/loop_fixture.h"
 #include "fake.h"
-#include "host/loop.h"
 #include "mem/gmem.h"
 
 #define CODE 0x1000u
@@ -510,12 +510,6 @@ static void by_descriptor(struct bench *b, struct lapics *apics)
     irq_fd_free(fd);
 }
 
-static void *serve(void *loop)
-{
-    (void)loop_run(loop);
-    return NULL;
-}
-
 static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
 {
     static struct bench b;
@@ -523,8 +517,7 @@ static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
     static struct dev_env dev;
     struct lapics *apics = NULL;
     struct error err = {0};
-    struct loop *loop = loop_create(&err);
-    pthread_t thread;
+    struct loop_thread server;
 
     b = *of;
     b.env.kvm = sys;
@@ -532,8 +525,7 @@ static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
     b.env.strict_io = true;
     b.env.irqs = irq_router_create(b.env.log);
     check(!irq_fds_allowed(b.env.irqs) && irq_fd_create(b.env.irqs) == NULL, "nobody has asked");
-    if (loop == NULL || pthread_create(&thread, NULL, serve, loop) != 0 ||
-        irq_fds_allow(b.env.irqs, loop, &err) != 0) {
+    if (loop_thread_start(&server) != 0 || irq_fds_allow(b.env.irqs, server.loop, &err) != 0) {
         check(false, "a loop");
         return;
     }
@@ -556,9 +548,7 @@ static void kernel_apic(const struct bench *of, const struct kvm_sys *sys)
     engine_kvm.vm_destroy(b.vm);
     lapics_destroy(apics);
     irq_router_destroy(b.env.irqs);
-    loop_stop(loop);
-    pthread_join(thread, NULL);
-    loop_destroy(loop);
+    loop_thread_stop(&server);
     timerq_destroy(dev.timers);
     dev_env_fini(&dev);
 }

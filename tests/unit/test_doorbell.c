@@ -14,7 +14,7 @@
 #include "base/bits.h"
 #include "bus/doorbell.h"
 #include "bus/internal.h"
-#include "host/loop.h"
+#include "loop_fixture.h"
 
 /* An engine's side: the bells that it was told of, at most as many as `room`. */
 struct engine {
@@ -28,8 +28,7 @@ struct engine {
 struct fixture {
     struct log *log;
     struct bus *bus;
-    struct loop *loop;
-    pthread_t thread;
+    struct loop_thread server;
     pthread_mutex_t lock; /* of the bells' owner */
     pthread_cond_t heard;
     unsigned rings, writes;
@@ -98,27 +97,21 @@ static void map(struct fixture *f, uint64_t base, void *ctx, int priority)
     assert_int_equal(bus_map(f->bus, BUS_MMIO, &r, &err), 0);
 }
 
-static void *serve(void *loop)
-{
-    (void)loop_run(loop);
-    return NULL;
-}
-
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct error err = {0};
 
     *state = f;
     f->log = log_create(2, LOG_WARN);
     f->bus = bus_create(f->log);
-    f->loop = loop_create(&err);
     f->engine.room = countof(f->engine.bell);
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->heard, NULL);
     map(f, 0x1000, f, 0);
-    f->bell = bus_doorbell_create(f->bus, f->loop, &f->lock, rung, f);
-    return f->bell != NULL && pthread_create(&f->thread, NULL, serve, f->loop) == 0 ? 0 : -1;
+    if (loop_thread_start(&f->server) != 0)
+        return -1;
+    f->bell = bus_doorbell_create(f->bus, f->server.loop, &f->lock, rung, f);
+    return f->bell != NULL ? 0 : -1;
 }
 
 static int teardown(void **state)
@@ -129,9 +122,7 @@ static int teardown(void **state)
     pthread_mutex_lock(&f->lock);
     bus_doorbell_free(f->bell);
     pthread_mutex_unlock(&f->lock);
-    loop_stop(f->loop);
-    pthread_join(f->thread, NULL);
-    loop_destroy(f->loop);
+    loop_thread_stop(&f->server);
     bus_destroy(f->bus);
     log_destroy(f->log);
     pthread_mutex_destroy(&f->lock);

@@ -12,7 +12,7 @@
 
 #include "base/bits.h"
 #include "bus/irqfd.h"
-#include "host/loop.h"
+#include "loop_fixture.h"
 
 /* An engine's side: what it has, by slot. */
 struct engine {
@@ -27,8 +27,7 @@ struct engine {
 struct fixture {
     struct log *log;
     struct irq_router *router;
-    struct loop *loop;
-    pthread_t thread;
+    struct loop_thread server;
     pthread_mutex_t lock;
     pthread_cond_t heard;
     unsigned messages; /* to the board's local APICs */
@@ -73,12 +72,6 @@ static void deliver(void *ctx, const struct irq_message *msg)
 
 static const struct lapic_ops lapics = {.deliver = deliver};
 
-static void *serve(void *loop)
-{
-    (void)loop_run(loop);
-    return NULL;
-}
-
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -87,14 +80,13 @@ static int setup(void **state)
     *state = f;
     f->log = log_create(2, LOG_WARN);
     f->router = irq_router_create(f->log);
-    f->loop = loop_create(&err);
     f->engine.refuse_from = countof(f->engine.at);
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->heard, NULL);
     irq_attach_lapics(f->router, &lapics, f);
-    if (irq_fds_allow(f->router, f->loop, &err) != 0)
+    if (loop_thread_start(&f->server) != 0)
         return -1;
-    return pthread_create(&f->thread, NULL, serve, f->loop);
+    return irq_fds_allow(f->router, f->server.loop, &err);
 }
 
 static int teardown(void **state)
@@ -103,9 +95,7 @@ static int teardown(void **state)
 
     irq_attach_fds(f->router, NULL, NULL);
     irq_router_destroy(f->router);
-    loop_stop(f->loop);
-    pthread_join(f->thread, NULL);
-    loop_destroy(f->loop);
+    loop_thread_stop(&f->server);
     log_destroy(f->log);
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->heard);
@@ -164,7 +154,7 @@ static void done(void *ctx)
 static void nothing_more(struct fixture *f, unsigned messages)
 {
     for (unsigned turn = 0; turn < 2; turn++) { /* the second comes after what polling found */
-        assert_int_equal(loop_post(f->loop, done, f), 0);
+        assert_int_equal(loop_post(f->server.loop, done, f), 0);
         pthread_mutex_lock(&f->lock);
         while (f->messages < 1000)
             pthread_cond_wait(&f->heard, &f->lock);

@@ -19,7 +19,7 @@
 #include "dev/chips.h"
 #include "dev/uart.h"
 #include "host/clock.h"
-#include "host/loop.h"
+#include "loop_fixture.h"
 
 struct fixture {
     struct dev_env env;
@@ -463,12 +463,6 @@ out:
     return NULL;
 }
 
-static void *loop_thread(void *arg)
-{
-    loop_run(arg);
-    return NULL;
-}
-
 /* The whole way, three threads: a peer on a socket, the loop, and a guest that echoes by polling.
  */
 static void test_echo(void **state)
@@ -478,9 +472,9 @@ static void test_echo(void **state)
     struct options opts = {
         .node = config, .table = ns16550_ops.options, .count = ns16550_ops.option_count};
     char spec[80], dir[] = "/tmp/uart.XXXXXX";
-    struct loop *loop = loop_create(&f->err);
+    struct loop_thread server;
     struct peer peer = {.got = 0};
-    pthread_t peer_id, loop_id;
+    pthread_t peer_id;
     uint64_t start;
     unsigned echoed = 0;
 
@@ -489,11 +483,11 @@ static void test_echo(void **state)
     snprintf(spec, sizeof(spec), "unix=%s", peer.path);
     assert_int_equal(config_set(config, "backend", spec, &f->err), 0);
     device_destroy(&f->dev);
-    f->env.loop = loop;
+    assert_int_equal(loop_thread_start(&server), 0);
+    f->env.loop = server.loop;
     assert_int_equal(device_create(&ns16550_ops, &f->env, &opts, &f->dev, &f->err), 0);
     out(f, 3, 3);
     out(f, 2, 0xC1); /* before the peer is there: turning the FIFO on drops what has come */
-    pthread_create(&loop_id, NULL, loop_thread, loop);
     pthread_create(&peer_id, NULL, peer_thread, &peer);
     start = host_clock_ns();
     while (echoed < ECHO_BYTES && host_clock_ns() - start < 60 * NSEC_PER_SEC) {
@@ -508,9 +502,7 @@ static void test_echo(void **state)
     assert_int_equal(echoed, ECHO_BYTES);
     assert_int_equal(peer.got, ECHO_BYTES);
     device_destroy(&f->dev);
-    loop_stop(loop);
-    pthread_join(loop_id, NULL);
-    loop_destroy(loop);
+    loop_thread_stop(&server);
     rmdir(dir);
     config_destroy(config);
 }
