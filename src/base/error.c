@@ -47,17 +47,16 @@ int error_set(struct error *err, int code, const char *fmt, ...)
     return code;
 }
 
-int error_prefix(struct error *err, const char *fmt, ...)
+void error_prefix(struct error *err, const char *fmt, ...)
 {
     char prefix[sizeof(err->text)], both[2 * sizeof(err->text) + 2];
     va_list ap;
 
     if (err == NULL)
-        return 0;
+        return;
     va_start(ap, fmt);
     vsnprintf(prefix, sizeof(prefix), fmt, ap);
     va_end(ap);
     snprintf(both, sizeof(both), "%s: %s", prefix, err->text);
     fit(err, both);
-    return err->code;
 }

@@ -160,8 +160,10 @@ static int open_backing(struct qcow2 *q, const struct block_open *o, struct erro
             return rc;
     }
     rc = q->backing_format->open(q->backing_file, &inner, &q->backing, err);
-    if (rc < 0)
-        return error_prefix(err, "backing file of %s", q->file->name);
+    if (rc < 0) {
+        error_prefix(err, "backing file of %s", q->file->name);
+        return rc;
+    }
     q->backing_format->info(q->backing, &info);
     q->backing_size = info.size;
     return 0;

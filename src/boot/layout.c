@@ -201,7 +201,9 @@ int layout_read_kernel(const char *path, uint8_t **data, uint64_t *size, struct 
     free(packed);
     *data = image;
     *size = len;
-    return rc != 0 ? error_prefix(err, "kernel '%s'", path) : 0;
+    if (rc != 0)
+        error_prefix(err, "kernel '%s'", path);
+    return rc;
 }
 
 /* ---- area ---- */

@@ -75,7 +75,9 @@ static int make_control(const struct config *cfg, bool named, struct vm *vm, str
     if (strcmp(path, "off") == 0)
         return 0;
     rc = ctl_create(vm, path, log, out, err);
-    return rc < 0 ? error_prefix(err, "control") : 0;
+    if (rc < 0)
+        error_prefix(err, "control");
+    return rc < 0 ? rc : 0;
 }
 
 int cli_run_vm(const struct config *cfg, bool named, struct error *err)

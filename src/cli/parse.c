@@ -81,8 +81,9 @@ int cli_config_file(struct cli *cli, const struct cli_flag *f, const char *arg, 
         p += strspn(p, " \t");
         if (*p == '\0' || *p == '#')
             continue;
-        if (cli_config_set(cli, f, p, err) < 0)
-            rc = error_prefix(err, "%s:%u", arg, number);
+        rc = cli_config_set(cli, f, p, err);
+        if (rc < 0)
+            error_prefix(err, "%s:%u", arg, number);
     }
     if (rc == 0 && ferror(file))
         rc = error_set(err, -EIO, "cannot read configuration file %s: it is no readable file", arg);
@@ -110,10 +111,12 @@ static int expand_all(struct cli *cli, const struct config *node, const char *pr
         if (config_value(child) != NULL) {
             char *value = config_expand(cli->raw, config_value(child), err);
 
-            if (value == NULL)
-                rc = error_prefix(err, "%s", key);
-            else if (strcmp(key, "config.dump") != 0 && !cli_is_variable(cli->raw, key))
+            if (value == NULL) {
+                error_prefix(err, "%s", key);
+                rc = -EINVAL;
+            } else if (strcmp(key, "config.dump") != 0 && !cli_is_variable(cli->raw, key)) {
                 rc = config_set(cli->cfg, key, value, err);
+            }
             free(value);
         }
         if (rc == 0)

@@ -277,8 +277,10 @@ static int create_over(struct arguments *a, struct image_info *base, struct erro
     if (n < 0 || (size_t)n >= sizeof(path))
         return error_set(err, -ENAMETOOLONG, "the name of the backing file is too long");
     rc = image_info(path, format, base, err);
-    if (rc < 0)
-        return error_prefix(err, "backing file");
+    if (rc < 0) {
+        error_prefix(err, "backing file");
+        return rc;
+    }
     a->create.backing_format = base->format->name;
     if (a->count == 1)
         a->create.size = base->block.size;

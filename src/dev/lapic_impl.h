@@ -106,7 +106,7 @@ struct lapics {
     const struct vcpu_signal_ops *signals;
     void *signals_ctx;
     _Atomic uint32_t arbiter;     /* where the search for a lowest priority begins */
-    _Atomic uint8_t extint_level; /* the PIC's output */
+    _Atomic uint8_t extint_level; /* the PIC's output; no state, the router knows it */
     struct lapic *cpu;            /* [cpus] */
 };
 

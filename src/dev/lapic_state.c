@@ -10,8 +10,7 @@
 
 static const struct state_field set_state[] = {
     STATE_FIELD(1, struct lapics, cpus),
-    STATE_FIELD(2, struct lapics, arbiter),
-    STATE_FIELD(3, struct lapics, extint_level),
+    STATE_FIELD(2, struct lapics, arbiter), /* 3 was the PIC's output: it is asked */
 };
 
 static const struct state_field cpu_state[] = {
@@ -82,6 +81,7 @@ int lapics_load(struct lapics *l, const uint8_t *data, size_t len, size_t *pos, 
     if (saved != cpus)
         return error_set(err, -EINVAL, "the snapshot has %u local APICs, this VM has %u", saved,
                          cpus);
+    atomic_store(&l->extint_level, irq_pic_pending(l->env->irqs));
     for (unsigned i = 0; i < cpus && rc == 0; i++) {
         struct lapic *a = &l->cpu[i];
 

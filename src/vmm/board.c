@@ -256,8 +256,10 @@ static int add_pci_device(struct vm *vm, unsigned bus, unsigned slot, unsigned f
     env_fill(vm, &vm->pci_dev_env[n], vm->pci_dev_name[n]);
     vm->pci_dev_count++;
     rc = pick_loop(vm, node, &vm->pci_dev_env[n].loop, err);
-    if (rc != 0)
-        return error_prefix(err, "pci.%u.%u.%u (%s)", bus, slot, func, name);
+    if (rc != 0) {
+        error_prefix(err, "pci.%u.%u.%u (%s)", bus, slot, func, name);
+        return rc;
+    }
     if (strcmp(name, "lpc") == 0) {
         vm->board.has_lpc = true;
         vm->board.lpc_bus = (uint8_t)bus;

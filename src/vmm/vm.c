@@ -103,7 +103,7 @@ static int pick_engine(struct vm *vm, struct error *err)
             return error_set(err, -ENOENT, "there is no engine '%s' on this host", want);
         rc = vm->engine[0].ops->probe(&vm->engine_env, false, err);
         if (rc != 0)
-            return error_prefix(err, "the engine '%s' cannot be used here", want);
+            error_prefix(err, "the engine '%s' cannot be used here", want);
     }
     if (rc == 0)
         log_info(vm->log, "engine: %s (%s)", vm->engine[0].ops->name, vm->engine[0].ops->summary);
