@@ -15,7 +15,8 @@ struct range {
     uint64_t gpa, size;
     uint8_t *hva;
     bool rom;
-    _Atomic(uint8_t) *code;           /* one byte a page: 1 = an engine caches instructions of it */
+    _Atomic(uint32_t) *code;          /* of a page: who caches instructions of it, a bit each ... */
+    _Atomic(uint32_t) *writers;       /* ... and who may write to it unnoticed */
     _Atomic(uint64_t) *_Atomic dirty; /* a bit a page; from the first log until gmem_destroy */
 };
 
@@ -26,13 +27,18 @@ struct gmem {
     unsigned count;
     struct range range[GMEM_RANGES]; /* fixed once vCPUs run */
     /* set while others write: the context first, and whose hook it is makes no difference */
-    void (*_Atomic hook)(void *ctx, uint64_t gpa_page);
+    gmem_code_hook *_Atomic hook;
     void *_Atomic hook_ctx;
     atomic_bool log; /* written pages are noted */
     int (*log_take)(void *ctx, unsigned range, uint64_t *bits, size_t words);
     void *log_ctx;
     pthread_rwlock_t keepers; /* held to read by who keeps addresses, to write by gmem_log_take */
 };
+
+static size_t marks_size(uint64_t size)
+{
+    return size / GMEM_PAGE * sizeof(uint32_t);
+}
 
 static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, bool rom,
                      struct error *err)
@@ -41,9 +47,12 @@ static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, 
 
     if (m->count == GMEM_RANGES)
         return error_set(err, -ENOSPC, "too many memory ranges");
-    r->code = host_memory_alloc(size / GMEM_PAGE, err);
-    if (r->code == NULL)
+    r->code = host_memory_alloc(marks_size(size), err);
+    r->writers = host_memory_alloc(marks_size(size), err);
+    if (r->code == NULL || r->writers == NULL) {
+        host_memory_free((void *)(uintptr_t)r->code, marks_size(size));
         return -ENOMEM;
+    }
     r->gpa = gpa;
     r->size = size;
     r->hva = hva;
@@ -144,7 +153,8 @@ void gmem_destroy(struct gmem *m)
     for (unsigned i = 0; i < m->count; i++) {
         struct range *r = &m->range[i];
 
-        host_memory_free((void *)(uintptr_t)r->code, r->size / GMEM_PAGE);
+        host_memory_free((void *)(uintptr_t)r->code, marks_size(r->size));
+        host_memory_free((void *)(uintptr_t)r->writers, marks_size(r->size));
         host_memory_free((void *)(uintptr_t)atomic_load(&r->dirty), 8 * log_words(r));
         if (r->rom)
             host_memory_free(r->hva, r->size);
@@ -288,20 +298,20 @@ uint64_t gmem_read64(struct gmem *m, uint64_t gpa)
     return p == NULL ? UINT64_MAX : le64_load(p);
 }
 
-static _Atomic(uint8_t) *code_mark(const struct gmem *m, uint64_t gpa)
+static _Atomic(uint32_t) *mark_of(const struct gmem *m, uint64_t gpa, bool writers)
 {
     const struct range *r = find(m, gpa, 1);
 
-    return r != NULL ? &r->code[(gpa - r->gpa) / GMEM_PAGE] : NULL;
+    return r != NULL ? &(writers ? r->writers : r->code)[(gpa - r->gpa) / GMEM_PAGE] : NULL;
 }
 
-static void call_hook(const struct gmem *m, uint64_t page)
+static void call_hook(const struct gmem *m, uint64_t page, uint32_t who)
 {
-    void (*hook)(void *ctx, uint64_t gpa_page) = atomic_load(&m->hook);
+    gmem_code_hook *hook = atomic_load(&m->hook);
     void *ctx = atomic_load(&m->hook_ctx);
 
     if (hook != NULL && ctx != NULL)
-        hook(ctx, page);
+        hook(ctx, page, who);
 }
 
 void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
@@ -314,40 +324,68 @@ void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
     if (len == 0 || atomic_load(&m->hook) == NULL)
         return;
     for (uint64_t page = align_down(gpa, GMEM_PAGE); page < end; page += GMEM_PAGE) {
-        _Atomic(uint8_t) *mark = code_mark(m, page);
+        _Atomic(uint32_t) *mark = mark_of(m, page, false);
+        uint32_t who = mark != NULL && atomic_load(mark) != 0 ? atomic_exchange(mark, 0) : 0;
 
-        if (mark != NULL && atomic_load(mark) != 0 && atomic_exchange(mark, 0) != 0)
-            call_hook(m, page);
+        if (who != 0)
+            call_hook(m, page, who);
     }
 }
 
-void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx)
+void gmem_set_code_hook(struct gmem *m, gmem_code_hook *hook, void *ctx)
 {
     atomic_store(&m->hook_ctx, ctx);
     atomic_store(&m->hook, hook);
 }
 
-void gmem_mark_code(struct gmem *m, uint64_t gpa_page)
+uint32_t gmem_mark_code(struct gmem *m, uint64_t gpa_page, uint32_t who)
 {
-    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+    _Atomic(uint32_t) *mark = mark_of(m, gpa_page, false);
 
-    if (mark != NULL)
-        atomic_store(mark, 1);
+    return mark != NULL ? atomic_fetch_or(mark, who) : who;
 }
 
-void gmem_unmark_code(struct gmem *m, uint64_t gpa_page)
+uint32_t gmem_take_code(struct gmem *m, uint64_t gpa_page, uint32_t keep)
 {
-    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+    _Atomic(uint32_t) *mark = mark_of(m, gpa_page, false);
 
-    if (mark != NULL)
-        atomic_store(mark, 0);
+    return mark != NULL ? atomic_fetch_and(mark, keep) : 0;
 }
 
-bool gmem_is_code(const struct gmem *m, uint64_t gpa_page)
+uint32_t gmem_is_code(const struct gmem *m, uint64_t gpa_page)
 {
-    _Atomic(uint8_t) *mark = code_mark(m, gpa_page);
+    _Atomic(uint32_t) *mark = mark_of(m, gpa_page, false);
 
-    return mark != NULL && atomic_load(mark) != 0;
+    return mark != NULL ? atomic_load(mark) : 0;
+}
+
+uint32_t gmem_set_writer(struct gmem *m, uint64_t gpa_page, uint32_t who)
+{
+    _Atomic(uint32_t) *mark = mark_of(m, gpa_page, true);
+
+    if (mark == NULL)
+        return 0;
+    return who != 0 ? atomic_fetch_or(mark, who) : atomic_load(mark);
+}
+
+void gmem_clear_writer(struct gmem *m, uint64_t gpa_page, uint32_t who)
+{
+    _Atomic(uint32_t) *mark = mark_of(m, gpa_page, true);
+
+    if (mark != NULL)
+        atomic_fetch_and(mark, ~who);
+}
+
+void gmem_clear_writer_all(struct gmem *m, uint32_t who)
+{
+    for (unsigned i = 0; i < m->count; i++) {
+        const struct range *r = &m->range[i];
+
+        for (uint64_t page = 0; page < r->size / GMEM_PAGE; page++) {
+            if (atomic_load_explicit(&r->writers[page], memory_order_relaxed) & who)
+                atomic_fetch_and(&r->writers[page], ~who);
+        }
+    }
 }
 
 /* ---- the log of written pages ---- */

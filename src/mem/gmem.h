@@ -73,16 +73,29 @@ void *gmem_ptr(struct gmem *m, uint64_t gpa, size_t len);
 const void *gmem_ptr_ro(struct gmem *m, uint64_t gpa, size_t len); /* RAM or ROM */
 
 /*
- * Code marks, for engines that cache decoded instructions. A marked page's next write by anyone but
- * a vCPU calls the engine's hook (once for each page written; on the writer's thread, which may
- * hold a device lock; the hook takes no lock but its own). Another hook may be set at any time by
- * who caches nothing any more.
+ * Code marks, for engines that cache decoded instructions: a bit for each vCPU that does so with
+ * this page. The next write to a marked page by anyone but a vCPU takes the marks and calls the
+ * engine's hook with them (once for each page written; on the writer's thread, which may hold a
+ * device lock; the hook takes no lock but its own). Another hook may be set at any time by who
+ * caches nothing any more.
  */
+#define GMEM_MARKS 32u /* vCPUs that an engine with marks can have */
+typedef void gmem_code_hook(void *ctx, uint64_t gpa_page, uint32_t who);
 void gmem_written(struct gmem *m, uint64_t gpa, size_t len);
-void gmem_set_code_hook(struct gmem *m, void (*hook)(void *ctx, uint64_t gpa_page), void *ctx);
-void gmem_mark_code(struct gmem *m, uint64_t gpa_page);
-void gmem_unmark_code(struct gmem *m, uint64_t gpa_page);
-bool gmem_is_code(const struct gmem *m, uint64_t gpa_page);
+void gmem_set_code_hook(struct gmem *m, gmem_code_hook *hook, void *ctx);
+/* Adds bits, and gives those that were there before. A full fence. */
+uint32_t gmem_mark_code(struct gmem *m, uint64_t gpa_page, uint32_t who);
+/* Leaves of the bits only `keep`, and gives those that were there before. A full fence. */
+uint32_t gmem_take_code(struct gmem *m, uint64_t gpa_page, uint32_t keep);
+uint32_t gmem_is_code(const struct gmem *m, uint64_t gpa_page); /* the bits */
+
+/*
+ * Writers, a bit for each vCPU that may write to this page unnoticed. set gives the bits from
+ * before and is a full fence; 0 bits: only looks.
+ */
+uint32_t gmem_set_writer(struct gmem *m, uint64_t gpa_page, uint32_t who);
+void gmem_clear_writer(struct gmem *m, uint64_t gpa_page, uint32_t who);
+void gmem_clear_writer_all(struct gmem *m, uint32_t who); /* of all pages: slow */
 
 /*
  * The log of written pages, for who copies memory while the guest runs. Here the two halves become

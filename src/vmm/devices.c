@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "mem/gmem.h"
 #include "pci/table.h"
 #include "storage/storage.h"
 #include "virtio/virtio.h"
@@ -42,19 +43,42 @@ static const struct gap {
     {"memory.guest_in_core", true, "keeping guest memory in core files"},
 };
 
+static int check_smp(const struct config *cfg, struct error *err)
+{
+    const char *engine = config_get(cfg, "engine");
+    uint64_t cpus = 1, sockets = 1, threads = 1;
+    int rc = config_u64(cfg, "cpus", 1, &cpus, err);
+
+    if (rc == 0)
+        rc = config_u64(cfg, "sockets", 1, &sockets, err);
+    if (rc == 0)
+        rc = config_u64(cfg, "threads", 1, &threads, err);
+    if (rc < 0 || cpus <= 1)
+        return rc;
+    if (cpus > GMEM_MARKS)
+        return error_set(err, -E2BIG, "a VM has at most %u vCPUs, not %llu; give a smaller -c",
+                         GMEM_MARKS, (unsigned long long)cpus);
+    if (sockets > 1 || threads > 1)
+        return error_set(err, -ENOSYS,
+                         "more than one socket, or threads of a core, are not built yet: %llu "
+                         "vCPUs are cores of one socket; give -c %llu",
+                         (unsigned long long)cpus, (unsigned long long)cpus);
+    if (engine != NULL && (strcmp(engine, "kvm") == 0 || strcmp(engine, "soft,check") == 0))
+        return error_set(err, -ENOSYS,
+                         "the engine '%s' with %llu vCPUs is not built yet; --engine soft has them",
+                         engine, (unsigned long long)cpus);
+    return 0;
+}
+
 int vm_check_built(const struct config *cfg, struct error *err)
 {
     const char *method = config_get(cfg, "boot.method");
     const char *engine = config_get(cfg, "engine");
     const char *fwcfg = config_get(cfg, "lpc.fwcfg");
-    uint64_t cpus = 1;
-    int rc = config_u64(cfg, "cpus", 1, &cpus, err);
+    int rc = check_smp(cfg, err);
 
     if (rc < 0)
         return rc;
-    if (cpus > 1)
-        return error_set(err, -ENOSYS, "SMP is not built yet: a VM has one vCPU, not %llu",
-                         (unsigned long long)cpus);
     if (method != NULL && strcmp(method, "kexec") != 0 && strcmp(method, "multiboot") != 0 &&
         strcmp(method, "pvh") != 0)
         return error_set(err, -ENOSYS,

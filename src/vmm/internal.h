@@ -32,6 +32,11 @@ struct vcpu {
     pthread_cond_t wake_up;
     atomic_bool wake;     /* something may have become runnable; set before sleeping is read */
     atomic_bool sleeping; /* set before wake is read */
+    atomic_bool still;    /* sleeps, and no interrupt would end that */
+    /* INIT and STARTUP, for its thread to carry out; see startup.c */
+    atomic_bool init_wanted;
+    atomic_uint sipi; /* STARTED and the vector of the last one */
+    bool waits;       /* its thread's: for a STARTUP */
 };
 
 struct profiler;
@@ -133,7 +138,20 @@ static inline const char *vm_engine_name(const struct vm *vm)
 int board_create(struct vm *vm, struct error *err);
 void board_destroy(struct vm *vm);
 
+/*
+ * startup.c: processors beside the first. prepare: before they run, with the first one's TSC
+ * offset. signals: any thread. startup_take: on the vCPU's thread,
+ * between two runs; false: it waits for a STARTUP, and runs nothing.
+ */
+int startup_prepare(struct vm *vm, uint64_t tsc_offset, struct error *err);
+void startup_init(struct vcpu *v);
+void startup_sipi(struct vcpu *v, uint8_t vector);
+bool startup_take(struct vcpu *v);
+/* On v's thread, when it halts for good or waits: true if no processor can go on by itself. */
+bool startup_all_still(struct vcpu *v);
+
 /* vcpu.c */
+void vcpu_wake(struct vcpu *v);
 int vcpus_create(struct vm *vm, struct error *err);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm, struct error *err);

@@ -13,7 +13,7 @@
 
 /* ---- signals from local APICs; any thread ---- */
 
-static void vcpu_wake(struct vcpu *v)
+void vcpu_wake(struct vcpu *v)
 {
     atomic_store(&v->wake, true); /* pairs with vcpu_sleep: wake before sleeping, there reversed */
     if (atomic_load(&v->sleeping)) {
@@ -81,11 +81,16 @@ static void signal_smi(void *ctx, unsigned cpu)
     vm_stop(vm, VM_ERROR);
 }
 
-/* One vCPU that gets an INIT is a reset of the machine, as chipsets make of it. */
+/* The first one would begin in firmware: a reset of the machine, as chipsets make of it. */
 static void signal_init(void *ctx, unsigned cpu)
 {
     struct vm *vm = ctx;
+    struct vcpu *v = vcpu_of(vm, cpu);
 
+    if (cpu != 0 && v != NULL) {
+        startup_init(v);
+        return;
+    }
     log_info(vm->log, "INIT to vCPU %u: reset", cpu);
     vm_stop(vm, VM_REBOOT);
 }
@@ -93,9 +98,10 @@ static void signal_init(void *ctx, unsigned cpu)
 /* A processor that does not wait for it ignores a STARTUP message. */
 static void signal_sipi(void *ctx, unsigned cpu, uint8_t vector)
 {
-    struct vm *vm = ctx;
+    struct vcpu *v = vcpu_of(ctx, cpu);
 
-    log_debug(vm->log, "STARTUP to running vCPU %u (vector %#x) ignored", cpu, vector);
+    if (cpu != 0 && v != NULL)
+        startup_sipi(v, vector);
 }
 
 static uint64_t signal_tsc_now(void *ctx, unsigned cpu)
@@ -149,12 +155,13 @@ static bool vcpu_exit(struct vcpu *v, const struct vcpu_exit *x)
     case VCPU_EXIT_BUDGET:
         return true;
     case VCPU_EXIT_HLT:
-        if (x->interrupts_off) { /* one vCPU: nothing can wake it any more */
+        if (x->interrupts_off && startup_all_still(v)) { /* nothing can wake one any more */
             log_info(vm->log, "the guest has halted with interrupts off");
             vm_stop(vm, VM_HALT);
             return false;
         }
         vcpu_sleep(v);
+        atomic_store(&v->still, false);
         return true;
     case VCPU_EXIT_PAUSE: /* the guest spins: whoever it waits for may need this core */
         sched_yield();
@@ -199,6 +206,15 @@ static void *vcpu_main(void *arg)
         struct vcpu_on on;
         int rc;
 
+        if (!startup_take(v)) {
+            if (startup_all_still(v)) {
+                log_info(vm->log, "all processors have halted with interrupts off");
+                vm_stop(vm, VM_HALT);
+            }
+            vcpu_sleep(v);
+            atomic_store(&v->still, false);
+            continue;
+        }
         if (vm->kvm_emulates)
             change_leave_kvm(v);
         on = vcpu_on(v);
@@ -234,6 +250,7 @@ int vcpus_create(struct vm *vm, struct error *err)
 
         v->vm = vm;
         v->id = i;
+        v->waits = i != 0;
         pthread_mutex_init(&v->lock, NULL);
         pthread_cond_init(&v->wake_up, NULL);
         rc = vm->engine[0].ops->vcpu_create(vm->engine[0].vm, i, &v->impl[0], err);

@@ -76,8 +76,13 @@ static int choose_engine(struct vm *vm, struct error *err)
     for (unsigned i = 0; engine_table[i] != NULL; i++) {
         const struct engine_ops *e = engine_table[i];
         struct error why = {0};
-        int rc = e->probe(&vm->engine_env, true, &why);
+        int rc;
 
+        if (vm->cpus > 1 && strcmp(e->name, "kvm") == 0) {
+            log_info(vm->log, "engine: not kvm: it runs one vCPU");
+            continue;
+        }
+        rc = e->probe(&vm->engine_env, true, &why);
         if (rc == 0) {
             vm->engine[0].ops = e;
             return 0;
@@ -416,7 +421,8 @@ static int load_guest(struct vm *vm, struct error *err)
     if (rc != 0)
         return rc;
     state.tsc_offset = 0 - host_tsc();
-    return vm->engine[0].ops->set(vm->vcpu[0].impl[0], &state, err);
+    rc = vm->engine[0].ops->set(vm->vcpu[0].impl[0], &state, err);
+    return rc == 0 ? startup_prepare(vm, state.tsc_offset, err) : rc;
 }
 
 int vm_create_from_config(const struct config *cfg, struct log *log, struct vm **out,

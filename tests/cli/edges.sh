@@ -161,7 +161,7 @@ bad "did you mean 'backend'?" $boots -s 3,uart,stdio,backed=x
 bad "is not a slot" $boots -s 3a,virtio-rnd
 bad "is not a number" $boots -c 2x
 bad "is not a number" $boots -c 0x
-bad "SMP is not built yet" $boots -c 2
+bad "at most 32 vCPUs, not 33" $boots -c 33
 bad "wanted 1 to 255" $boots -c 256
 bad "both want stdio" $boots -s 31,lpc -l com1,stdio -l com2,stdio
 bad "both want stdio" $boots -s 3,uart,stdio -s 4,uart,stdio

@@ -53,6 +53,8 @@ ends 2 halt "halt " ""
 ends 2 halt "halt " "" -A
 ends 2 halt "halt " "" -H
 ends 2 halt "halt " "halted with interrupts off" --log info
+ends 2 halt "halt " "" -c 3
+ends 3 triple "triple " "triple fault at RIP 0x1000" -c 2
 ends 3 triple "triple " "triple fault at RIP 0x1000"
 ends 4 panic "panic " "the guest kernel has panicked"
 ends 4 smi "smi " "system management interrupt to vCPU 0"

@@ -27,7 +27,11 @@ bad "more than 2^64" -m 99999999999999t
 bad "not a number" -m -1
 bad "not a number" -c 1x
 bad "wanted 1 to 255" -c 0
-bad "SMP is not built yet" -c 2
+bad "at most 32 vCPUs, not 40" -c 40
+bad "more than one socket" -c 2,sockets=2,cores=1
+bad "threads of a core" -c 2,sockets=1,cores=1,threads=2
+bad "the engine 'kvm' with 2 vCPUs is not built yet" --engine kvm -c 2
+bad "--engine soft has them" --engine soft,check -c 4
 bad "do not fit the topology" -c cpus=3,sockets=2
 bad "unknown option 'tread'; did you mean 'threads'?" -c 2,tread=2
 bad "PCI slots go from 0 to 31" -s 32,hostbridge

@@ -14,10 +14,11 @@ struct seen {
     uint64_t page;
 };
 
-static void on_written(void *ctx, uint64_t page)
+static void on_written(void *ctx, uint64_t page, uint32_t who)
 {
     struct seen *s = ctx;
 
+    assert_int_equal(who, 1);
     s->count++;
     s->page = page;
 }
@@ -38,9 +39,9 @@ static void test_flush(void **state)
     assert_int_equal(device_create(&testdev_ops, &env, NULL, &dev, &err), 0);
     assert_int_equal(gmem_fill(env.mem, 0x5000, 0x5A, GMEM_PAGE), 0);
     gmem_set_code_hook(env.mem, on_written, &seen);
-    gmem_mark_code(env.mem, 0x4000);
-    gmem_mark_code(env.mem, 0x5000);
-    gmem_mark_code(env.mem, 0x6000);
+    gmem_mark_code(env.mem, 0x4000, 1);
+    gmem_mark_code(env.mem, 0x5000, 1);
+    gmem_mark_code(env.mem, 0x6000, 1);
 
     bus_write(env.bus, 0, BUS_PIO, 0xE4, 4, 0x5ABC);
     assert_int_equal(seen.count, 1);

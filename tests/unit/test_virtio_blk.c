@@ -536,10 +536,11 @@ static void test_frozen(void **state)
     close_world(w);
 }
 
-static void code_written(void *ctx, uint64_t gpa_page)
+static void code_written(void *ctx, uint64_t gpa_page, uint32_t who)
 {
     uint64_t *pages = ctx;
 
+    assert_int_equal(who, 1);
     *pages |= 1ull << (gpa_page / GMEM_PAGE - DATA / GMEM_PAGE);
 }
 
@@ -565,7 +566,7 @@ static void test_code(void **state)
     }
     gmem_set_code_hook(w->d.m.mem, code_written, &pages);
     for (unsigned i = 1; i < 9; i++)
-        gmem_mark_code(w->d.m.mem, DATA + GMEM_PAGE * i);
+        gmem_mark_code(w->d.m.mem, DATA + GMEM_PAGE * i, 1);
     put(&w->d, DATA, T_IN, 8);
     put(&w->d, DATA + 8, 0, 8);
     assert_true(queue_add(&w->d, 0, in, 4, 0));

@@ -128,10 +128,11 @@ static unsigned kill_range(struct soft_cpu *cpu, uint64_t from, uint64_t to)
 
 void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len)
 {
-    if (kill_range(cpu, gpa, gpa + len) + jit_kill_range(cpu, gpa, gpa + len) == 0)
-        gmem_unmark_code(cpu->vm->env.mem, gpa & PAGE_MASK);
-    /* after the mark: who decodes in between sees the new bytes or is told */
-    soft_tell_others(cpu, gpa & PAGE_MASK, false);
+    unsigned stay = kill_range(cpu, gpa, gpa + len) + jit_kill_range(cpu, gpa, gpa + len);
+    uint32_t who = gmem_take_code(cpu->vm->env.mem, gpa & PAGE_MASK, stay != 0 ? soft_bit(cpu) : 0);
+
+    /* who decodes in between has a mark of its own again, and sees the new bytes */
+    soft_tell_written(cpu, gpa & PAGE_MASK, who);
 }
 
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page)
@@ -212,16 +213,42 @@ static struct soft_block *make_single(struct soft_cpu *cpu, uint64_t lin, const 
     return &c->block;
 }
 
-void block_protect(struct soft_cpu *cpu, uint64_t gpa_page)
+const uint8_t *soft_code_copy(struct soft_cpu *cpu, const uint8_t *at, unsigned from, unsigned to)
 {
-    if (gmem_is_code(cpu->vm->env.mem, gpa_page))
-        return;
-    gmem_mark_code(cpu->vm->env.mem, gpa_page);
-    mmu_protect_code(cpu, gpa_page);
-    soft_tell_others(cpu, gpa_page, true);
+    const uint8_t *page = at - from;
+
+    if (!cpu->vm->smp)
+        return at;
+    for (unsigned i = from & ~7u; i < to; i += 8) {
+        uint64_t word =
+            __atomic_load_n((const uint64_t *)(const void *)(page + i), __ATOMIC_RELAXED);
+
+        memcpy(cpu->code_copy + i, &word, sizeof(word));
+    }
+    return cpu->code_copy + from;
 }
 
-/* Decodes from `code` (have bytes to the page's end) into the arena; NULL if the first crosses. */
+/* The mark first, then a look at who may write: such a one looks at the mark after it says so. */
+bool block_protect(struct soft_cpu *cpu, uint64_t gpa_page)
+{
+    struct gmem *mem = cpu->vm->env.mem;
+    bool fresh = !(gmem_is_code(mem, gpa_page) & soft_bit(cpu));
+    uint32_t who;
+
+    if (fresh) {
+        gmem_mark_code(mem, gpa_page, soft_bit(cpu));
+        mmu_protect_code(cpu, gpa_page);
+    }
+    if (!cpu->vm->smp)
+        return true;
+    who = gmem_set_writer(mem, gpa_page, 0) & ~soft_bit(cpu);
+    return who == 0 || soft_settle(cpu, gpa_page, who, fresh);
+}
+
+/*
+ * Decodes from `code` (have bytes to the page's end) into the arena; NULL if the first crosses, or
+ * the bytes are not ours to keep yet.
+ */
 static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const uint8_t *code,
                                      unsigned have)
 {
@@ -232,7 +259,9 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
 
     if (ARENA_SIZE - b->used < most)
         block_flush_all(cpu);
-    block_protect(cpu, pa & PAGE_MASK);
+    if (!block_protect(cpu, pa & PAGE_MASK))
+        return NULL;
+    code = soft_code_copy(cpu, code, PAGE_SIZE - have, PAGE_SIZE);
     k = (void *)(b->arena + b->used);
     memset(k, 0, sizeof(*k));
     k->pa = pa;
@@ -261,6 +290,14 @@ static struct soft_block *make_block(struct soft_cpu *cpu, uint64_t pa, const ui
     return k;
 }
 
+/* One instruction's bytes, `have` before the page's end. */
+static const uint8_t *insn_copy(struct soft_cpu *cpu, const uint8_t *code, unsigned have)
+{
+    unsigned from = PAGE_SIZE - have;
+
+    return soft_code_copy(cpu, code, from, from + (have < INSN_MAX ? have : INSN_MAX));
+}
+
 struct soft_block *block_get(struct soft_cpu *cpu, bool single)
 {
     struct blocks *b = cpu->blocks;
@@ -287,13 +324,13 @@ struct soft_block *block_get(struct soft_cpu *cpu, bool single)
     }
     cold = &b->cold[lin & ((1u << COLD_BITS) - 1)];
     if (single)
-        return make_single(cpu, lin, code, have, cold);
+        return make_single(cpu, lin, insn_copy(cpu, code, have), have, cold);
     for (k = b->hash[hash_pa(gpa)]; k != NULL; k = k->hash_next) {
         if (k->pa == gpa && k->mode == cpu->block_mode)
             return k;
     }
     k = make_block(cpu, gpa, code, have);
     if (k == NULL)
-        k = make_single(cpu, lin, code, have, cold);
+        k = make_single(cpu, lin, insn_copy(cpu, code, have), have, cold);
     return k;
 }

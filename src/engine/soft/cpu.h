@@ -11,6 +11,7 @@
 #ifndef ENGINE_SOFT_CPU_H
 #define ENGINE_SOFT_CPU_H
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -222,8 +223,18 @@ struct soft_cpu {
     atomic_bool irq_waits;
     _Atomic(uint32_t) inval_lock; /* spin lock of inval[] */
     unsigned inval_count;         /* above SOFT_INVALS: everything */
-    uint64_t inval[16];           /* physical pages that others have written */
-    jmp_buf *env;                 /* where soft_raise goes */
+    /*
+     * Several vCPUs: it runs nothing, and looks at inval[] before it does again. And what its last
+     * instruction did to memory by a host address that it was given for a read-modify-write: to a
+     * page with code, ~0: none; under vm->split.
+     */
+    atomic_bool parked;
+    bool split_held;
+    uint8_t rmw_len;
+    _Alignas(64) uint8_t code_copy[4096]; /* soft_code_copy */
+    uint64_t rmw_code;
+    uint64_t inval[16]; /* physical pages that others have written */
+    jmp_buf *env;       /* where soft_raise goes */
     struct {
         uint8_t vector, type;
         bool has_error;
@@ -271,8 +282,16 @@ struct soft_vm {
     struct soft_cpu *cpu[256];
     uint64_t phys_mask; /* valid physical address bits */
     atomic_bool a20_masked;
-    bool count; /* instructions are counted in translated code too */
+    bool count;            /* instructions are counted in translated code too */
+    bool smp;              /* more than one vCPU */
+    pthread_mutex_t split; /* held over a read-modify-write of two pages */
 };
+
+/* Its bit in gmem's marks. */
+static inline uint32_t soft_bit(const struct soft_cpu *cpu)
+{
+    return 1u << (cpu->id % GMEM_MARKS);
+}
 
 /* ---- faults ---- */
 

@@ -59,8 +59,10 @@ void mmu_flush_all(struct soft_cpu *cpu);
 /* All but global pages. */
 void mmu_flush_context(struct soft_cpu *cpu);
 void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin);
-/* Drops the write tags of one page: it holds decoded instructions now. false: there were none. */
-bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);
+/* Drops the write tags of one page: it holds decoded instructions now. */
+void mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page);
+/* After an instruction for which mmu_rmw_slow has given the address of code, or taken vm->split. */
+void mmu_rmw_end(struct soft_cpu *cpu);
 /* After changes of CPL, CR0, CR4, EFER, AC: which table data accesses use. */
 void mmu_update_mode(struct soft_cpu *cpu);
 
@@ -68,32 +70,61 @@ void mmu_update_mode(struct soft_cpu *cpu);
 uint64_t sys_load(struct soft_cpu *cpu, uint64_t lin, unsigned size);
 void sys_store(struct soft_cpu *cpu, uint64_t lin, unsigned size, uint64_t v);
 
-soft_inline uint64_t host_load(const uint8_t *p, unsigned size)
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#define GUEST_RACES 1
+#endif
+#endif
+
+/* Races on guest memory are the guest's own: the thread sanitizer does not look. */
+#ifdef GUEST_RACES
+#define guest_access static __attribute__((noinline, unused, no_sanitize("thread")))
+#else
+#define guest_access soft_inline
+#endif
+
+guest_access uint64_t host_load(const uint8_t *p, unsigned size)
 {
     switch (size) {
     case 1:
         return __atomic_load_n(p, __ATOMIC_ACQUIRE);
     case 2: {
         uint16_t v;
-        memcpy(&v, p, 2);
+        __builtin_memcpy(&v, p, 2);
         return v;
     }
     case 4: {
         uint32_t v;
-        memcpy(&v, p, 4);
+        __builtin_memcpy(&v, p, 4);
         return v;
     }
     default: {
         uint64_t v;
-        memcpy(&v, p, 8);
+        __builtin_memcpy(&v, p, 8);
         return v;
     }
     }
 }
 
-soft_inline void host_store(uint8_t *p, unsigned size, uint64_t v)
+guest_access void host_store(uint8_t *p, unsigned size, uint64_t v)
 {
-    memcpy(p, &v, size);
+    switch (size) {
+    case 1:
+        *p = (uint8_t)v;
+        break;
+    case 2:
+        __builtin_memcpy(p, &v, 2);
+        break;
+    case 4:
+        __builtin_memcpy(p, &v, 4);
+        break;
+    case 8:
+        __builtin_memcpy(p, &v, 8);
+        break;
+    default:
+        memcpy(p, &v, size);
+        break;
+    }
 }
 
 soft_inline uint64_t lin_addr(struct soft_cpu *cpu, unsigned seg, uint64_t ea, unsigned size,
@@ -424,8 +455,17 @@ void block_written(struct soft_cpu *cpu, uint64_t gpa, unsigned len);
 /* Forgets a page that another has written; its mark is not ours to take. */
 void block_flush_page(struct soft_cpu *cpu, uint64_t gpa_page);
 void block_flush_all(struct soft_cpu *cpu);
-/* Marks a page before its bytes are decoded: every write after this is noticed. */
-void block_protect(struct soft_cpu *cpu, uint64_t gpa_page);
+/*
+ * Marks a page before its bytes are decoded: every write after this is noticed. false: not yet,
+ * since another vCPU may write there still; what is decoded now is good for one use.
+ */
+bool block_protect(struct soft_cpu *cpu, uint64_t gpa_page);
+/*
+ * Another vCPU may write the bytes while they are decoded: those of a page from `from` to `to`,
+ * each aligned word read once, so that none is half of one instruction and half of another. The
+ * address of such a copy's byte `from`, good until the next; with one vCPU that in the page itself.
+ */
+const uint8_t *soft_code_copy(struct soft_cpu *cpu, const uint8_t *at, unsigned from, unsigned to);
 /*
  * The instruction at code[0..avail), `off` bytes from what block_rip will be; what cannot be
  * decoded becomes one that faults.
@@ -434,10 +474,15 @@ void block_make_uop(struct soft_cpu *cpu, const uint8_t *code, unsigned avail, u
                     struct uop *u);
 
 /*
- * To all other vCPUs: forget what they decoded from this page, or (protect) write to it no more
- * without telling, for it holds decoded instructions. They act on it at their next look around.
+ * To the vCPUs of these bits, but oneself: forget what they decoded from this page. They act on it
+ * at their next look around.
  */
-void soft_tell_others(struct soft_cpu *cpu, uint64_t gpa_page, bool protect);
+void soft_tell_written(struct soft_cpu *cpu, uint64_t gpa_page, uint32_t who);
+/*
+ * To those: write to it no more without telling, for it holds decoded instructions (tell: they have
+ * not been asked yet). true: none of them can write unnoticed any more.
+ */
+bool soft_settle(struct soft_cpu *cpu, uint64_t gpa_page, uint32_t who, bool tell);
 
 /* ---- build.c: decoded record → uop ---- */
 void uop_build(struct soft_cpu *cpu, const struct x86_insn *insn, const uint8_t *bytes,

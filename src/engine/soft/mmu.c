@@ -306,6 +306,25 @@ static void keep_device(struct soft_cpu *cpu, uint64_t lin, enum soft_access acc
         (struct device_entry){(lin & PAGE_MASK) | cpu->gen, w->gpa & PAGE_MASK};
 }
 
+/*
+ * Before one of several vCPUs writes to a page unnoticed: its bit first, then a look whether the
+ * page has become code; block_protect has it the other way round. false: it has.
+ */
+static bool claim(struct soft_cpu *cpu, uint64_t gpa_page)
+{
+    struct gmem *mem = cpu->vm->env.mem;
+    uint32_t me = soft_bit(cpu);
+    bool fresh = !(gmem_set_writer(mem, gpa_page, 0) & me);
+
+    if (fresh)
+        gmem_set_writer(mem, gpa_page, me);
+    if (gmem_is_code(mem, gpa_page) == 0)
+        return true;
+    if (fresh)
+        gmem_clear_writer(mem, gpa_page, me);
+    return false;
+}
+
 uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum soft_access acc,
                        enum tlb_mode mode, uint64_t *gpa)
 {
@@ -334,7 +353,9 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
         return NULL;
     }
     ram = gmem_ptr(mem, w.gpa & PAGE_MASK, PAGE_SIZE) != NULL;
-    code = gmem_is_code(mem, w.gpa & PAGE_MASK);
+    code = gmem_is_code(mem, w.gpa & PAGE_MASK) != 0;
+    if (cpu->vm->smp && ram && !code && (acc == ACC_WRITE || w.dirty) && acc != ACC_EXEC)
+        code = !claim(cpu, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)
         note_large(cpu, lin, w.size);
     if (acc == ACC_EXEC) {
@@ -474,10 +495,10 @@ void mmu_flush_page(struct soft_cpu *cpu, uint64_t lin)
     }
 }
 
-bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
+void mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
 {
-    uintptr_t hva = (uintptr_t)gmem_ptr_ro(cpu->vm->env.mem, gpa_page, PAGE_SIZE);
-    bool found = false;
+    struct gmem *mem = cpu->vm->env.mem;
+    uintptr_t hva = (uintptr_t)gmem_ptr_ro(mem, gpa_page, PAGE_SIZE);
 
     for (unsigned m = 0; m < TLB_MODES; m++) {
         for (unsigned w = 0; w < countof(cpu->tlb_used[m]); w++) {
@@ -485,14 +506,13 @@ bool mmu_protect_code(struct soft_cpu *cpu, uint64_t gpa_page)
                 unsigned slot = 64 * w + (unsigned)__builtin_ctzll(used);
                 struct tlb_entry *e = &cpu->tables[m][slot];
 
-                if (e->wtag != tlb_empty(slot) && e->page == hva) {
+                if (e->wtag != tlb_empty(slot) && e->page == hva)
                     e->wtag = tlb_empty(slot);
-                    found = true;
-                }
             }
         }
     }
-    return found;
+    if (cpu->vm->smp)
+        gmem_clear_writer(mem, gpa_page, soft_bit(cpu));
 }
 
 void mmu_update_mode(struct soft_cpu *cpu)
@@ -566,7 +586,9 @@ static void phys_store(struct soft_cpu *cpu, uint64_t gpa, unsigned size, uint64
         if (unlikely(cpu->check != NULL))
             check_write(cpu, gpa);
         host_store(p, size, v);
-        if (gmem_is_code(mem, gpa & PAGE_MASK))
+        if (cpu->vm->smp)
+            atomic_thread_fence(memory_order_seq_cst); /* the bytes, then a look at the mark */
+        if (gmem_is_code(mem, gpa & PAGE_MASK) != 0)
             block_written(cpu, gpa, size);
     } else if (gpa >> 12 == cpu->apic_page >> 12 || gmem_ptr_ro(mem, gpa, size) == NULL) {
         mmio_store(cpu, gpa, size, v);
@@ -658,10 +680,55 @@ void mmu_store_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned s
         phys_store(cpu, i < first ? gpa + i : gpa2 + (i - first), 1, (v >> (8 * i)) & 0xff);
 }
 
+/*
+ * With several vCPUs nothing may come between the load and the store. Code is changed in place, and
+ * those that have decoded it are told after the instruction (mmu_rmw_end); two pages that follow
+ * each other in the host are one place; over others all such instructions exclude each other.
+ */
+static uint8_t *rmw_shared(struct soft_cpu *cpu, uint64_t gpa, uint64_t gpa2, unsigned size)
+{
+    struct gmem *mem = cpu->vm->env.mem;
+    bool two = gpa2 != UINT64_MAX;
+    uint8_t *p = two && gpa2 != (gpa | (PAGE_SIZE - 1)) + 1 ? NULL : gmem_ptr(mem, gpa, size);
+
+    if (gpa >> 12 == cpu->apic_page >> 12 || (two && gpa2 >> 12 == cpu->apic_page >> 12))
+        return NULL;
+    if (p == NULL && (!two || gmem_ptr(mem, gpa, 1) == NULL || gmem_ptr(mem, gpa2, 1) == NULL))
+        return NULL; /* a device's register */
+    soft_stop_block(cpu);
+    atomic_fetch_or(&cpu->pending, SOFT_PENDING_INVAL);
+    if (p == NULL) {
+        pthread_mutex_lock(&cpu->vm->split);
+        cpu->split_held = true;
+        return NULL;
+    }
+    cpu->rmw_code = gpa;
+    cpu->rmw_len = (uint8_t)size;
+    return p;
+}
+
+void mmu_rmw_end(struct soft_cpu *cpu)
+{
+    uint64_t gpa = cpu->rmw_code, end = gpa + cpu->rmw_len;
+
+    if (cpu->split_held) {
+        cpu->split_held = false;
+        pthread_mutex_unlock(&cpu->vm->split);
+    }
+    if (gpa == UINT64_MAX)
+        return;
+    cpu->rmw_code = UINT64_MAX;
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint64_t at = gpa; at < end; at = (at | (PAGE_SIZE - 1)) + 1) {
+        if (gmem_is_code(cpu->vm->env.mem, at & PAGE_MASK) != 0)
+            block_written(cpu, at, (unsigned)(min_u64(end, (at | (PAGE_SIZE - 1)) + 1) - at));
+    }
+}
+
 uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned size)
 {
     unsigned first = PAGE_SIZE - (unsigned)(lin & 4095);
-    uint64_t gpa;
+    uint64_t gpa, gpa2 = UINT64_MAX;
     uint8_t *p;
 
     if (cpu->tlb_mode == TLB_CHECKED)
@@ -670,10 +737,10 @@ uint8_t *mmu_rmw_slow(struct soft_cpu *cpu, unsigned seg, uint64_t lin, unsigned
         check_canonical(cpu, seg, lin + size - 1);
     p = mmu_translate(cpu, seg, lin, ACC_WRITE, cpu->tlb_mode, &gpa);
     if (first < size) {
-        mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa);
-        return NULL;
+        mmu_translate(cpu, seg, lin + first, ACC_WRITE, cpu->tlb_mode, &gpa2);
+        p = NULL;
     }
-    return p;
+    return p == NULL && cpu->vm->smp ? rmw_shared(cpu, gpa, gpa2, size) : p;
 }
 
 uint64_t sys_load(struct soft_cpu *cpu, uint64_t lin, unsigned size)

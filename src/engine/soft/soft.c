@@ -12,7 +12,7 @@
 /* The engine's face, and the run loop: pending events, the next block, its instructions. */
 
 enum { SOFT_INVALS = countof(((struct soft_cpu *)0)->inval) };
-enum { INVAL_PROTECT = 1, INVAL_ALL = 2 }; /* in inval[], beside a page: drop its write tags; all */
+enum { INVAL_PROTECT = 1 }; /* in inval[], beside a page: drop its write tags */
 
 /* ---- derived state ---- */
 
@@ -169,25 +169,43 @@ static void post_inval(struct soft_cpu *cpu, uint64_t what)
     atomic_fetch_or(&cpu->pending, SOFT_PENDING_INVAL);
 }
 
-static void tell_others(struct soft_cpu *cpu, uint64_t what)
+/* To each vCPU of these bits but oneself (NULL: nobody). */
+static void post_to(struct soft_vm *vm, const struct soft_cpu *self, uint32_t who, uint64_t what)
 {
-    for (unsigned i = 0; i < cpu->vm->env.cpus; i++) {
-        struct soft_cpu *other = cpu->vm->cpu[i];
+    for (unsigned i = 0; i < vm->env.cpus; i++) {
+        struct soft_cpu *cpu = vm->cpu[i];
 
-        if (other != NULL && other != cpu)
-            post_inval(other, what);
+        if (cpu != NULL && cpu != self && (soft_bit(cpu) & who) != 0)
+            post_inval(cpu, what);
     }
 }
 
-void soft_tell_others(struct soft_cpu *cpu, uint64_t gpa_page, bool protect)
+void soft_tell_written(struct soft_cpu *cpu, uint64_t gpa_page, uint32_t who)
 {
-    tell_others(cpu, gpa_page | (protect ? INVAL_PROTECT : 0));
+    if (who & ~soft_bit(cpu))
+        post_to(cpu->vm, cpu, who, gpa_page);
+}
+
+/* One that is parked looks at what it was told before it runs again. */
+bool soft_settle(struct soft_cpu *cpu, uint64_t gpa_page, uint32_t who, bool tell)
+{
+    struct soft_vm *vm = cpu->vm;
+
+    if (tell)
+        post_to(vm, cpu, who, gpa_page | INVAL_PROTECT);
+    for (unsigned i = 0; i < vm->env.cpus; i++) {
+        const struct soft_cpu *other = vm->cpu[i];
+
+        if (other != NULL && other != cpu && (soft_bit(other) & who) != 0 &&
+            !atomic_load(&other->parked))
+            return false;
+    }
+    return true;
 }
 
 static void take_invals(struct soft_cpu *cpu)
 {
-    /* a page came to hold instructions, and until now we might write there unnoticed */
-    bool wrote = cpu->st.mp_state != X86_MP_HALTED;
+    struct gmem *mem = cpu->vm->env.mem;
     uint64_t page[SOFT_INVALS];
     unsigned n;
 
@@ -201,29 +219,21 @@ static void take_invals(struct soft_cpu *cpu)
         block_flush_all(cpu);
         jit_flush(cpu);
         mmu_flush_all(cpu); /* the write tags */
-        if (wrote)
-            tell_others(cpu, INVAL_ALL);
+        if (cpu->vm->smp)
+            gmem_clear_writer_all(mem, soft_bit(cpu));
         return;
     }
     for (unsigned i = 0; i < n; i++) {
-        if (page[i] & INVAL_ALL) {
-            block_flush_all(cpu);
-            jit_flush(cpu);
-        } else if (!(page[i] & INVAL_PROTECT))
+        if (page[i] & INVAL_PROTECT)
+            mmu_protect_code(cpu, page[i] & PAGE_MASK);
+        else
             block_flush_page(cpu, page[i]);
-        else if (mmu_protect_code(cpu, page[i] & PAGE_MASK) && wrote)
-            tell_others(cpu, page[i] & PAGE_MASK);
     }
 }
 
-static void code_hook(void *ctx, uint64_t gpa_page)
+static void code_hook(void *ctx, uint64_t gpa_page, uint32_t who)
 {
-    struct soft_vm *vm = ctx;
-
-    for (unsigned i = 0; i < vm->env.cpus; i++) {
-        if (vm->cpu[i] != NULL)
-            post_inval(vm->cpu[i], gpa_page);
-    }
+    post_to(ctx, NULL, who, gpa_page);
 }
 
 /* Takes an external interrupt if there still is one and the vCPU may. */
@@ -363,6 +373,13 @@ struct soft_block *soft_next_block(struct soft_cpu *cpu)
     return k;
 }
 
+static void look_at_memory(struct soft_cpu *cpu)
+{
+    atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_INVAL);
+    mmu_rmw_end(cpu);
+    take_invals(cpu);
+}
+
 static void take_pins(struct soft_cpu *cpu)
 {
     bool masked;
@@ -380,10 +397,8 @@ static void take_pins(struct soft_cpu *cpu)
 /* Events between instructions. Returns false if run must return (cpu->exit is filled). */
 static bool look_around(struct soft_cpu *cpu, uint32_t pending)
 {
-    if (pending & SOFT_PENDING_INVAL) {
-        atomic_fetch_and(&cpu->pending, ~SOFT_PENDING_INVAL);
-        take_invals(cpu);
-    }
+    if (pending & SOFT_PENDING_INVAL)
+        look_at_memory(cpu);
     if (pending & SOFT_PENDING_PINS)
         take_pins(cpu);
     if (cpu->exit_wanted)
@@ -539,6 +554,9 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
         exit->reason = VCPU_EXIT_SHUTDOWN;
         return 0;
     }
+    atomic_store(&cpu->parked, false); /* and then looks: see soft_settle */
+    if (atomic_load(&cpu->pending) & SOFT_PENDING_INVAL)
+        look_at_memory(cpu);
     /* every fault comes back here; all state is in *cpu */
     if (setjmp(env) != 0) {
         if (!take_fault(cpu))
@@ -548,6 +566,8 @@ static int soft_run(void *vcpu, uint64_t budget, struct vcpu_exit *exit)
     }
     soft_loop(cpu);
 out:
+    mmu_rmw_end(cpu);
+    atomic_store(&cpu->parked, true);
     exit->rip = cpu->st.rip;
     return 0;
 }
@@ -681,6 +701,8 @@ static int soft_vm_create(const struct engine_env *env, void **out, struct error
         return error_set(err, -ENOMEM, "no memory for the software CPU");
     vm->env = *env;
     vm->count = env->count || env->check;
+    vm->smp = env->cpus > 1;
+    pthread_mutex_init(&vm->split, NULL);
     vm->phys_mask = (1ull << env->cpuid->phys_bits) - 1;
     gmem_set_code_hook(env->mem, code_hook, vm);
     *out = vm;
@@ -694,6 +716,7 @@ static void soft_vm_destroy(void *p)
     if (vm == NULL)
         return;
     gmem_set_code_hook(vm->env.mem, NULL, NULL);
+    pthread_mutex_destroy(&vm->split);
     free(vm);
 }
 
@@ -723,6 +746,8 @@ static int soft_vcpu_create(void *p, unsigned id, void **out, struct error *err)
     cpu = (void *)(room + JIT_STACK);
     cpu->vm = vm;
     cpu->id = id;
+    cpu->rmw_code = UINT64_MAX;
+    cpu->parked = true;
     mmu_init(cpu);
     rc = blocks_init(cpu, err);
     if (rc == 0)

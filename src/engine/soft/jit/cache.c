@@ -327,7 +327,9 @@ static struct jit_block *translate(struct soft_cpu *cpu, uint64_t lin, uint64_t 
     bool kept = j->store != NULL && !(key & KEY_32);
     struct jit_block *b;
 
-    block_protect(cpu, pa & PAGE_MASK);
+    if (!block_protect(cpu, pa & PAGE_MASK))
+        return NULL;
+    code = soft_code_copy(cpu, code - (lin & 4095), 0, PAGE_SIZE) + (lin & 4095);
     b = kept ? store_find(cpu, pa, code - (lin & 4095), key) : NULL;
     if (b != NULL)
         return b;

@@ -1,0 +1,9 @@
+# Four vCPUs and an NVMe disk with a queue for each: ext4 read, written, trimmed, clean.
+long smp
+guest cloud
+prepare tests/boot/mkdisk.sh build/boot/smp-nvme.img 128M
+flags -A -c 4 -m 512M -s 4,nvme,build/boot/smp-nvme.img
+cmdline quiet
+expect 300 xhyve: Linux 
+include disk.inc
+host tests/boot/fsck.sh build/boot/smp-nvme.img
