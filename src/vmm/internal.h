@@ -151,7 +151,6 @@ bool startup_take(struct vcpu *v);
 bool startup_all_still(struct vcpu *v);
 
 /* vcpu.c */
-void vcpu_wake(struct vcpu *v);
 int vcpus_create(struct vm *vm, struct error *err);
 void vcpus_destroy(struct vm *vm);
 int vcpus_start(struct vm *vm, struct error *err);

@@ -13,7 +13,7 @@
 
 /* ---- signals from local APICs; any thread ---- */
 
-void vcpu_wake(struct vcpu *v)
+static void vcpu_wake(struct vcpu *v)
 {
     atomic_store(&v->wake, true); /* pairs with vcpu_sleep: wake before sleeping, there reversed */
     if (atomic_load(&v->sleeping)) {

@@ -76,13 +76,12 @@ static int choose_engine(struct vm *vm, struct error *err)
     for (unsigned i = 0; engine_table[i] != NULL; i++) {
         const struct engine_ops *e = engine_table[i];
         struct error why = {0};
-        int rc;
+        int rc = e->probe(&vm->engine_env, true, &why);
 
-        if (vm->cpus > 1 && strcmp(e->name, "kvm") == 0) {
-            log_info(vm->log, "engine: not kvm: it runs one vCPU");
-            continue;
-        }
-        rc = e->probe(&vm->engine_env, true, &why);
+        if (rc == 0 && vm->cpus > 1 && strcmp(e->name, "kvm") == 0)
+            rc = error_set(&why, -ENOSYS,
+                           "more than one vCPU is not built for it yet, so the software CPU runs "
+                           "them; -c 1 would run by kvm");
         if (rc == 0) {
             vm->engine[0].ops = e;
             return 0;

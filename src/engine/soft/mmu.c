@@ -354,7 +354,8 @@ uint8_t *mmu_translate(struct soft_cpu *cpu, unsigned seg, uint64_t lin, enum so
     }
     ram = gmem_ptr(mem, w.gpa & PAGE_MASK, PAGE_SIZE) != NULL;
     code = gmem_is_code(mem, w.gpa & PAGE_MASK) != 0;
-    if (cpu->vm->smp && ram && !code && (acc == ACC_WRITE || w.dirty) && acc != ACC_EXEC)
+    if (cpu->vm->smp && ram && !code && acc != ACC_EXEC &&
+        (acc == ACC_WRITE || (w.dirty && allowed(cpu, &w, ACC_WRITE, mode))))
         code = !claim(cpu, w.gpa & PAGE_MASK);
     if (w.size > PAGE_SIZE)
         note_large(cpu, lin, w.size);
