@@ -13,7 +13,7 @@ sockets=$dir/run/xhyve
 pids=
 trap 'for p in $pids; do kill -KILL $p 2>/dev/null; done; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
-for guest in idle button; do
+for guest in idle button halt; do
     "$mkguest" $guest >$guest || exit 1
 done
 truncate -s 64K disc
@@ -301,5 +301,12 @@ else
     ended $vm 1 "poweroff"
 fi
 hidden=
+
+# ---- a KVM that would do, and more than one vCPU ----
+
+XHYVE_FAKE_FAILS=mmio timeout -s KILL 60 "$fake" --engine auto -c 2 -m 16M -s 31,lpc -l com1,stdio -f kexec,halt \
+    </dev/null >out 2>err
+check "two vCPUs run on the software CPU" test $? -eq 2
+check "which is said: $(cat err)" grep -q 'not kvm: more than one vCPU .*-c 1 would run by kvm' err
 
 counted
