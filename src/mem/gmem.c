@@ -51,6 +51,7 @@ static int add_range(struct gmem *m, uint64_t gpa, uint64_t size, uint8_t *hva, 
     r->writers = host_memory_alloc(marks_size(size), err);
     if (r->code == NULL || r->writers == NULL) {
         host_memory_free((void *)(uintptr_t)r->code, marks_size(size));
+        host_memory_free((void *)(uintptr_t)r->writers, marks_size(size));
         return -ENOMEM;
     }
     r->gpa = gpa;
@@ -323,6 +324,7 @@ void gmem_written(struct gmem *m, uint64_t gpa, size_t len)
         note_dirty(m, r, gpa, len);
     if (len == 0 || atomic_load(&m->hook) == NULL)
         return;
+    atomic_thread_fence(memory_order_seq_cst); /* the bytes, then a look at the marks */
     for (uint64_t page = align_down(gpa, GMEM_PAGE); page < end; page += GMEM_PAGE) {
         _Atomic(uint32_t) *mark = mark_of(m, page, false);
         uint32_t who = mark != NULL && atomic_load(mark) != 0 ? atomic_exchange(mark, 0) : 0;

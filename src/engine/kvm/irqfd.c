@@ -36,9 +36,13 @@ struct kvm_msi kvm_msi_of(const struct irq_message *m)
 /* `routes` is held. */
 static int tell(struct kvm_machine *vm)
 {
-    struct kvm_irq_routing *r = calloc(1, sizeof(*r) + vm->route_count * sizeof(r->entries[0]));
+    struct kvm_irq_routing *r;
+    unsigned used = 0;
     int rc;
 
+    for (unsigned gsi = 0; gsi < vm->route_count; gsi++)
+        used += vm->route[gsi].used;
+    r = calloc(1, sizeof(*r) + used * sizeof(r->entries[0]));
     if (r == NULL)
         return -ENOMEM;
     for (unsigned gsi = 0; gsi < vm->route_count; gsi++) {
